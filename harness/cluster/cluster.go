@@ -1,0 +1,62 @@
+package cluster
+
+import (
+	"context"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/probes"
+)
+
+// Options are what a user can choose about a new cluster.
+type Options struct {
+	// Name of the cluster; empty for one that lives as long as the run.
+	Name string
+	// CNI is the network plugin: calico or none.
+	CNI string
+	// Nodes is the number of nodes that take pods, at least 1.
+	Nodes int
+	// IPFamilies of pods and services, the first is the primary one.
+	IPFamilies []model.IPFamily
+	// Progress is told in plain words what goes on; it may be nil.
+	Progress func(string)
+}
+
+// Provider makes clusters.
+type Provider interface {
+	// Create makes a cluster and returns when its nodes and network plugin are ready, by the provider's own check.
+	// What it had made is removed when it fails or ctx ends.
+	Create(ctx context.Context, opts Options) (Cluster, error)
+}
+
+// Host is an endpoint outside the cluster, on a network that its nodes reach.
+type Host struct {
+	Name      string
+	Addresses []netip.Addr
+	Agent     probes.Agent
+}
+
+// Cluster is a running cluster.
+type Cluster interface {
+	// Info says what the cluster is, as written into reports.
+	Info() model.Cluster
+	// RESTConfig gives access to the API server; callers get a copy they may change.
+	RESTConfig() *rest.Config
+	// Nodes are the nodes that take pods, in the order of their index, with their addresses.
+	Nodes() []model.Node
+	// PodAgent returns the agent in a running pod's network namespace. The pod is told by its UID: the agent of a pod
+	// that has been replaced is an error.
+	PodAgent(ctx context.Context, pod *corev1.Pod) (probes.Agent, error)
+	// NodeAgent returns an agent in the network namespace of a node.
+	NodeAgent(ctx context.Context, index int) (probes.Agent, error)
+	// AddHost makes an endpoint outside the cluster that serves these ports; it lives until RemoveHost or Close. Providers that cannot
+	// make one return an error that matches errors.ErrUnsupported.
+	AddHost(ctx context.Context, name string, ports []model.Port) (Host, error)
+	// RemoveHost undoes AddHost.
+	RemoveHost(ctx context.Context, name string) error
+	// Close removes the cluster and all that came with it.
+	Close(ctx context.Context) error
+}

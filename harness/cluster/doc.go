@@ -1,0 +1,5 @@
+// Package cluster says what a run needs of a cluster, whoever provides it.
+//
+// A [Provider] makes or finds clusters; a [Cluster] gives access to its API and to an agent in every pod. Providers are
+// sub-packages: local, and later kind and existing.
+package cluster
