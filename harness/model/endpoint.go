@@ -147,6 +147,8 @@ type ServicePort struct {
 	Port Port
 	// Target is the number or the name of the pod's port; empty means the same number.
 	Target string
+	// NodePort is the port on every node, once the service exists and if its type is NodePort.
+	NodePort int
 }
 
 // Service is a service of a topology.

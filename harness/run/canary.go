@@ -1,0 +1,214 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/probes"
+)
+
+// canaryNamespace holds the canaries. Scenarios cannot name it.
+const canaryNamespace = "netproof-canary"
+
+// The ports of a canary pod.
+const (
+	canaryAllowed = 7000
+	canaryDenied  = 7001
+	// The barrier's port is one of these two, by turns.
+	canaryTurn = 7010
+)
+
+// turnLabel is the label of the canary namespace and its pods that every turn of the barrier changes.
+const turnLabel = "netproof.dev/turn"
+
+// canary is one pod on each node, a connection from each to the next that a policy always allows, one that it always denies,
+// and a third that moves between two ports: the barrier.
+//
+// A network plugin tells nobody when a policy has reached a node. The barrier finds out: it changes the label of the canary
+// namespace, the label of the canary pods, and a policy that admits only the new labels and only on the other port. The API
+// server orders the changes of one kind of object, so a node that admits the new connection has taken up every change of
+// policies, pods and namespaces that was made before it.
+type canary struct {
+	client kubernetes.Interface
+	nonces *nonces
+	pods   map[model.Endpoint]*corev1.Pod
+	// links are the connections from each canary to the next, one per family.
+	links []target
+	turn  int
+}
+
+// errNotConfirmed is matched by a barrier's error when some node did not take up a change in time.
+var errNotConfirmed = errors.New("a node did not take up the change")
+
+// canarySpec returns the canaries' part of a topology: a pod on each node, at least two.
+func canarySpec(nodes int) (model.Namespace, []model.Pod) {
+	ns := model.Namespace{Name: canaryNamespace, Labels: model.Labels{turnLabel: "0"}}
+	var pods []model.Pod
+	for i := range max(nodes, 2) {
+		pods = append(pods, model.Pod{
+			Namespace: canaryNamespace, Name: "canary-" + strconv.Itoa(i), Node: i % nodes, Labels: model.Labels{turnLabel: "0"},
+			Ports: []model.Port{
+				{Number: canaryAllowed, Protocol: model.TCP}, {Number: canaryDenied, Protocol: model.TCP},
+				{Number: canaryTurn, Protocol: model.TCP}, {Number: canaryTurn + 1, Protocol: model.TCP},
+			},
+		})
+	}
+	return ns, pods
+}
+
+// to returns the links to a port, with what is expected there.
+func (c *canary) to(port int, expected model.Verdict) []target {
+	out := make([]target, len(c.links))
+	for i, l := range c.links {
+		l.port, l.conn.Port, l.expected = port, port, expected
+		out[i] = l
+	}
+	return out
+}
+
+// link builds the links once the canary pods run.
+func (c *canary) link(ctx context.Context, pods []model.Pod, agents func(context.Context, model.Endpoint) (probes.Agent, error), families []model.IPFamily) error {
+	for i, p := range pods {
+		next := pods[(i+1)%len(pods)]
+		from, err := agents(ctx, p.Endpoint())
+		if err != nil {
+			return err
+		}
+		to, err := agents(ctx, next.Endpoint())
+		if err != nil {
+			return err
+		}
+		for _, f := range families {
+			addr, ok := model.AddressOf(podAddresses(c.pods[next.Endpoint()]), f)
+			if !ok {
+				return fmt.Errorf("canary %s has no %s address", next.Endpoint(), f)
+			}
+			c.links = append(c.links, target{
+				conn: model.Connection{From: p.Endpoint(), To: next.Endpoint(), Protocol: model.TCP, IPFamily: f, Via: model.ViaPodIP},
+				from: from, address: addr, answerers: []probes.Identity{to.Identity()}, recorders: []probes.Agent{to},
+			})
+		}
+	}
+	return nil
+}
+
+// policies are the canaries' policies at a turn.
+func (c *canary) policies(turn int) []*networkingv1.NetworkPolicy {
+	tcp := corev1.ProtocolTCP
+	port := func(n int) []networkingv1.NetworkPolicyPort {
+		p := intstr.FromInt32(int32(n))
+		return []networkingv1.NetworkPolicyPort{{Protocol: &tcp, Port: &p}}
+	}
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{turnLabel: strconv.Itoa(turn)}}
+	policy := func(name string, rule networkingv1.NetworkPolicyIngressRule) *networkingv1.NetworkPolicy {
+		return &networkingv1.NetworkPolicy{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: canaryNamespace, Name: name},
+			Spec: networkingv1.NetworkPolicySpec{
+				PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
+				Ingress:     []networkingv1.NetworkPolicyIngressRule{rule},
+			},
+		}
+	}
+	return []*networkingv1.NetworkPolicy{
+		policy("always", networkingv1.NetworkPolicyIngressRule{Ports: port(canaryAllowed)}),
+		policy("turn", networkingv1.NetworkPolicyIngressRule{
+			Ports: port(canaryTurn + turn%2),
+			From:  []networkingv1.NetworkPolicyPeer{{NamespaceSelector: selector, PodSelector: selector}},
+		}),
+	}
+}
+
+// barrier returns when every node has taken up everything that was changed before the call, and at which moment the last
+// one was seen to have. Its error matches errNotConfirmed when ctx ended first, and names the nodes.
+func (c *canary) barrier(ctx context.Context, r rhythm) (time.Time, error) {
+	c.turn++
+	label := map[string]any{"metadata": map[string]any{"labels": map[string]any{turnLabel: strconv.Itoa(c.turn)}}}
+	patch, err := jsonPatch(label)
+	if err != nil {
+		return time.Time{}, err
+	}
+	calls := []func() error{func() error {
+		_, err := c.client.CoreV1().Namespaces().Patch(ctx, canaryNamespace, types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	}, func() error {
+		return applyObject(ctx, c.client.NetworkingV1().RESTClient(), "networkpolicies", c.policies(c.turn)[1])
+	}}
+	for e := range maps.Keys(c.pods) {
+		calls = append(calls, func() error {
+			_, name, _ := e.Split()
+			_, err := c.client.CoreV1().Pods(canaryNamespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+			return err
+		})
+	}
+	if err := sideBySide(len(calls), calls...); err != nil {
+		return time.Time{}, fmt.Errorf("move the canary: %w", err)
+	}
+	return c.await(ctx, r, canaryTurn+c.turn%2)
+}
+
+// await samples the links to a port, densely, until each was answered once, and returns when the last one was.
+func (c *canary) await(ctx context.Context, r rhythm, port int) (time.Time, error) {
+	s := newSampler(c.to(port, model.Allow), r, c.nonces)
+	defer s.flights.Wait()
+	probing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tick := time.NewTicker(r.dense)
+	defer tick.Stop()
+	due := true
+	for {
+		if due {
+			s.round(probing, func(t *track) bool { return t.answeredAt().IsZero() })
+		}
+		missing, last := s.unanswered()
+		if len(missing) == 0 {
+			return last, nil
+		}
+		select {
+		case <-s.resolved:
+			due = false
+		case <-tick.C:
+			due = true
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("%w: no connection to %s", errNotConfirmed, strings.Join(missing, ", "))
+		}
+	}
+}
+
+// unanswered names the targets that were not answered yet; when there are none, last is when the last one was.
+func (s *sampler) unanswered() (missing []string, last time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tracks {
+		at := t.answeredAt()
+		if at.IsZero() {
+			missing = append(missing, fmt.Sprintf("%s (%s)", t.conn.To, t.conn.IPFamily))
+		} else if at.After(last) {
+			last = at
+		}
+	}
+	return missing, last
+}
+
+// answeredAt is when the first answered sample came back, zero if none did.
+func (t *track) answeredAt() time.Time {
+	for _, smp := range t.samples {
+		if smp.verdict == model.Allow {
+			return smp.resolved
+		}
+	}
+	return time.Time{}
+}

@@ -1,0 +1,295 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/probes"
+)
+
+// target is one cell as the sampler sees it: whom to ask, what to dial, and who may answer.
+type target struct {
+	conn model.Connection
+	// expected decides how long a series must agree; it never decides a verdict.
+	expected model.Verdict
+	from     probes.Agent
+	address  netip.Addr
+	port     int
+	// answerers may answer: the destination, or the backends of a service.
+	answerers []probes.Identity
+	// recorders are the agents whose servers would have seen the probe.
+	recorders []probes.Agent
+	// unreachable says why the cell cannot be probed at all, such as a destination without an address of this family.
+	unreachable string
+}
+
+// track is a target and its series. Samples stand at the index of their round, so that a series is in the order of sending
+// although denied probes are resolved later than answered ones.
+type track struct {
+	target
+	samples []*sample
+	// settledAs is the verdict with which the series first settled; a later change is flapping.
+	settledAs model.Verdict
+}
+
+// series returns the samples up to the first that is still under way. tail tells whether it is the whole series.
+func (t *track) series() (done []sample, tail bool) {
+	for _, s := range t.samples {
+		if s.resolved.IsZero() {
+			return done, false
+		}
+		done = append(done, *s)
+	}
+	return done, true
+}
+
+// rhythm is the pace of sampling.
+type rhythm struct {
+	// dense is the time between two rounds while changes are expected, spaced afterwards.
+	dense  time.Duration
+	spaced time.Duration
+	// perProbe bounds the load: a round of n probes is followed by the next after n*perProbe at the earliest.
+	perProbe time.Duration
+	// timeout of a single probe.
+	timeout time.Duration
+}
+
+// next returns the time between the start of a round of n probes and the next. Rounds are dense while samples are not as
+// expected, so that the moment of a change is measured well, but not for long: what is late is sampled less and less often.
+func (r rhythm) next(n int, agreed bool, sinceBarrier time.Duration) time.Duration {
+	d := r.spaced
+	switch {
+	case sinceBarrier > 10*r.spaced:
+		d = 4 * r.spaced
+	case !agreed:
+		d = r.dense
+	}
+	return max(d, time.Duration(n)*r.perProbe)
+}
+
+// nonces makes the nonces of a run.
+type nonces struct {
+	run  string
+	next atomic.Int64
+}
+
+func (n *nonces) get() probes.Nonce {
+	return probes.Nonce(fmt.Sprintf("%s-%x", n.run, n.next.Add(1)))
+}
+
+// sampler sends rounds of probes for a set of targets and keeps their series.
+type sampler struct {
+	rhythm rhythm
+	nonces *nonces
+
+	mu     sync.Mutex
+	tracks []*track
+	// resolved is signalled whenever a batch of samples was resolved.
+	resolved chan struct{}
+	flights  sync.WaitGroup
+}
+
+func newSampler(targets []target, r rhythm, n *nonces) *sampler {
+	s := &sampler{rhythm: r, nonces: n, resolved: make(chan struct{}, 1)}
+	for _, t := range targets {
+		s.tracks = append(s.tracks, &track{target: t})
+	}
+	return s
+}
+
+// round sends one probe for each target that wanted selects, and returns once all were handed out; they resolve by and by.
+func (s *sampler) round(ctx context.Context, wanted func(*track) bool) int {
+	type flight struct {
+		agent   probes.Agent
+		batch   []probes.Request
+		tracks  []*track
+		samples []*sample
+	}
+	var flights []*flight
+	byAgent := map[probes.Agent]*flight{}
+	n := 0
+	s.mu.Lock()
+	for _, t := range s.tracks {
+		if wanted != nil && !wanted(t) {
+			continue
+		}
+		n++
+		smp := &sample{sent: time.Now()}
+		t.samples = append(t.samples, smp)
+		if t.unreachable != "" {
+			smp.verdict, smp.reason, smp.resolved = model.Inconclusive, t.unreachable, time.Now()
+			continue
+		}
+		f := byAgent[t.from]
+		if f == nil {
+			f = &flight{agent: t.from}
+			byAgent[t.from] = f
+			flights = append(flights, f)
+		}
+		f.batch = append(f.batch, probes.Request{
+			ID: int64(len(f.batch)), Nonce: s.nonces.get(), Protocol: t.conn.Protocol,
+			Address: t.address, Port: t.port, TimeoutMs: s.rhythm.timeout.Milliseconds(),
+		})
+		f.tracks = append(f.tracks, t)
+		f.samples = append(f.samples, smp)
+	}
+	s.mu.Unlock()
+
+	for _, f := range flights {
+		s.flights.Add(1)
+		go func() {
+			defer s.flights.Done()
+			responses := make([]probes.Response, len(f.batch))
+			answered := make([]bool, len(f.batch))
+			err := f.agent.Probe(ctx, f.batch, func(r probes.Response) {
+				if r.ID < 0 || r.ID >= int64(len(f.batch)) || r.Nonce != f.batch[r.ID].Nonce {
+					return // not one of ours: what it should have answered stays unknown
+				}
+				responses[r.ID], answered[r.ID] = r, true
+				if r.Outcome == probes.Answered {
+					s.resolve(f.tracks[r.ID], f.samples[r.ID], r, false)
+				}
+			})
+			s.settleFlight(ctx, f.tracks, f.samples, f.batch, responses, answered, err)
+		}()
+	}
+	s.signal()
+	return n
+}
+
+// settleFlight resolves what was not answered: it asks the destinations which nonces they have seen.
+func (s *sampler) settleFlight(ctx context.Context, tracks []*track, samples []*sample, batch []probes.Request, responses []probes.Response, answered []bool, probeErr error) {
+	ask := map[probes.Agent][]probes.Nonce{}
+	for i, t := range tracks {
+		if answered[i] && responses[i].Outcome != probes.Answered {
+			for _, a := range t.recorders {
+				ask[a] = append(ask[a], batch[i].Nonce)
+			}
+		}
+	}
+	seen, failed := records(ctx, ask)
+	for i, t := range tracks {
+		r := responses[i]
+		switch {
+		case answered[i] && r.Outcome == probes.Answered:
+		case !answered[i]:
+			reason := "the prober gave no result"
+			if probeErr != nil {
+				reason += ": " + probeErr.Error()
+			}
+			s.fail(t, samples[i], reason)
+		default:
+			if err := anyFailed(failed, t.recorders); err != nil {
+				s.fail(t, samples[i], "the destination could not say whether it saw the probe: "+err.Error())
+				continue
+			}
+			s.resolve(t, samples[i], r, seen[batch[i].Nonce])
+		}
+	}
+	s.signal()
+}
+
+// records asks every agent for its nonces, side by side.
+func records(ctx context.Context, ask map[probes.Agent][]probes.Nonce) (seen map[probes.Nonce]bool, failed map[probes.Agent]error) {
+	seen, failed = map[probes.Nonce]bool{}, map[probes.Agent]error{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for agent, list := range ask {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			found, err := agent.Records(ctx, list)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed[agent] = err
+			}
+			for _, r := range found {
+				seen[r.Nonce] = true
+			}
+		}()
+	}
+	wg.Wait()
+	return seen, failed
+}
+
+func anyFailed(failed map[probes.Agent]error, agents []probes.Agent) error {
+	for _, a := range agents {
+		if err := failed[a]; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *sampler) resolve(t *track, smp *sample, r probes.Response, seen bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !r.SentAt.IsZero() {
+		smp.sent = r.SentAt
+	}
+	smp.response, smp.seen, smp.resolved = r, seen || r.Outcome == probes.Answered, time.Now()
+	smp.verdict, smp.reason = classify(r, seen, t.answerers)
+}
+
+func (s *sampler) fail(t *track, smp *sample, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	smp.verdict, smp.reason, smp.resolved = model.Inconclusive, reason, time.Now()
+}
+
+func (s *sampler) signal() {
+	select {
+	case s.resolved <- struct{}{}:
+	default:
+	}
+}
+
+// each calls f with every target and its series so far.
+func (s *sampler) each(f func(t *track, done []sample, tail bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tracks {
+		done, tail := t.series()
+		f(t, done, tail)
+	}
+}
+
+// wait blocks until every probe under way was resolved, and asks the destinations once more about all denied samples: a
+// packet that arrived after its prober had given up was not denied.
+func (s *sampler) wait(ctx context.Context) {
+	s.flights.Wait()
+	ask := map[probes.Agent][]probes.Nonce{}
+	s.mu.Lock()
+	for _, t := range s.tracks {
+		for _, smp := range t.samples {
+			if smp.verdict == model.Deny {
+				for _, a := range t.recorders {
+					ask[a] = append(ask[a], smp.response.Nonce)
+				}
+			}
+		}
+	}
+	s.mu.Unlock()
+	seen, failed := records(ctx, ask)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tracks {
+		err := anyFailed(failed, t.recorders)
+		for _, smp := range t.samples {
+			switch {
+			case smp.verdict != model.Deny:
+			case err != nil:
+				smp.verdict, smp.reason = model.Inconclusive, "the destination could not say whether it saw the probe: "+err.Error()
+			case seen[smp.response.Nonce]:
+				smp.seen = true
+				smp.verdict, smp.reason = classify(smp.response, true, t.answerers)
+			}
+		}
+	}
+}

@@ -1,0 +1,708 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/probes"
+)
+
+// The labels of everything that a run makes. State lives in the cluster, never in a side file.
+const (
+	runLabel     = "netproof.dev/run"
+	managedLabel = "app.kubernetes.io/managed-by"
+	managedBy    = "netproof"
+)
+
+// apiConcurrency bounds the calls to the API server that are under way at once.
+const apiConcurrency = 16
+
+// objectKey names an object that a step applied.
+type objectKey struct {
+	kind            schema.GroupVersionKind
+	namespace, name string
+}
+
+func (k objectKey) String() string {
+	if k.namespace == "" {
+		return k.kind.Kind + "/" + k.name
+	}
+	return k.kind.Kind + "/" + k.namespace + "/" + k.name
+}
+
+// inForce is an applied object as the API server took it.
+type inForce struct {
+	uid        types.UID
+	generation int64
+}
+
+// stage is what a scenario is played on: namespaces, pods and services that run, and the policies in force. It knows what the
+// run made, so that it can show that nothing else changed, and undo it.
+type stage struct {
+	cluster  cluster.Cluster
+	client   kubernetes.Interface
+	dynamic  dynamic.Interface
+	mapper   meta.ResettableRESTMapper
+	watch    *podWatch
+	families []model.IPFamily
+	runID    string
+
+	mu sync.Mutex
+	// declared is the topology as last set up or changed, with the addresses and nodes that the pods were given.
+	declared model.Topology
+	running  map[model.Endpoint]*corev1.Pod
+	agents   map[model.Endpoint]probes.Agent
+	made     map[string]bool // namespaces
+	policies map[objectKey]inForce
+	hosts    map[string]cluster.Host
+}
+
+func newStage(ctx context.Context, c cluster.Cluster, runID string) (*stage, error) {
+	cfg := c.RESTConfig()
+	cfg.QPS = -1 // the bound is apiConcurrency
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	dyn, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	watch, err := watchPods(ctx, client, runLabel+"="+runID)
+	if err != nil {
+		return nil, err
+	}
+	return &stage{
+		cluster: c, client: client, dynamic: dyn, watch: watch, families: c.Info().IPFamilies, runID: runID,
+		mapper:  restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
+		running: map[model.Endpoint]*corev1.Pod{}, agents: map[model.Endpoint]probes.Agent{},
+		made: map[string]bool{}, policies: map[objectKey]inForce{}, hosts: map[string]cluster.Host{},
+	}, nil
+}
+
+func (s *stage) ownLabels(labels model.Labels) map[string]string {
+	out := map[string]string{runLabel: s.runID, managedLabel: managedBy}
+	maps.Copy(out, labels)
+	return out
+}
+
+// setUp makes everything a topology declares, and returns when the pods are ready.
+func (s *stage) setUp(ctx context.Context, t model.Topology) error {
+	if err := s.createNamespaces(ctx, t.Namespaces); err != nil {
+		return err
+	}
+	for _, h := range t.Hosts {
+		host, err := s.cluster.AddHost(ctx, h.Name, h.Ports)
+		if err != nil {
+			return fmt.Errorf("make host %s: %w", h.Name, err)
+		}
+		s.hosts[h.Name] = host
+		h.Addresses = host.Addresses
+		s.declared.Hosts = append(s.declared.Hosts, h)
+		s.agents[h.Endpoint()] = host.Agent
+	}
+	s.declared.Nodes = s.cluster.Nodes()
+	for _, n := range s.declared.Nodes {
+		agent, err := s.cluster.NodeAgent(ctx, n.Index)
+		if err != nil {
+			return fmt.Errorf("reach node %d: %w", n.Index, err)
+		}
+		s.agents[model.NodeEndpoint(n.Index)] = agent
+	}
+	if err := s.createServices(ctx, t.Services); err != nil {
+		return err
+	}
+	return s.createPods(ctx, t.Pods)
+}
+
+func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace) error {
+	var calls []func() error
+	for _, ns := range list {
+		calls = append(calls, func() error {
+			obj := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns.Name, Labels: s.ownLabels(ns.Labels)}}
+			got, err := s.client.CoreV1().Namespaces().Create(ctx, obj, metav1.CreateOptions{})
+			if apierrors.IsAlreadyExists(err) && isBuiltIn(ns.Name) {
+				// Pods may be put beside what the cluster brings; the namespace itself stays as it is.
+				got, err = s.client.CoreV1().Namespaces().Get(ctx, ns.Name, metav1.GetOptions{})
+				if err != nil {
+					return fmt.Errorf("read namespace %s: %w", ns.Name, err)
+				}
+				s.keepNamespace(got, false)
+				if len(ns.Labels) > 0 {
+					return s.patchNamespace(ctx, ns.Name, labelPatch(nil, ns.Labels))
+				}
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("create namespace %s: %w", ns.Name, err)
+			}
+			s.keepNamespace(got, true)
+			return nil
+		})
+	}
+	return sideBySide(apiConcurrency, calls...)
+}
+
+// isBuiltIn tells whether every cluster has this namespace.
+func isBuiltIn(ns string) bool {
+	return ns == metav1.NamespaceDefault || ns == metav1.NamespaceSystem
+}
+
+func (s *stage) keepNamespace(ns *corev1.Namespace, made bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	labels := maps.Clone(ns.Labels)
+	delete(labels, runLabel)
+	delete(labels, managedLabel)
+	s.declared.Namespaces = append(s.declared.Namespaces, model.Namespace{Name: ns.Name, Labels: labels})
+	if made {
+		s.made[ns.Name] = true
+	}
+}
+
+func (s *stage) createServices(ctx context.Context, list []model.Service) error {
+	var calls []func() error
+	for _, svc := range list {
+		calls = append(calls, func() error {
+			got, err := s.client.CoreV1().Services(svc.Namespace).Create(ctx, s.serviceObject(svc), metav1.CreateOptions{})
+			if err != nil {
+				return fmt.Errorf("create service %s: %w", svc.Endpoint(), err)
+			}
+			for _, ip := range got.Spec.ClusterIPs {
+				if a, err := netip.ParseAddr(ip); err == nil {
+					svc.Addresses = append(svc.Addresses, a)
+				}
+			}
+			for i, p := range got.Spec.Ports {
+				svc.Ports[i].NodePort = int(p.NodePort)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.declared.Services = append(s.declared.Services, svc)
+			return nil
+		})
+	}
+	return sideBySide(apiConcurrency, calls...)
+}
+
+func (s *stage) serviceObject(svc model.Service) *corev1.Service {
+	obj := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name, Labels: s.ownLabels(nil)},
+		Spec:       corev1.ServiceSpec{Selector: svc.Selector, Type: corev1.ServiceType(svc.Type)},
+	}
+	if len(s.families) > 1 {
+		policy := corev1.IPFamilyPolicyPreferDualStack
+		obj.Spec.IPFamilyPolicy = &policy
+	}
+	for _, p := range svc.Ports {
+		port := corev1.ServicePort{Name: p.Port.Name, Port: int32(p.Port.Number), Protocol: corev1.Protocol(p.Port.Protocol)}
+		if port.Name == "" {
+			port.Name = strings.ToLower(fmt.Sprintf("%s-%d", p.Port.Protocol, p.Port.Number))
+		}
+		if p.Target != "" {
+			port.TargetPort = intstr.Parse(p.Target)
+		}
+		obj.Spec.Ports = append(obj.Spec.Ports, port)
+	}
+	return obj
+}
+
+// podObject is a probe pod. On the local cluster the node agent serves the declared ports; elsewhere the image does.
+func (s *stage) podObject(p model.Pod, index int) *corev1.Pod {
+	nodes := s.cluster.Nodes()
+	node := p.Node
+	if node < 0 {
+		node = index
+	}
+	no, zero := false, int64(0)
+	obj := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, Labels: s.ownLabels(p.Labels)},
+		Spec: corev1.PodSpec{
+			NodeName:                      nodes[node%len(nodes)].Name,
+			HostNetwork:                   p.HostNetwork,
+			AutomountServiceAccountToken:  &no,
+			EnableServiceLinks:            &no,
+			TerminationGracePeriodSeconds: &zero,
+			Containers:                    []corev1.Container{{Name: "probe", Image: "netproof.dev/agent"}},
+		},
+	}
+	for _, port := range p.Ports {
+		cp := corev1.ContainerPort{Name: port.Name, ContainerPort: int32(port.Number), Protocol: corev1.Protocol(port.Protocol)}
+		if p.HostNetwork {
+			cp.HostPort = cp.ContainerPort
+		}
+		obj.Spec.Containers[0].Ports = append(obj.Spec.Containers[0].Ports, cp)
+	}
+	return obj
+}
+
+// createPods makes pods and returns when they are ready and their agents reachable.
+func (s *stage) createPods(ctx context.Context, list []model.Pod) error {
+	var calls []func() error
+	endpoints := make([]model.Endpoint, len(list))
+	for i, p := range list {
+		endpoints[i] = p.Endpoint()
+		calls = append(calls, func() error {
+			if _, err := s.client.CoreV1().Pods(p.Namespace).Create(ctx, s.podObject(p, i), metav1.CreateOptions{}); err != nil {
+				return fmt.Errorf("create pod %s: %w", p.Endpoint(), err)
+			}
+			return nil
+		})
+	}
+	if err := sideBySide(apiConcurrency, calls...); err != nil {
+		return err
+	}
+	ready, err := s.watch.ready(ctx, endpoints, s.families)
+	if err != nil {
+		return err
+	}
+	nodes := map[string]int{}
+	for _, n := range s.cluster.Nodes() {
+		nodes[n.Name] = n.Index
+	}
+	for _, p := range list {
+		e := p.Endpoint()
+		pod := ready[e]
+		agent, err := s.cluster.PodAgent(ctx, pod)
+		if err != nil {
+			return fmt.Errorf("reach pod %s: %w", e, err)
+		}
+		p.Addresses = podAddresses(pod)
+		p.Node = nodes[pod.Spec.NodeName]
+		s.running[e], s.agents[e] = pod, agent
+		s.declared.Pods = append(s.declared.Pods, p)
+	}
+	return nil
+}
+
+// removePods deletes pods and returns when they are gone.
+func (s *stage) removePods(ctx context.Context, list []model.Endpoint) error {
+	var calls []func() error
+	for _, e := range list {
+		calls = append(calls, func() error {
+			ns, name, _ := e.Split()
+			err := s.client.CoreV1().Pods(ns).Delete(ctx, name, *metav1.NewDeleteOptions(0))
+			if err != nil && !apierrors.IsNotFound(err) {
+				return fmt.Errorf("delete pod %s: %w", e, err)
+			}
+			return nil
+		})
+	}
+	if err := sideBySide(apiConcurrency, calls...); err != nil {
+		return err
+	}
+	for _, e := range list {
+		delete(s.running, e)
+		delete(s.agents, e)
+	}
+	s.declared.Pods = slices.DeleteFunc(s.declared.Pods, func(p model.Pod) bool { return slices.Contains(list, p.Endpoint()) })
+	return s.watch.gone(ctx, list)
+}
+
+// labelPatch is a merge patch that turns one set of labels into another.
+func labelPatch(from, to model.Labels) []byte {
+	labels := map[string]any{}
+	for k := range from {
+		if _, keep := to[k]; !keep {
+			labels[k] = nil
+		}
+	}
+	for k, v := range to {
+		labels[k] = v
+	}
+	body, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}}) // strings and nulls cannot fail
+	return body
+}
+
+func (s *stage) patchNamespace(ctx context.Context, name string, patch []byte) error {
+	if _, err := s.client.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("label namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// labelPod replaces a pod's labels.
+func (s *stage) labelPod(ctx context.Context, e model.Endpoint, to model.Labels) error {
+	p, ok := s.declared.Pod(e)
+	if !ok {
+		return fmt.Errorf("label pod %s: it does not exist", e)
+	}
+	_, err := s.client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, labelPatch(p.Labels, to), metav1.PatchOptions{})
+	if err != nil {
+		return fmt.Errorf("label pod %s: %w", e, err)
+	}
+	p.Labels = maps.Clone(to)
+	return nil
+}
+
+// labelNamespace replaces a namespace's labels; those that Kubernetes sets stay.
+func (s *stage) labelNamespace(ctx context.Context, name string, to model.Labels) error {
+	ns, ok := s.declared.Namespace(name)
+	if !ok {
+		return fmt.Errorf("label namespace %s: it does not exist", name)
+	}
+	to = maps.Clone(to)
+	if to == nil {
+		to = model.Labels{}
+	}
+	to[corev1.LabelMetadataName] = name
+	if err := s.patchNamespace(ctx, name, labelPatch(ns.Labels, to)); err != nil {
+		return err
+	}
+	ns.Labels = to
+	return nil
+}
+
+// resource finds how the API server serves a kind.
+func (s *stage) resource(gvk schema.GroupVersionKind, namespace string) (dynamic.ResourceInterface, error) {
+	var gvr schema.GroupVersionResource
+	namespaced := true
+	if gvk.Group == "networking.k8s.io" && gvk.Kind == "NetworkPolicy" {
+		gvr = gvk.GroupVersion().WithResource("networkpolicies") // saves the discovery of everything else
+	} else {
+		m, err := s.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+		if meta.IsNoMatchError(err) {
+			return nil, fmt.Errorf("this cluster does not know the kind %s of %s", gvk.Kind, gvk.GroupVersion())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look up kind %s: %w", gvk.Kind, err)
+		}
+		gvr, namespaced = m.Resource, m.Scope.Name() == meta.RESTScopeNameNamespace
+	}
+	if namespaced {
+		return s.dynamic.Resource(gvr).Namespace(namespace), nil
+	}
+	return s.dynamic.Resource(gvr), nil
+}
+
+func keyOf(obj *unstructured.Unstructured) objectKey {
+	return objectKey{kind: obj.GroupVersionKind(), namespace: obj.GetNamespace(), name: obj.GetName()}
+}
+
+// apply creates or updates an object.
+func (s *stage) apply(ctx context.Context, obj *unstructured.Unstructured) error {
+	obj = obj.DeepCopy()
+	obj.SetLabels(s.ownLabels(obj.GetLabels()))
+	key := keyOf(obj)
+	res, err := s.resource(key.kind, key.namespace)
+	if err != nil {
+		return err
+	}
+	got, err := res.Apply(ctx, key.name, obj, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", key, err)
+	}
+	s.policies[key] = inForce{uid: got.GetUID(), generation: got.GetGeneration()}
+	return nil
+}
+
+// dryRun asks the API server whether it would take an object, wherever the object's namespace is not there yet.
+func (s *stage) dryRun(ctx context.Context, obj *unstructured.Unstructured) error {
+	obj = obj.DeepCopy()
+	key := keyOf(obj)
+	if key.namespace != "" {
+		obj.SetNamespace(metav1.NamespaceDefault)
+	}
+	obj.SetName("")
+	obj.SetGenerateName("netproof-dry-run-")
+	res, err := s.resource(key.kind, obj.GetNamespace())
+	if err != nil {
+		return err
+	}
+	_, err = res.Create(ctx, obj, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict})
+	return err
+}
+
+// delete removes an object that the scenario applied.
+func (s *stage) delete(ctx context.Context, key objectKey) error {
+	res, err := s.resource(key.kind, key.namespace)
+	if err != nil {
+		return err
+	}
+	if err := res.Delete(ctx, key.name, metav1.DeleteOptions{}); err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
+	delete(s.policies, key)
+	return nil
+}
+
+// find completes a key given by kind, namespace and name only.
+func (s *stage) find(kind, namespace, name string) (objectKey, bool) {
+	for k := range s.policies {
+		if strings.EqualFold(k.kind.Kind, kind) && k.namespace == namespace && k.name == name {
+			return k, true
+		}
+	}
+	return objectKey{}, false
+}
+
+// tampered compares the cluster with what the run made: the pods' identity and labels, the namespaces' labels, and the
+// policies in force. It returns a sentence about the first difference, or "".
+func (s *stage) tampered(ctx context.Context) (string, error) {
+	selector := metav1.ListOptions{LabelSelector: runLabel + "=" + s.runID}
+	pods, err := s.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, selector)
+	if err != nil {
+		return "", fmt.Errorf("list pods: %w", err)
+	}
+	have := map[model.Endpoint]*corev1.Pod{}
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		have[model.PodEndpoint(p.Namespace, p.Name)] = p
+	}
+	for _, want := range s.declared.Pods {
+		e := want.Endpoint()
+		p, was := have[e], s.running[e]
+		switch {
+		case p == nil || p.DeletionTimestamp != nil:
+			return fmt.Sprintf("pod %s was deleted during the run", e), nil
+		case p.UID != was.UID:
+			return fmt.Sprintf("pod %s was replaced during the run (UID %s, now %s)", e, was.UID, p.UID), nil
+		case p.Spec.NodeName != was.Spec.NodeName || !slices.Equal(podAddresses(p), podAddresses(was)):
+			return fmt.Sprintf("pod %s moved during the run", e), nil
+		case !isReady(p):
+			return fmt.Sprintf("pod %s is not ready any more%s", e, podTrouble(p)), nil
+		case !sameLabels(p.Labels, want.Labels):
+			return fmt.Sprintf("the labels of pod %s were changed behind the run's back", e), nil
+		}
+	}
+	namespaces, err := s.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", fmt.Errorf("list namespaces: %w", err)
+	}
+	for _, want := range s.declared.Namespaces {
+		i := slices.IndexFunc(namespaces.Items, func(n corev1.Namespace) bool { return n.Name == want.Name })
+		if i < 0 || namespaces.Items[i].DeletionTimestamp != nil {
+			return fmt.Sprintf("namespace %s was deleted during the run", want.Name), nil
+		}
+		if want.Name != canaryNamespace && !sameLabels(namespaces.Items[i].Labels, want.Labels) {
+			return fmt.Sprintf("the labels of namespace %s were changed behind the run's back", want.Name), nil
+		}
+	}
+	return s.policiesTampered(ctx)
+}
+
+func sameLabels(have map[string]string, want model.Labels) bool {
+	have = maps.Clone(have)
+	for _, k := range []string{runLabel, managedLabel, corev1.LabelMetadataName} {
+		delete(have, k)
+	}
+	want = maps.Clone(want)
+	delete(want, corev1.LabelMetadataName)
+	return maps.Equal(have, want)
+}
+
+func (s *stage) policiesTampered(ctx context.Context) (string, error) {
+	listed, err := s.client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", fmt.Errorf("list policies: %w", err)
+	}
+	have := map[types.UID]int64{}
+	for _, p := range listed.Items {
+		have[p.UID] = p.Generation
+	}
+	ours := map[types.UID]bool{}
+	for _, key := range s.keys() {
+		want := s.policies[key]
+		ours[want.uid] = true
+		generation, there := have[want.uid]
+		if key.kind.Group != "networking.k8s.io" {
+			res, err := s.resource(key.kind, key.namespace)
+			if err != nil {
+				return "", err
+			}
+			got, err := res.Get(ctx, key.name, metav1.GetOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				return "", fmt.Errorf("read %s: %w", key, err)
+			}
+			if there = err == nil && got.GetUID() == want.uid; there {
+				generation = got.GetGeneration()
+			}
+		}
+		if !there {
+			return fmt.Sprintf("%s was removed behind the run's back", key), nil
+		}
+		if generation != want.generation {
+			return fmt.Sprintf("%s was changed behind the run's back", key), nil
+		}
+	}
+	for _, p := range listed.Items {
+		if _, mine := s.declared.Namespace(p.Namespace); mine && p.Namespace != canaryNamespace && !ours[p.UID] {
+			return fmt.Sprintf("NetworkPolicy/%s/%s appeared behind the run's back", p.Namespace, p.Name), nil
+		}
+	}
+	return "", nil
+}
+
+// keys returns the applied objects in a fixed order.
+func (s *stage) keys() []objectKey {
+	keys := slices.Collect(maps.Keys(s.policies))
+	sort.Slice(keys, func(i, j int) bool { return keys[i].String() < keys[j].String() })
+	return keys
+}
+
+// restore undoes a scenario's steps: policies away, labels back, created pods away, removed pods back.
+func (s *stage) restore(ctx context.Context, initial model.Topology) error {
+	var errs []error
+	for _, key := range s.keys() {
+		if err := s.delete(ctx, key); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, err)
+		}
+		delete(s.policies, key)
+	}
+	var extra []model.Endpoint
+	for _, p := range s.declared.Pods {
+		want, ok := initial.Pod(p.Endpoint())
+		switch {
+		case p.Namespace == canaryNamespace:
+		case !ok:
+			extra = append(extra, p.Endpoint())
+		case !maps.Equal(p.Labels, want.Labels):
+			errs = append(errs, s.labelPod(ctx, p.Endpoint(), want.Labels))
+		}
+	}
+	for _, ns := range initial.Namespaces {
+		have, ok := s.declared.Namespace(ns.Name)
+		if ok && !sameLabels(have.Labels, ns.Labels) && !isBuiltIn(ns.Name) {
+			errs = append(errs, s.labelNamespace(ctx, ns.Name, ns.Labels))
+		}
+	}
+	var missing []model.Pod
+	for _, p := range initial.Pods {
+		if _, ok := s.declared.Pod(p.Endpoint()); !ok {
+			missing = append(missing, p)
+		}
+	}
+	if len(extra) > 0 {
+		errs = append(errs, s.removePods(ctx, extra))
+	}
+	if len(missing) > 0 {
+		errs = append(errs, s.createPods(ctx, missing))
+	}
+	return errors.Join(errs...)
+}
+
+// tearDown removes all that the stage made, except the canaries, and returns when it is gone.
+func (s *stage) tearDown(ctx context.Context) error { return s.remove(ctx, false) }
+
+// close removes everything.
+func (s *stage) close(ctx context.Context) error {
+	defer s.watch.stop()
+	return s.remove(ctx, true)
+}
+
+func (s *stage) remove(ctx context.Context, canaries bool) error {
+	var errs []error
+	for _, key := range s.keys() {
+		if err := s.delete(ctx, key); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, err)
+		}
+		delete(s.policies, key)
+	}
+	keep := func(ns string) bool { return ns == canaryNamespace && !canaries }
+	var pods []model.Endpoint
+	for _, p := range s.declared.Pods {
+		if !keep(p.Namespace) {
+			pods = append(pods, p.Endpoint())
+		}
+	}
+	errs = append(errs, s.removePods(ctx, pods))
+	for _, svc := range s.declared.Services {
+		if isBuiltIn(svc.Namespace) {
+			err := s.client.CoreV1().Services(svc.Namespace).Delete(ctx, svc.Name, metav1.DeleteOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				errs = append(errs, fmt.Errorf("delete service %s: %w", svc.Endpoint(), err))
+			}
+		}
+	}
+	for name := range s.hosts {
+		errs = append(errs, s.cluster.RemoveHost(ctx, name))
+		delete(s.agents, model.HostEndpoint(name))
+		delete(s.hosts, name)
+	}
+	var calls []func() error
+	for ns := range s.made {
+		if !keep(ns) {
+			calls = append(calls, func() error { return s.deleteNamespace(ctx, ns) })
+		}
+	}
+	errs = append(errs, sideBySide(apiConcurrency, calls...))
+	for ns := range s.made {
+		if !keep(ns) {
+			delete(s.made, ns)
+		}
+	}
+	s.declared.Services, s.declared.Hosts = nil, nil
+	s.declared.Namespaces = slices.DeleteFunc(s.declared.Namespaces, func(n model.Namespace) bool { return !keep(n.Name) })
+	return errors.Join(errs...)
+}
+
+// deleteNamespace returns when the namespace is gone.
+func (s *stage) deleteNamespace(ctx context.Context, name string) error {
+	namespaces := s.client.CoreV1().Namespaces()
+	err := namespaces.Delete(ctx, name, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete namespace %s: %w", name, err)
+	}
+	w, err := namespaces.Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	if err != nil {
+		return fmt.Errorf("watch the end of namespace %s: %w", name, err)
+	}
+	defer w.Stop()
+	poll := time.NewTicker(250 * time.Millisecond) // a watch may start after the end, or break
+	defer poll.Stop()
+	for {
+		_, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		select {
+		case <-w.ResultChan():
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("namespace %s is still there: %w", name, context.Cause(ctx))
+		}
+	}
+}
+
+// agent returns the agent of an endpoint of the stage.
+func (s *stage) agent(_ context.Context, e model.Endpoint) (probes.Agent, error) {
+	if a, ok := s.agents[e]; ok {
+		return a, nil
+	}
+	return nil, fmt.Errorf("no agent for %s", e)
+}
+
+// topology is the declared topology with live addresses, without the canaries.
+func (s *stage) topology() model.Topology {
+	t := s.declared
+	t.Pods = slices.DeleteFunc(slices.Clone(t.Pods), func(p model.Pod) bool { return p.Namespace == canaryNamespace })
+	t.Namespaces = slices.DeleteFunc(slices.Clone(t.Namespaces), func(n model.Namespace) bool { return n.Name == canaryNamespace })
+	return t
+}
