@@ -1,0 +1,26 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"os"
+)
+
+// Main is the body of a TestMain whose tests are to run in a sandbox:
+//
+//	func TestMain(m *testing.M) { sandbox.Main(m) }
+//
+// The test binary runs again inside with the same arguments, so that every flag of go test works, and its exit code is
+// passed on. It never returns. Where no sandbox can be made the tests fail.
+func Main(m interface{ Run() int }) {
+	Init()
+	if Inside() {
+		os.Exit(m.Run())
+	}
+	code, err := Run(context.Background(), Command{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
