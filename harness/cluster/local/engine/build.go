@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,8 +121,8 @@ type job struct {
 }
 
 func (j *job) report(e Event) {
-	e.Engine, e.Version, e.Elapsed = j.spec.name, j.spec.version, time.Since(j.begun)
-	j.builder.report(e)
+	e.Engine, e.Version = j.spec.name, j.spec.version
+	j.builder.report(j.begun, e)
 }
 
 // underLock builds the engine, unless whoever had the lock before has done it, and turns the lock into a shared one.
@@ -242,7 +243,7 @@ func (j *job) compile(ctx context.Context, total int) error {
 		}
 	}
 	defer release(j.compiles)
-	done := 0
+	done, mains := 0, 0
 	j.report(Event{Stage: Compiling, Total: total})
 	args := append([]string{"build", "-v"}, buildFlags(j.spec)...)
 	args = append(args, "-o", j.out()+"/")
@@ -251,9 +252,13 @@ func (j *job) compile(ctx context.Context, total int) error {
 			return false
 		}
 		done++
-		// Another build may have left packages behind, or taken them away, since they were counted.
 		j.report(Event{Stage: Compiling, Done: done, Total: max(done, total), Detail: line})
-		if done == total {
+		if slices.Contains(j.packages(), line) {
+			mains++
+		}
+		// A main package comes after all that it imports. Counting to total would not do: another engine may have compiled
+		// packages of this one since they were counted.
+		if mains == len(j.spec.programs) {
 			j.report(Event{Stage: Linking, Detail: j.programNames()})
 		}
 		return true
@@ -458,9 +463,7 @@ func (j *job) run(ctx context.Context, step string, args []string, seen func(str
 		err = cmd.Wait()
 		stderr.flush()
 		if ctx.Err() != nil {
-			// The group's number cannot have been given away while a process of it lives, and if none does, there is
-			// nothing to kill.
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			killGroup(cmd.Process.Pid)
 		}
 	}
 	if ctx.Err() != nil {
@@ -470,6 +473,20 @@ func (j *job) run(ctx context.Context, step string, args []string, seen func(str
 		return nil, newBuildError(j.spec, step, rest.String(), err)
 	}
 	return stdout.Bytes(), nil
+}
+
+// killGroup kills what is left of a process group and waits until it is gone, so that nothing writes any more into a folder
+// that is about to be removed. The group's number cannot have been given away while a process of it lives. The wait is
+// bounded because a process that nobody reaps, in a container without an init, stays in its group for ever.
+func killGroup(pgid int) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 1000 {
+		if errors.Is(syscall.Kill(-pgid, syscall.SIGKILL), syscall.ESRCH) {
+			return
+		}
+		<-tick.C
+	}
 }
 
 // lineWriter hands on what is written to it line by line.

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/fstest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -15,24 +14,6 @@ import (
 )
 
 func TestKeyChangesWithEverythingThatIsCompiled(t *testing.T) {
-	file := func(name, content string) func(*spec) {
-		return func(s *spec) {
-			files := fstest.MapFS{}
-			err := fs.WalkDir(s.files, ".", func(path string, entry fs.DirEntry, err error) error {
-				if err != nil || entry.IsDir() {
-					return err
-				}
-				old, err := fs.ReadFile(s.files, path)
-				files[path] = &fstest.MapFile{Data: old}
-				return err
-			})
-			if err != nil {
-				panic(err)
-			}
-			files[name] = &fstest.MapFile{Data: []byte(content)}
-			s.files = files
-		}
-	}
 	tc := toolchain{settings: map[string]string{"GOVERSION": "go1.26.8"}}
 	keyOf := func(s spec, tc toolchain) string {
 		source, err := sourceDigest(s)
@@ -43,9 +24,9 @@ func TestKeyChangesWithEverythingThatIsCompiled(t *testing.T) {
 	require.Equal(t, original, keyOf(helloSpec(), tc), "the same input gives the same key")
 
 	changes := map[string]func(*spec){
-		"go.mod":         file("go.mod.txt", "module netproof.dev/test/hello\n\ngo 1.26.1\n"),
-		"go.sum":         file("go.sum.txt", "x v1.0.0 h1:abc=\n"),
-		"a further file": file("sub/go.mod.txt", ""),
+		"go.mod":         withFile("go.mod.txt", "module netproof.dev/test/hello\n\ngo 1.26.1\n"),
+		"go.sum":         withFile("go.sum.txt", "x v1.0.0 h1:abc=\n"),
+		"a further file": withFile("sub/go.mod.txt", ""),
 		"version":        func(s *spec) { s.version = "v1.0.1" },
 		"package":        func(s *spec) { s.programs[0].pkg += "/v2" },
 		"name of file":   func(s *spec) { s.programs[0].file = "welcomer" },

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -213,7 +215,9 @@ type builder struct {
 	toolchain toolchain
 	progress  func(Event)
 
-	mu sync.Mutex // serialises progress
+	mu sync.Mutex // serialises progress and guards active
+	// active holds the last event of each engine that is not ready yet.
+	active map[string]activity
 	// downloads admits one engine at a time: downloads share one connection to the proxy anyway, and the order in which
 	// engines finish downloading is the order in which they can start to compile.
 	downloads chan struct{}
@@ -223,19 +227,58 @@ type builder struct {
 
 func newBuilder(c cache, tc toolchain, progress func(Event)) *builder {
 	return &builder{
-		cache: c, toolchain: tc, progress: progress,
+		cache: c, toolchain: tc, progress: progress, active: map[string]activity{},
 		downloads: make(chan struct{}, 1),
 		compiles:  make(chan struct{}, parallelBuilds()),
 	}
 }
 
-func (b *builder) report(e Event) {
+// activity is what an engine did last, and when the work on it began.
+type activity struct {
+	event Event
+	begun time.Time
+}
+
+func (b *builder) report(begun time.Time, e Event) {
 	if b.progress == nil {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	e.Elapsed = time.Since(begun)
+	if e.Stage == Ready {
+		delete(b.active, e.Engine)
+	} else {
+		b.active[e.Engine] = activity{e, begun}
+	}
 	b.progress(e)
+}
+
+// heartbeatInterval is how often an engine that has nothing new to say, because a large package compiles or a program is linked,
+// says that it is still at work.
+const heartbeatInterval = time.Second
+
+// heartbeat repeats the last event of each engine at work, with the time that has passed, until ctx ends.
+func (b *builder) heartbeat(ctx context.Context) {
+	if b.progress == nil {
+		return
+	}
+	tick := time.NewTicker(heartbeatInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		b.mu.Lock()
+		for _, name := range slices.Sorted(maps.Keys(b.active)) {
+			a := b.active[name]
+			a.event.Elapsed = time.Since(a.begun)
+			b.progress(a.event)
+		}
+		b.mu.Unlock()
+	}
 }
 
 // ensureAll makes every wanted engine complete and holds it. The first failure stops the other builds.
@@ -260,7 +303,12 @@ func (b *builder) ensureAll(ctx context.Context, wanted []spec) (*Engines, error
 			}
 		})
 	}
+	beating, stop := context.WithCancel(ctx)
+	var heart sync.WaitGroup
+	heart.Go(func() { b.heartbeat(beating) })
 	wg.Wait()
+	stop()
+	heart.Wait()
 	set := newSet()
 	for i, s := range wanted {
 		set.hold(s, dirs[i], locks[i])

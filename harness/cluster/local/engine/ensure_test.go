@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -35,6 +37,26 @@ func helloSpec(tweaks ...func(*spec)) spec {
 		tweak(&s)
 	}
 	return s
+}
+
+// withFile adds a file to the module of an engine, or gives one of its files another content.
+func withFile(name, content string) func(*spec) {
+	return func(s *spec) {
+		files := fstest.MapFS{}
+		err := fs.WalkDir(s.files, ".", func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			old, err := fs.ReadFile(s.files, path)
+			files[path] = &fstest.MapFile{Data: old}
+			return err
+		})
+		if err != nil {
+			panic(err)
+		}
+		files[name] = &fstest.MapFile{Data: []byte(content)}
+		s.files = files
+	}
 }
 
 // events collects what a build reports.
@@ -131,7 +153,12 @@ func entries(t *testing.T, dir string) []string {
 
 func TestEnsureBuildsAWholeEngine(t *testing.T) {
 	cacheDir, seen := t.TempDir(), newEvents()
-	set, err := ensure(t.Context(), []spec{helloSpec()}, Options{CacheDir: cacheDir, Progress: seen.add})
+	// Source that Go's build cache has never seen, so that there is something to compile.
+	source, err := os.ReadFile("testdata/hello/main.go.txt")
+	require.NoError(t, err)
+	unique := fmt.Sprintf("%s\nconst unique = %q\n", source, cacheDir)
+	s := helloSpec(withFile("main.go.txt", unique), withFile("other/main.go.txt", unique))
+	set, err := ensure(t.Context(), []spec{s}, Options{CacheDir: cacheDir, Progress: seen.add})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, set.Close()) }()
 
@@ -149,8 +176,7 @@ func TestEnsureBuildsAWholeEngine(t *testing.T) {
 	dir := filepath.Base(set.Dirs()["hello"])
 	assert.Equal(t, []string{dir, dir + ".lock"}, entries(t, cacheDir), "nothing but the engine and its lock stays")
 	stages := seen.stages()
-	assert.Equal(t, []Stage{Downloading, Compiling}, stages[:2])
-	assert.Equal(t, Ready, stages[len(stages)-1])
+	assert.Equal(t, []Stage{Downloading, Compiling, Linking, Ready}, stages)
 	last := seen.list[len(seen.list)-1]
 	assert.False(t, last.Cached)
 	assert.Equal(t, set.Dirs()["hello"], last.Path)
@@ -251,6 +277,24 @@ func isGone(pid int) bool {
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return strings.HasPrefix(rest, "Z")
+}
+
+func TestSilentBuildKeepsSayingThatItIsAtWork(t *testing.T) {
+	spied, seen := newSpiedGo(t, true), newEvents()
+	done := make(chan error, 1)
+	go func() {
+		set, err := ensure(t.Context(), []spec{helloSpec()}, Options{CacheDir: t.TempDir(), Progress: seen.add})
+		if err == nil {
+			err = set.Close()
+		}
+		done <- err
+	}()
+	first := seen.await(t, Compiling)
+	later := seen.await(t, Compiling) // the compiler waits at the gate: nothing new has happened
+	assert.Equal(t, first.Done, later.Done)
+	assert.Greater(t, later.Elapsed, first.Elapsed)
+	spied.open(t)
+	assert.NoError(t, <-done)
 }
 
 func TestInterruptionWhileWaitingForAnotherRun(t *testing.T) {

@@ -139,7 +139,11 @@ func describe(e Event) string {
 	case Waiting:
 		b.WriteString("waiting for " + e.Detail)
 	case Downloading:
+		// Some modules of a build list serve only other platforms or tests and are never fetched.
 		fmt.Fprintf(&b, "downloading modules, %s", count(e))
+		if e.Total > 0 {
+			b.WriteString(" at most")
+		}
 	case Compiling:
 		fmt.Fprintf(&b, "compiling, %s", count(e))
 		if e.Total > 0 {

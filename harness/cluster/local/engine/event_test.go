@@ -31,7 +31,7 @@ func TestPlainProgressIsALineAtEachChangeAndEveryTenSeconds(t *testing.T) {
 	say(time.Second, Event{Engine: "a", Stage: Ready, Elapsed: 75 * time.Second})
 	assert.Equal(t, `engines: building the upstream programs, once for this machine; this takes some minutes
 engines: a v1: waiting for another run that is building it
-engines: a v1: downloading modules, 0 of 30
+engines: a v1: downloading modules, 0 of 30 at most
 engines: a v1: compiling, 0 of 200 packages (0%), 2s
 engines: a v1: compiling, 100 of 200 packages (50%), 12s
 engines: a v1: linking x, y, 13s
