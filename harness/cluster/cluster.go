@@ -57,6 +57,9 @@ type Cluster interface {
 	AddHost(ctx context.Context, name string, ports []model.Port) (Host, error)
 	// RemoveHost undoes AddHost.
 	RemoveHost(ctx context.Context, name string) error
+	// Health returns an error that names a part of the cluster which has died since it was made. What is judged after that
+	// proves nothing.
+	Health(ctx context.Context) error
 	// Close removes the cluster and all that came with it.
 	Close(ctx context.Context) error
 }
