@@ -1,0 +1,463 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/netproof/netproof/harness/model"
+)
+
+// WriteTable writes truth tables for people: a matrix per step and port that shows what was observed and marks what was
+// not expected, below it what is wrong with the evidence, and a summary at the end.
+//
+// A run of one scenario shows all of its steps. Of several scenarios those that passed take a line each, and so do
+// the steps that passed of the others, unless Verbose is set.
+func WriteTable(w io.Writer, run model.Run, opts TableOptions) error {
+	if opts.Width <= 0 {
+		opts.Width = defaultWidth
+	}
+	var buf bytes.Buffer
+	t := &table{
+		w:          &buf,
+		style:      style{ascii: opts.ASCII, color: opts.Color},
+		width:      max(40, opts.Width),
+		verbose:    opts.Verbose,
+		brief:      len(run.Scenarios) > 1 && !opts.Verbose,
+		withFamily: hasSeveralFamilies(run),
+		cluster:    describeCluster(run.Cluster),
+		legend:     legend(run),
+	}
+	for _, s := range run.Scenarios {
+		t.nameWidth = max(t.nameWidth, columns(clean(s.Name)))
+	}
+	t.nameWidth = min(t.nameWidth, 48)
+	t.run(run)
+	_, err := w.Write(buf.Bytes())
+	return err
+}
+
+// table is the state of one rendering.
+type table struct {
+	w          *bytes.Buffer
+	style      style
+	width      int
+	verbose    bool
+	brief      bool
+	withFamily bool
+	nameWidth  int
+	// cluster and legend are written once, then emptied.
+	cluster string
+	legend  []legendEntry
+	// open is true when the last thing written was more than a line, and an empty line belongs after it.
+	open bool
+}
+
+// line writes a line; of several empty ones only the first.
+func (t *table) line(text string) {
+	text = strings.TrimRight(text, " ")
+	if text == "" && (t.w.Len() == 0 || bytes.HasSuffix(t.w.Bytes(), []byte("\n\n"))) {
+		return
+	}
+	t.w.WriteString(text + "\n")
+}
+
+// paragraph begins something of several lines.
+func (t *table) paragraph() {
+	t.line("")
+	t.open = true
+}
+
+// single begins a line that stands together with other single lines.
+func (t *table) single() {
+	if t.open {
+		t.line("")
+	}
+	t.open = false
+}
+
+func (t *table) wrapped(text, first, rest string) {
+	for _, line := range wrap(text, first, rest, t.width) {
+		t.line(line)
+	}
+}
+
+func (t *table) run(run model.Run) {
+	for _, s := range run.Scenarios {
+		t.scenario(s)
+	}
+	if len(run.Findings) > 0 {
+		t.paragraph()
+		t.findings(run.Findings, "")
+	}
+	t.paragraph()
+	t.summary(run)
+}
+
+func (t *table) scenario(s model.Scenario) {
+	if t.brief {
+		t.single()
+		if t.cluster != "" {
+			t.line(t.style.paint(colorDim, t.cluster))
+			t.cluster = ""
+		}
+		t.scenarioLine(s)
+		if s.Result == model.Passed && len(s.Findings) == 0 {
+			return
+		}
+	}
+	for _, step := range s.Steps {
+		if t.brief && stepPassed(step) {
+			t.single()
+			t.line(fmt.Sprintf("  %s %s, %s", t.style.symbol(symAllow), clean(step.Name), count(len(step.Cells), "cell", "cells")))
+			continue
+		}
+		t.step(s, step)
+	}
+	if len(s.Findings) > 0 {
+		t.paragraph()
+		t.findings(s.Findings, "")
+	}
+}
+
+// scenarioLine tells a whole scenario in one line.
+func (t *table) scenarioLine(s model.Scenario) {
+	cells := 0
+	for _, step := range s.Steps {
+		cells += len(step.Cells)
+	}
+	text := fmt.Sprintf("%s %s  %8s  %11s  %7s", t.verdict(s.Result), padRight(clean(s.Name), t.nameWidth),
+		count(len(s.Steps), "step", "steps"), count(cells, "cell", "cells"), duration(s.DurationMs))
+	if s.Result != model.Passed {
+		text += "  " + t.style.paint(resultColor(s.Result), string(s.Result))
+	}
+	t.line(text)
+}
+
+// verdict is the sign of a result.
+func (t *table) verdict(r model.Result) string {
+	sign := "?"
+	switch r {
+	case model.Passed:
+		sign = t.style.symbol(symAllow)
+	case model.Failed:
+		sign = t.style.symbol(symDeny)
+	case model.ResultUnsupported:
+		sign = string(symUnsupported)
+	}
+	return t.style.paint(resultColor(r), sign)
+}
+
+func resultColor(r model.Result) string {
+	switch r {
+	case model.Passed:
+		return colorGreen
+	case model.Failed:
+		return colorRed
+	case model.ResultUnsupported, model.Recorded:
+		return colorDim
+	default:
+		return colorYellow
+	}
+}
+
+func stepPassed(step model.Step) bool {
+	for _, c := range step.Cells {
+		switch c.Result {
+		case model.Passed, model.Recorded, model.ResultUnsupported:
+		default:
+			return false
+		}
+	}
+	return len(step.Cells) == 0 || step.Controls.Held
+}
+
+func (t *table) step(s model.Scenario, step model.Step) {
+	t.paragraph()
+	t.heading(clean(s.Name) + " / " + clean(step.Name))
+	if len(step.Cells) == 0 {
+		t.line(" nothing was probed in this step")
+	} else {
+		t.matrices(step)
+	}
+	t.details(step)
+	if text := t.timing(step); text != "" {
+		t.wrapped(text, "", "  ")
+	}
+}
+
+// heading writes the name of a step, and once, to its right if there is room, what the run was made on.
+func (t *table) heading(name string) {
+	title := t.style.paint(colorBold, name)
+	if t.cluster == "" {
+		t.line(title)
+		return
+	}
+	const gap = 3
+	if columns(name)+gap+columns(t.cluster) <= t.width {
+		t.line(padRight(title, max(columns(name)+gap, min(48, t.width-columns(t.cluster)))) + t.style.paint(colorDim, t.cluster))
+	} else {
+		t.line(title)
+		t.line(t.style.paint(colorDim, t.cluster))
+	}
+	t.cluster = ""
+}
+
+// matrices puts the matrices of a step beside each other as far as there is room, and the legend, once, after them.
+func (t *table) matrices(step model.Step) {
+	const gap = 4
+	limit := t.width - 1
+	blocks := renderGrids(grids(step.Cells, t.withFamily), t.style, limit, t.verbose)
+	if t.legend != nil {
+		last := blocks[len(blocks)-1]
+		// A legend beside a matrix begins below the names of the columns.
+		block := append([]string{""}, t.legendLines(2)...)
+		if len(last) < len(block) || blockWidth(last)+gap+blockWidth(block) > limit {
+			block = t.legendLines(len(t.legend))
+		}
+		blocks = append(blocks, block)
+		t.legend = nil
+	}
+	for len(blocks) > 0 {
+		row := blocks[:1]
+		total := blockWidth(blocks[0])
+		for _, next := range blocks[1:] {
+			if total+gap+blockWidth(next) > limit {
+				break
+			}
+			total += gap + blockWidth(next)
+			row = blocks[:len(row)+1]
+		}
+		blocks = blocks[len(row):]
+		t.beside(row, gap)
+		if len(blocks) > 0 {
+			t.line("")
+		}
+	}
+}
+
+func blockWidth(lines []string) int {
+	n := 0
+	for _, line := range lines {
+		n = max(n, columns(line))
+	}
+	return n
+}
+
+func (t *table) beside(blocks [][]string, gap int) {
+	height := 0
+	for _, b := range blocks {
+		height = max(height, len(b))
+	}
+	for i := range height {
+		text := " "
+		for k, b := range blocks {
+			part := ""
+			if i < len(b) {
+				part = b[i]
+			}
+			if k < len(blocks)-1 {
+				part = padRight(part, blockWidth(b)+gap)
+			}
+			text += part
+		}
+		t.line(text)
+	}
+}
+
+// legendEntry explains one sign.
+type legendEntry struct {
+	entry entry
+	text  string
+}
+
+// legend explains the signs that a report can show; the rarest only if it does.
+func legend(run model.Run) []legendEntry {
+	entries := []legendEntry{
+		{entry{symAllow, markNone}, "allowed"},
+		{entry{symDeny, markNone}, "denied"},
+		{entry{symNone, markMismatch}, "not as expected"},
+		{entry{symUnknown, markNone}, "inconclusive"},
+		{entry{symFlaky, markNone}, "flaky"},
+		{entry{symUnsupported, markNone}, "unsupported"},
+		{entry{symSelf, markNone}, "itself"},
+	}
+	if run.Summary.Recorded > 0 {
+		entries = append(entries, legendEntry{entry{symNone, markOpen}, "left open"})
+	}
+	return entries
+}
+
+// legendLines writes the legend in so many lines, fewer if it is shorter.
+func (t *table) legendLines(lines int) []string {
+	var out []string
+	if lines == 2 {
+		for _, part := range [][]legendEntry{t.legend[:3], t.legend[3:]} {
+			var texts []string
+			for _, e := range part {
+				texts = append(texts, t.legendText(e))
+			}
+			out = append(out, strings.Join(texts, "   "))
+		}
+		return out
+	}
+	line := ""
+	for _, e := range t.legend {
+		text := t.legendText(e)
+		if line != "" && columns(line)+3+columns(text) > t.width-1 {
+			out = append(out, line)
+			line = ""
+		}
+		if line != "" {
+			line += "   "
+		}
+		line += text
+	}
+	return append(out, line)
+}
+
+func (t *table) legendText(e legendEntry) string {
+	return strings.TrimSpace(t.style.entry(e.entry)) + " " + e.text
+}
+
+// timing tells how long a change took and whether the controls held.
+func (t *table) timing(step model.Step) string {
+	var parts []string
+	if step.EnforcedMs > 0 {
+		parts = append(parts, "enforced "+duration(step.EnforcedMs)+" after apply")
+	}
+	if step.ReleasedMs > 0 {
+		parts = append(parts, "released "+duration(step.ReleasedMs)+" after apply")
+	}
+	if step.SettledMs > 0 {
+		parts = append(parts, "settled after "+duration(step.SettledMs))
+	}
+	c := step.Controls
+	if c.Servers > 0 || c.Held {
+		parts = append(parts, t.controls(c))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (t *table) controls(c model.Controls) string {
+	var facts []string
+	if c.Servers > 0 {
+		facts = append(facts, fmt.Sprintf("%d of %d servers alive", c.ServersAlive, c.Servers))
+	}
+	if c.Held {
+		if c.CanaryDenied {
+			facts = append(facts, "canary denied")
+		}
+		text := "controls held"
+		if len(facts) > 0 {
+			text += " (" + strings.Join(facts, ", ") + ")"
+		}
+		return text
+	}
+	if !c.CanaryDenied {
+		facts = append(facts, "canary not denied")
+	}
+	if !c.CanaryAllowed {
+		facts = append(facts, "open canary not answered")
+	}
+	return t.style.paint(colorYellow, "controls did not hold") + " (" + strings.Join(facts, ", ") + ")"
+}
+
+func (t *table) findings(findings []model.Finding, indent string) {
+	for _, f := range findings {
+		label := strings.ReplaceAll(clean(string(f.Kind)), "-", " ")
+		t.wrapped(fmt.Sprintf("%s: %s", t.style.paint(resultColor(f.Result), "! "+label), clean(f.Message)), indent, indent+"  ")
+	}
+}
+
+// summary is the last line: the result, and the numbers behind it.
+func (t *table) summary(run model.Run) {
+	s := run.Summary
+	result := string(s.Result)
+	switch {
+	case s.Signal != 0:
+		result += fmt.Sprintf(" (ended by signal %d)", s.Signal)
+	case s.TimedOut:
+		result += " (overall time-out)"
+	case result == "":
+		result = "no result"
+	}
+	var parts []string
+	switch {
+	case s.Scenarios == 0:
+		parts = append(parts, "no scenario was run")
+	case s.Cells == 0:
+		parts = append(parts, "nothing was probed")
+	default:
+		parts = append(parts, fmt.Sprintf("%d of %s as expected", s.Passed, count(s.Cells, "cell", "cells")))
+	}
+	for _, n := range []struct {
+		n         int
+		one, many string
+	}{
+		{s.Failed, "mismatch", "mismatches"},
+		{s.Inconclusive, "inconclusive", "inconclusive"},
+		{s.Flaky, "flaky", "flaky"},
+		{s.Unsupported, "unsupported", "unsupported"},
+		{s.Recorded, "left open", "left open"},
+	} {
+		if n.n > 0 {
+			parts = append(parts, count(n.n, n.one, n.many))
+		}
+	}
+	text := strings.Join(parts, ", ")
+	var size []string
+	if s.Scenarios > 0 {
+		size = append(size, count(s.Scenarios, "scenario", "scenarios"))
+	}
+	if s.DurationMs > 0 {
+		size = append(size, duration(s.DurationMs))
+	}
+	if len(size) > 0 {
+		text += " (" + strings.Join(size, ", ") + ")"
+	}
+	t.wrapped(fmt.Sprintf("%s %s: %s", t.verdict(s.Result), t.style.paint(resultColor(s.Result), result), text), "", "  ")
+	if !run.Complete {
+		t.wrapped("the run is not complete: it ended before all that was selected had been judged", "  ", "  ")
+	}
+	if s.CleanupFailed {
+		t.wrapped(t.style.paint(colorYellow, "clean-up failed:")+" something is left behind, or could not be shown to be gone", "  ", "  ")
+	}
+}
+
+func describeCluster(c model.Cluster) string {
+	var parts []string
+	if c.CNI.Name != "" {
+		parts = append(parts, strings.TrimSpace(c.CNI.Name+" "+c.CNI.Version))
+	}
+	if c.Kubernetes != "" {
+		parts = append(parts, "Kubernetes "+c.Kubernetes)
+	}
+	if c.Nodes > 0 {
+		parts = append(parts, count(c.Nodes, "node", "nodes"))
+	}
+	var families []string
+	for _, f := range c.IPFamilies {
+		families = append(families, string(f))
+	}
+	if len(families) > 0 {
+		parts = append(parts, strings.Join(families, "+"))
+	}
+	return clean(strings.Join(parts, ", "))
+}
+
+func hasSeveralFamilies(run model.Run) bool {
+	families := slices.Clone(run.Cluster.IPFamilies)
+	for _, s := range run.Scenarios {
+		for _, step := range s.Steps {
+			for _, c := range step.Cells {
+				if !slices.Contains(families, c.IPFamily) {
+					families = append(families, c.IPFamily)
+				}
+			}
+		}
+	}
+	return len(families) > 1
+}
