@@ -67,6 +67,9 @@ type Response struct {
 	RTT time.Duration `json:"rttNs"`
 	// Attempts is the number of packets that carried the request (UDP resends within the time-out).
 	Attempts int `json:"attempts"`
+	// Connected is true when the handshake was completed: the network let packets pass both ways, whatever became of
+	// the request after that. Such a probe shows no denial by the network layer, even if it timed out. Never for UDP.
+	Connected bool `json:"connected,omitempty"`
 	// By is who answered.
 	By Identity `json:"by,omitzero"`
 	// Source is the local address of the probe's socket.

@@ -153,6 +153,8 @@ type Answer struct {
 	Nonce    []byte
 	Endpoint []byte
 	UID      []byte
+	// Identified is the part of the message that holds the identity, equal for equal identities.
+	Identified []byte
 }
 
 // Identity copies the identity out of the answer.
@@ -178,6 +180,7 @@ func ParseAnswer(b []byte) (Answer, error) {
 	if a.Nonce, rest, err = field(rest, 1, MaxNonce); err != nil {
 		return Answer{}, err
 	}
+	a.Identified = rest
 	if a.Endpoint, rest, err = field(rest, 2, MaxEndpoint); err != nil {
 		return Answer{}, err
 	}
