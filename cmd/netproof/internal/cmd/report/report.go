@@ -1,0 +1,79 @@
+// Package report is the command netproof report: what can be done with saved reports.
+package report
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/output"
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/report"
+)
+
+// New returns the command.
+func New(streams cli.Streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "work with saved reports",
+	}
+	cmd.AddCommand(newConvert(streams))
+	return cmd
+}
+
+type convertFlags struct {
+	output  output.Flags
+	verbose bool
+}
+
+func newConvert(streams cli.Streams) *cobra.Command {
+	var flags convertFlags
+	cmd := &cobra.Command{
+		Use:   "convert FILE",
+		Short: "write a saved report in another format",
+		Long: `Write a saved JSON report, or the journal of a run that did not end, in another format.
+FILE may be - for standard input. The exit code tells whether the conversion went well, not
+what the report says.`,
+		Example: `  netproof report convert report.json --format junit --output junit.xml
+  netproof report convert report.json --format markdown >> "$GITHUB_STEP_SUMMARY"`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return runConvert(streams, &flags, args[0]) },
+	}
+	flags.output.Add(cmd)
+	cmd.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "show every matrix and every mismatch in tables")
+	return cmd
+}
+
+func runConvert(streams cli.Streams, flags *convertFlags, path string) error {
+	outputs, err := flags.output.Outputs()
+	if err != nil {
+		return err
+	}
+	run, err := read(streams, path)
+	if err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	return output.Write(streams, run, outputs, flags.verbose)
+}
+
+func read(streams cli.Streams, path string) (model.Run, error) {
+	in, name := streams.In, "standard input"
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return model.Run{}, err
+		}
+		defer f.Close() //nolint:errcheck // only read
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return model.Run{}, fmt.Errorf("%s is a folder, not a report", path)
+		}
+		in, name = f, path
+	}
+	run, err := report.Read(in)
+	if err != nil {
+		return model.Run{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return run, nil
+}

@@ -1,0 +1,124 @@
+// Package cmd puts the commands of netproof together and chooses their exit code.
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/report"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/run"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
+	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
+	"github.com/netproof/netproof/harness/model"
+)
+
+// Run runs one command line and returns its exit code. It writes every error that a command returns to streams.Err.
+func Run(ctx context.Context, streams cli.Streams, args []string) int {
+	root, started := newRoot(streams)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !*started {
+		// What cobra itself refuses is a mistake in the command line.
+		err = &cli.UsageError{Err: err}
+	}
+	code := exitCode(ctx, err)
+	var ended *cli.EndedError
+	if err == nil || errors.As(err, &ended) {
+		return code
+	}
+	fmt.Fprintf(streams.Err, "netproof: %v\n", err)
+	return code
+}
+
+// exitCode turns the error of a command into an exit code. That of a run that took place is chosen by [model.ExitCode].
+func exitCode(ctx context.Context, err error) int {
+	var ended *cli.EndedError
+	var usage *cli.UsageError
+	switch signal := cli.SignalOf(ctx); {
+	case err == nil:
+		return model.ExitOK
+	case errors.As(err, &ended):
+		return ended.Code
+	case errors.As(err, &usage):
+		return model.ExitUsage
+	case signal != 0:
+		return model.ExitSignal + int(signal)
+	case errors.Is(err, context.DeadlineExceeded):
+		return model.ExitTimeout
+	default:
+		return model.ExitInconclusive
+	}
+}
+
+// newRoot gives the command tree, and whether a command was found and its command line understood.
+func newRoot(streams cli.Streams) (*cobra.Command, *bool) {
+	started := new(bool)
+	root := &cobra.Command{
+		Use:   "netproof",
+		Short: "prove what Kubernetes network policies do",
+		Long: `netproof proves what Kubernetes network policies do. It builds a cluster, applies policies,
+sends real packets between probe pods, and reports a truth table in which every cell,
+allowed or denied, carries evidence. What cannot be proven is inconclusive, never green.`,
+		Example: `  netproof run fixtures/quickstart
+  netproof run policies/ --format table --format json --output report.json
+  netproof explain dev/frontend prod/database 5432 policies/`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRun:  func(*cobra.Command, []string) { *started = true },
+		Version:           version.Get().Version,
+		DisableAutoGenTag: true,
+	}
+	root.SetIn(streams.In)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.Err)
+	root.AddCommand(
+		run.New(streams),
+		report.New(streams),
+		version.New(streams),
+	)
+	root.SetFlagErrorFunc(explainFlagError)
+	checkGroups(root)
+	return root, started
+}
+
+// checkGroups makes a command that only groups others refuse what it does not know; cobra would print help, and be content.
+func checkGroups(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		checkGroups(c)
+	}
+	if !cmd.HasSubCommands() || cmd.Runnable() {
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		var names []string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				names = append(names, c.Name())
+			}
+		}
+		return cli.Usage("unknown command %q%s: see %s --help", args[0], suggest.DidYouMean(args[0], names), cmd.CommandPath())
+	}
+}
+
+// explainFlagError adds what may have been meant, and where to look.
+func explainFlagError(cmd *cobra.Command, err error) error {
+	if errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+		err = fmt.Errorf("%w%s", err, suggest.DidYouMean("--"+unknown.GetSpecifiedName(), names))
+	}
+	return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
+}

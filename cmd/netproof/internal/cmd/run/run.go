@@ -1,0 +1,135 @@
+// Package run is the command netproof run.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/output"
+	"github.com/netproof/netproof/harness/model"
+)
+
+// Options are what a command line asks for, checked.
+type Options struct {
+	// Paths of scenarios, of folders of them, or of folders of manifests.
+	Paths      []string
+	Provider   string
+	CNI        string
+	Nodes      int
+	IPFamilies []model.IPFamily
+	EngineDir  string
+	// Cluster is the name of a cluster that netproof cluster create made; empty for one of the run's own.
+	Cluster string
+	// Select chooses scenarios by their labels.
+	Select labels.Selector
+	Shard  flags.Shard
+	// Lanes is how many scenarios run at the same time.
+	Lanes int
+	// Seed makes what is random repeatable; 0 means that one is chosen.
+	Seed int64
+	// Timeout bounds the whole run, clean-up not included; 0 means no bound.
+	Timeout time.Duration
+	// Keep leaves the cluster running after the run, for somebody to look around.
+	Keep bool
+	// Kubeconfig and Context choose an existing cluster.
+	Kubeconfig, Context string
+	Outputs             []output.Output
+	Verbose, Quiet      bool
+}
+
+// flagSet are the flags as they were given.
+type flagSet struct {
+	Options
+
+	cluster  flags.Cluster
+	output   output.Flags
+	selector string
+}
+
+// New returns the command.
+func New(streams cli.Streams) *cobra.Command {
+	f := &flagSet{Options: Options{Lanes: 1, Timeout: 30 * time.Minute}}
+	cmd := &cobra.Command{
+		Use:   "run [PATH ...]",
+		Short: "prove scenarios, or a folder of plain Kubernetes manifests",
+		Long: `Prove scenarios: build a cluster, apply their policies step by step, send real packets between
+all probe pods, and report what was found against what was expected.
+
+PATH is a scenario.yaml, a folder that holds some, or a folder of manifests; the default is the
+current folder. The exit code is 0 only if every selected cell is conclusive and as expected.`,
+		Example: `  netproof run fixtures/quickstart
+  netproof run scenarios/ --select feature=ingress --shard 1/3
+  netproof run policies/ --format table --format json --output report.json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts, err := f.options(cmd, args)
+			if err != nil {
+				return err
+			}
+			return execute(cmd.Context(), streams, opts)
+		},
+	}
+	f.cluster.Add(cmd)
+	f.output.Add(cmd)
+	fs := cmd.Flags()
+	fs.StringVar(&f.selector, "select", "", "run only scenarios whose labels match, such as feature=ingress,level!=slow")
+	fs.Var(&f.Shard, "shard", "run only one of several equal parts, such as 2/3")
+	flags.Number(cmd, &f.Lanes, "lanes", 1, 64, "scenarios that run at the same time")
+	fs.Int64Var(&f.Seed, "seed", 0, "seed of what is random, to repeat a run (default: a new one)")
+	fs.DurationVar(&f.Timeout, "timeout", f.Timeout, "end the whole run after this time, such as 10m; 0 for never")
+	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run")
+	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name")
+	fs.StringVar(&f.Kubeconfig, "kubeconfig", "", "kubeconfig of an existing cluster")
+	fs.StringVar(&f.Context, "context", "", "context in the kubeconfig")
+	fs.BoolVarP(&f.Verbose, "verbose", "v", false, "show every matrix and every mismatch, and more of the progress")
+	fs.BoolVarP(&f.Quiet, "quiet", "q", false, "show no progress")
+	_ = cmd.MarkFlagFilename("kubeconfig")
+	return cmd
+}
+
+// options checks the flags against each other.
+func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
+	opts := f.Options
+	opts.Paths = args
+	if len(args) == 0 {
+		opts.Paths = []string{"."}
+	}
+	opts.Provider, opts.CNI, opts.Nodes, opts.EngineDir = f.cluster.Provider, f.cluster.CNI, f.cluster.Nodes, f.cluster.EngineDir
+	opts.IPFamilies = f.cluster.IPFamilies()
+	selector, err := labels.Parse(f.selector)
+	if err != nil {
+		return opts, cli.Usage("--select %q: %w", f.selector, err)
+	}
+	opts.Select = selector
+	if opts.Outputs, err = f.output.Outputs(); err != nil {
+		return opts, err
+	}
+	switch {
+	case opts.Timeout < 0:
+		return opts, cli.Usage("--timeout %s: it must not be negative", opts.Timeout)
+	case opts.Verbose && opts.Quiet:
+		return opts, cli.Usage("--verbose and --quiet exclude each other")
+	case opts.Kubeconfig != "" || opts.Context != "":
+		return opts, cli.Usage("--kubeconfig and --context need --provider existing, which is not available yet")
+	}
+	if opts.Cluster == "" {
+		return opts, nil
+	}
+	for _, name := range []string{"cni", "nodes", "ip-family", "engine-dir"} {
+		if cmd.Flags().Changed(name) {
+			return opts, cli.Usage("--%s cannot be chosen for --cluster %s: it is what it was made as", name, opts.Cluster)
+		}
+	}
+	return opts, nil
+}
+
+// execute runs what was asked for.
+func execute(_ context.Context, _ cli.Streams, opts Options) error {
+	return fmt.Errorf("run %v: %w", opts.Paths, errors.ErrUnsupported)
+}

@@ -1,0 +1,106 @@
+// Package version is the command netproof version.
+package version
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/model"
+)
+
+// release is set by the linker (-X) when a release is built; otherwise the version comes from the build information.
+var release string
+
+// Info is what netproof knows of its own build.
+type Info struct {
+	Version string `json:"version"`
+	// Commit is empty when it was not known to the build.
+	Commit string `json:"commit,omitempty"`
+	// Modified is true when the source had changes that were not committed.
+	Modified bool   `json:"modified,omitempty"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+	// Scenario is the version of the scenario file and of the report.
+	Scenario string `json:"apiVersion"`
+	// Engines are the versions of the upstream programs of the local provider.
+	Engines map[string]string `json:"engines"`
+}
+
+// Get reads the build information of this program.
+func Get() Info {
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		build = &debug.BuildInfo{}
+	}
+	return infoOf(build, release)
+}
+
+func infoOf(build *debug.BuildInfo, release string) Info {
+	info := Info{
+		Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Scenario: model.APIVersion,
+		Engines: map[string]string{
+			engine.Kubernetes: engine.KubernetesVersion,
+			engine.Etcd:       engine.EtcdVersion,
+			engine.Calico:     engine.CalicoVersion,
+			engine.CNIPlugins: engine.CNIPluginsVersion,
+		},
+	}
+	for _, s := range build.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			info.Commit = s.Value
+		case "vcs.modified":
+			info.Modified = s.Value == "true"
+		}
+	}
+	if info.Version == "" && build.Main.Version != "" && build.Main.Version != "(devel)" {
+		info.Version = build.Main.Version
+	}
+	if info.Version == "" {
+		info.Version = "devel"
+	}
+	return info
+}
+
+// New returns the command.
+func New(streams cli.Streams) *cobra.Command {
+	format := "text"
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "print the version of netproof and of what it runs",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return write(streams, Get(), format)
+		},
+	}
+	flags.Choice(cmd, &format, "format", "format", []string{"text", "json"}, nil, "form of the output")
+	return cmd
+}
+
+func write(streams cli.Streams, info Info, format string) error {
+	if format == "json" {
+		enc := json.NewEncoder(streams.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(info)
+	}
+	commit := ""
+	if info.Commit != "" {
+		commit = " (" + info.Commit[:min(12, len(info.Commit))]
+		if info.Modified {
+			commit += ", modified"
+		}
+		commit += ")"
+	}
+	fmt.Fprintf(streams.Out, "netproof %s%s %s %s\n", info.Version, commit, info.Go, info.Platform)
+	for _, name := range []string{engine.Kubernetes, engine.Etcd, engine.Calico, engine.CNIPlugins} {
+		fmt.Fprintf(streams.Out, "  %-12s %s\n", name, info.Engines[name])
+	}
+	return nil
+}

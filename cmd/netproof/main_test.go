@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the scripts")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"netproof": main})
+}
+
+// TestCommandLine runs the scripts in testdata/script: each is a sequence of command lines with what they must print and how
+// they must end.
+func TestCommandLine(t *testing.T) {
+	report, err := filepath.Abs("../../harness/report/testdata")
+	require.NoError(t, err)
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("REPORTS", report)
+			env.Setenv("LANG", "C.UTF-8")
+			env.Setenv("NO_COLOR", "1")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+	})
+}
+
+// exitCodeOf gives the exit code behind an error of [testscript.TestScript.Exec].
+func exitCodeOf(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return strconv.Itoa(exit.ExitCode())
+	}
+	return err.Error()
+}
+
+// exits runs a program and checks its exit code, which testscript's own exec only knows as zero or not: exits 2 netproof run -x.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM [ARG ...]")
+	}
+	got := "0"
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		got = exitCodeOf(err)
+	}
+	if got != args[0] {
+		ts.Fatalf("%v ended with %s, not with %s", args[1:], got, args[0])
+	}
+}
