@@ -145,7 +145,7 @@ func ReadJournal(r io.Reader) (model.Run, error) {
 		atEnd := err == io.EOF
 		if len(bytes.TrimSpace(line)) > 0 {
 			if err := b.line(line, number == 1); err != nil {
-				if atEnd && number > 1 {
+				if number > 1 && isCut(err) && isBlank(lines) {
 					break
 				}
 				return model.Run{}, fmt.Errorf("%w: journal line %d: %w", ErrNotReport, number, err)
@@ -164,6 +164,18 @@ func ReadJournal(r io.Reader) (model.Run, error) {
 	}
 	model.Summarize(&run)
 	return run, nil
+}
+
+// isCut tells whether a line may be the beginning of a good one.
+func isCut(err error) bool {
+	var syntax *json.SyntaxError
+	return errors.Is(err, errCut) || errors.As(err, &syntax)
+}
+
+// isBlank tells whether only white space follows.
+func isBlank(r io.Reader) bool {
+	rest, err := io.ReadAll(r)
+	return err == nil && len(bytes.TrimSpace(rest)) == 0
 }
 
 // builder puts a run together from records.
@@ -250,10 +262,11 @@ func (b *builder) step(scenario, name string) *model.Step {
 	return &s.Steps[i]
 }
 
-// explainRecord leaves out the line within the line.
+var errCut = errors.New("it ends in the middle")
+
 func explainRecord(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("it ends in the middle")
+		return errCut
 	}
 	return err
 }
