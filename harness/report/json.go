@@ -114,7 +114,7 @@ func explainJSON(data []byte, err error) error {
 	switch {
 	case errors.As(err, &syntax):
 		if int(syntax.Offset) >= len(data) {
-			return fmt.Errorf("it ends in the middle, at line %d", lineAt(data, len(data)))
+			return fmt.Errorf("it ends in the middle, at line %d", lastLine(data))
 		}
 		return fmt.Errorf("line %d: %w", lineAt(data, int(syntax.Offset)), err)
 	case errors.As(err, &typed):
@@ -124,7 +124,7 @@ func explainJSON(data []byte, err error) error {
 		}
 		return fmt.Errorf("line %d: %s is a %s, not a %s", lineAt(data, int(typed.Offset)), where, typed.Value, jsonKind(typed))
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("it ends in the middle, at line %d", lineAt(data, len(data)))
+		return fmt.Errorf("it ends in the middle, at line %d", lastLine(data))
 	}
 	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 }
@@ -141,6 +141,8 @@ func jsonKind(err *json.UnmarshalTypeError) string {
 		return "number of type " + kind
 	}
 }
+
+func lastLine(data []byte) int { return lineAt(data, len(bytes.TrimRight(data, "\n"))) }
 
 func lineAt(data []byte, offset int) int {
 	return 1 + bytes.Count(data[:min(offset, len(data))], []byte("\n"))
