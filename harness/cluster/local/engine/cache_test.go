@@ -201,7 +201,7 @@ func TestEngineDirNamesEverythingThatIsMissing(t *testing.T) {
 	var missing *MissingError
 	require.ErrorAs(t, err, &missing)
 	assert.ElementsMatch(t,
-		[]string{"kube-controller-manager", "kube-proxy", "calico", "calico-ipam", "calico-crds.yaml"}, missing.Files)
+		[]string{"kube-controller-manager", "kube-proxy", "calico", "calico-ipam", "calico-crds.yaml", "host-local", "loopback", "ptp"}, missing.Files)
 	assert.Contains(t, err.Error(), "calico: not executable (chmod +x "+filepath.Join(dir, "calico")+")")
 	assert.Contains(t, err.Error(), "kube-proxy: not there (engine kubernetes "+KubernetesVersion+")")
 }
@@ -271,6 +271,6 @@ func TestEnginesOfANetworkPlugin(t *testing.T) {
 		}
 		return list
 	}
-	assert.Equal(t, []string{Etcd, Kubernetes, Calico}, names("calico"))
+	assert.Equal(t, []string{Etcd, Kubernetes, Calico, CNIPlugins}, names("calico"))
 	assert.Equal(t, []string{Etcd, Kubernetes, CNIPlugins}, names("none"))
 }

@@ -159,18 +159,19 @@ func specs() []spec {
 
 // specsFor gives the engines that a cluster with the given network plugin runs.
 func specsFor(cni string) ([]spec, error) {
-	plugin := ""
+	wanted := []string{Etcd, Kubernetes}
 	switch cni {
 	case "calico":
-		plugin = Calico
+		// Calico's pods get their addresses from the host-local plugin.
+		wanted = append(wanted, Calico, CNIPlugins)
 	case "none":
-		plugin = CNIPlugins
+		wanted = append(wanted, CNIPlugins)
 	default:
 		return nil, fmt.Errorf("%w %q: the local provider has calico and none", ErrUnknownCNI, cni)
 	}
 	var chosen []spec
 	for _, s := range specs() {
-		if s.name == Etcd || s.name == Kubernetes || s.name == plugin {
+		if slices.Contains(wanted, s.name) {
 			chosen = append(chosen, s)
 		}
 	}
