@@ -142,7 +142,7 @@ func (b *batch) launch(requests []probes.Request) error {
 	for i := range flights {
 		f := &flights[i]
 		if failure != nil && f.fd < 0 && f.resp.Outcome == "" {
-			f.fail(probes.Error, 0, failure.Error())
+			f.conclude(probes.Error, 0, failure.Error())
 		}
 		if f.resp.Outcome == "" {
 			f.send(scratch[:0])

@@ -63,16 +63,19 @@ func (f *flight) prepare(b *batch, r *probes.Request) {
 	f.nonce, f.protocol = r.Nonce, r.Protocol
 	f.resp.ID, f.resp.Nonce = r.ID, r.Nonce
 	if err := check(r); err != nil {
-		f.fail(probes.Error, 0, err.Error())
+		f.conclude(probes.Error, 0, err.Error())
 		return
 	}
 	f.destination = netip.AddrPortFrom(r.Address.Unmap(), uint16(r.Port))
 	f.timeout = r.TimeoutMs * int64(time.Millisecond)
 }
 
-// fail sets the outcome of a flight.
-func (f *flight) fail(o probes.Outcome, errno unix.Errno, detail string) {
+// conclude sets the outcome of a flight.
+func (f *flight) conclude(o probes.Outcome, errno unix.Errno, detail string) {
 	f.resp.Outcome, f.resp.Errno, f.resp.Detail = o, errnoName(errno), detail
+	if f.resp.Sent && o != probes.Timeout {
+		f.resp.RTT = time.Duration(nanotime() - f.sent)
+	}
 }
 
 // makeSocket makes the flight's socket, in the namespace of the calling thread.
@@ -91,7 +94,7 @@ func (f *flight) makeSocket() {
 	if notSupported(err) {
 		outcome = probes.Unsupported
 	}
-	f.fail(outcome, errno, fmt.Sprintf("make %s socket for %s: %v", f.protocol, f.destination.Addr(), err))
+	f.conclude(outcome, errno, fmt.Sprintf("make %s socket for %s: %v", f.protocol, f.destination.Addr(), err))
 }
 
 // send binds the socket to a fresh source port and sends the first packet. The kernel's errors here are this host's own:
@@ -101,7 +104,7 @@ func (f *flight) send(scratch []byte) {
 	if err := f.bind(ipv6); err != nil {
 		var errno unix.Errno
 		_ = errors.As(err, &errno)
-		f.fail(probes.Error, errno, err.Error())
+		f.conclude(probes.Error, errno, err.Error())
 		return
 	}
 	// Without these the error queue stays empty, and a connection attempt does not notice ICMP messages that arrive while
@@ -113,7 +116,7 @@ func (f *flight) send(scratch []byte) {
 	}
 	scope, err := scopeOf(f.fd, f.destination.Addr().Zone())
 	if err != nil {
-		f.fail(probes.Error, 0, err.Error())
+		f.conclude(probes.Error, 0, err.Error())
 		return
 	}
 	var to sockaddr
@@ -123,25 +126,26 @@ func (f *flight) send(scratch []byte) {
 	f.stamp()
 	errno := connectTo(f.fd, &to)
 	if f.stream() {
+		f.resp.Source = localAddr(f.fd)
 		switch errno {
 		case 0, unix.EINPROGRESS:
 			f.resp.Sent, f.resp.Attempts = true, 1
 		case unix.ECONNREFUSED:
 			f.resp.Sent, f.resp.Attempts = true, 1
-			f.fail(probes.Reset, errno, "")
+			f.conclude(probes.Reset, errno, "")
 		default:
-			f.fail(probes.Error, errno, fmt.Sprintf("connect to %s: %v", f.destination, errno))
+			f.conclude(probes.Error, errno, fmt.Sprintf("connect to %s: %v", f.destination, errno))
 		}
 	} else {
 		if errno != 0 {
-			f.fail(probes.Error, errno, fmt.Sprintf("route to %s: %v", f.destination, errno))
+			f.conclude(probes.Error, errno, fmt.Sprintf("route to %s: %v", f.destination, errno))
 			return
 		}
 		f.connected = true
+		f.resp.Source = localAddr(f.fd)
 		f.stamp()
 		f.sendDatagram(scratch)
 	}
-	f.resp.Source = localAddr(f.fd)
 }
 
 // stamp notes the time of sending.
@@ -191,14 +195,18 @@ func (f *flight) sendDatagram(scratch []byte) {
 		f.resp.Attempts++
 	case unix.EPERM:
 		// A packet filter in the prober's own namespace refused the packet, which is as good as one further on.
+		// If it rejected it, there is an ICMP message.
 		f.resp.Sent = true
 		f.resp.Attempts++
-		f.fail(probes.Prohibited, errno, "refused by a packet filter in the prober's own network namespace")
+		if f.refused() {
+			return
+		}
+		f.conclude(probes.Prohibited, errno, "refused by a packet filter in the prober's own network namespace")
 	case unix.EAGAIN:
 		// The socket's own buffer is full of what was not yet transmitted: neighbour resolution is at work.
 	default:
 		if first {
-			f.fail(probes.Error, errno, fmt.Sprintf("send to %s: %v", f.destination, errno))
+			f.conclude(probes.Error, errno, fmt.Sprintf("send to %s: %v", f.destination, errno))
 			return
 		}
 		f.failed(errno)
@@ -210,10 +218,10 @@ func (f *flight) failed(errno unix.Errno) {
 	if f.refused() {
 		return
 	}
-	f.fail(outcomeOf(errno), errno, "")
+	f.conclude(outcomeOf(errno), errno, "")
 	switch {
 	case len(f.partial) > 0:
-		f.fail(probes.WrongAnswer, errno, fmt.Sprintf("connection ended within the answer, after %d bytes", len(f.partial)))
+		f.conclude(probes.WrongAnswer, errno, fmt.Sprintf("connection ended within the answer, after %d bytes", len(f.partial)))
 	case f.resp.Outcome == probes.Error:
 		f.resp.Detail = fmt.Sprintf("%s to %s: %v", f.protocol, f.destination, errno)
 	}
@@ -232,7 +240,7 @@ func (f *flight) refused() bool {
 		if !ok {
 			continue
 		}
-		f.fail(outcome, e.errno, e.String())
+		f.conclude(outcome, e.errno, e.String())
 		if outcome == probes.Error {
 			f.resp.Sent = false
 			f.resp.Detail = "own host found no way to it: " + e.String()
@@ -265,7 +273,7 @@ func (f *flight) takeOff(l *loop) {
 	}
 	if f.resp.Outcome == "" {
 		if err := l.add(f, events); err != nil {
-			f.fail(probes.Error, 0, err.Error())
+			f.conclude(probes.Error, 0, err.Error())
 		}
 	}
 	if f.resp.Outcome != "" {
@@ -336,7 +344,7 @@ func (f *flight) receive(l *loop) {
 			f.failed(errno)
 			return
 		case n == 0 && f.stream():
-			f.fail(probes.WrongAnswer, 0, fmt.Sprintf("connection closed after %d bytes of an answer", have))
+			f.conclude(probes.WrongAnswer, 0, fmt.Sprintf("connection closed after %d bytes of an answer", have))
 			return
 		}
 		if f.read(l, buf[:have+n]); f.resp.Outcome != "" {
@@ -350,14 +358,14 @@ func (f *flight) read(l *loop, b []byte) {
 	answer, err := message.ParseAnswer(b)
 	switch {
 	case err == nil && string(answer.Nonce) == string(f.nonce):
-		f.fail(probes.Answered, 0, "")
+		f.conclude(probes.Answered, 0, "")
 		f.resp.By = l.identity(answer)
 	case err == nil:
-		f.fail(probes.WrongAnswer, 0, fmt.Sprintf("answer to another probe: nonce %.64q", answer.Nonce))
+		f.conclude(probes.WrongAnswer, 0, fmt.Sprintf("answer to another probe: nonce %.64q", answer.Nonce))
 	case errors.Is(err, message.ErrShort) && f.stream():
 		f.partial = append(f.partial[:0], b...)
 	default:
-		f.fail(probes.WrongAnswer, 0, fmt.Sprintf("%v: %d bytes, beginning %.32q", err, len(b), b))
+		f.conclude(probes.WrongAnswer, 0, fmt.Sprintf("%v: %d bytes, beginning %.32q", err, len(b), b))
 	}
 }
 
@@ -384,7 +392,7 @@ func (f *flight) expired(l *loop) {
 		return
 	}
 	if l.now >= f.sent+patience*f.timeout {
-		f.fail(probes.Error, 0, fmt.Sprintf("this process was starved: %s late within a time-out of %s",
+		f.conclude(probes.Error, 0, fmt.Sprintf("this process was starved: %s late within a time-out of %s",
 			time.Duration(late).Round(time.Millisecond), time.Duration(f.timeout)))
 		return
 	}
@@ -397,7 +405,7 @@ func (f *flight) expired(l *loop) {
 // timedOut sets the outcome of a probe that was not answered.
 func (f *flight) timedOut() {
 	errno := f.resp.Errno
-	f.fail(probes.Timeout, 0, "")
+	f.conclude(probes.Timeout, 0, "")
 	f.resp.Errno = errno
 	if f.resp.Connected {
 		f.resp.Detail = "connected, but not answered"
@@ -413,9 +421,6 @@ func (f *flight) timedOut() {
 func (f *flight) land(l *loop) {
 	if f.resp.Outcome == "" {
 		return
-	}
-	if f.resp.Outcome != probes.Timeout {
-		f.resp.RTT = time.Duration(nanotime() - f.sent)
 	}
 	r := f.resp
 	f.drop(l)

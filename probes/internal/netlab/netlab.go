@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
@@ -149,6 +150,18 @@ func join(tb testing.TB, a netns.NsHandle, nameA string, b netns.NsHandle, nameB
 		require.NoError(tb, err)
 		require.NoError(tb, h.LinkSetUp(link))
 	}
+	awaitLink(tb, ha, nameA)
+	awaitLink(tb, hb, nameB)
+}
+
+// awaitLink waits until the kernel has noticed that an interface has a carrier: as long as it has not, IPv6 loses the
+// first packets.
+func awaitLink(tb testing.TB, h *netlink.Handle, name string) {
+	tb.Helper()
+	require.Eventually(tb, func() bool {
+		link, err := h.LinkByName(name)
+		return err == nil && link.Attrs().OperState == netlink.OperUp
+	}, 10*time.Second, time.Millisecond)
 }
 
 // Address adds an address to an interface, usable at once.
