@@ -32,9 +32,9 @@ func buildFlags(s spec) []string {
 }
 
 // parallelBuilds is how many engines may compile at once. One go command leaves processors idle while it links; a second one
-// fills them, where there is memory for it: compiling and linking Kubernetes takes up to 3 GiB.
+// fills them, where there is memory for it: two at once were seen to take 1.6 GiB.
 func parallelBuilds() int {
-	const enough = 8 << 30
+	const enough = 4 << 30
 	if available, ok := availableMemory(); ok && available < enough {
 		return 1
 	}

@@ -56,7 +56,7 @@ func mend(output, err string) string {
 		return "The installed Go is too old and may not fetch a newer one: install Go 1.26 or newer " +
 			"(https://go.dev/doc/install), or let Go fetch it with GOTOOLCHAIN=auto."
 	case has("signal: killed", "cannot allocate memory", "out of memory") || strings.Contains(err, "signal: killed"):
-		return "The machine ran out of memory: building takes about 3 GB. Free some and run again; finished packages are kept."
+		return "The machine ran out of memory: building takes about 2 GB. Free some and run again; finished packages are kept."
 	case has("dial tcp", "no such host", "i/o timeout", "connection refused", "network is unreachable", "TLS handshake",
 		"module lookup disabled by GOPROXY=off", "connection reset", "proxyconnect", "502 Bad Gateway",
 		"503 Service Unavailable", "unexpected EOF", "context deadline exceeded", "certificate"):
