@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/doctor"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/report"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/run"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
@@ -78,6 +79,7 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 	root.SetErr(streams.Err)
 	root.AddCommand(
 		run.New(streams),
+		doctor.New(streams),
 		report.New(streams),
 		version.New(streams),
 	)

@@ -1,0 +1,251 @@
+// Package progress tells a person what a run is doing: in one line that is rewritten on a terminal, in plain lines elsewhere.
+package progress
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/netproof/netproof/harness/model"
+)
+
+// Options of a progress display.
+type Options struct {
+	// Terminal rewrites one line; otherwise every line stays.
+	Terminal bool
+	// Columns is the width of the terminal, 0 if it is not known.
+	Columns int
+	// Verbose adds a line per step that stays.
+	Verbose bool
+	// Quiet shows nothing.
+	Quiet bool
+	// ASCII uses no other characters.
+	ASCII bool
+}
+
+// Progress is a display. Its methods may be called from several goroutines, also after Close, when they do nothing.
+type Progress struct {
+	w    io.Writer
+	opts Options
+
+	mu       sync.Mutex
+	closed   bool
+	scenario string
+	step     string
+	note     string
+	// since is when the note began.
+	since time.Time
+	drawn string
+	frame int
+	stop  chan struct{}
+	done  chan struct{}
+}
+
+// redraw is how often the line on a terminal is written anew, for the clock in it.
+const redraw = 200 * time.Millisecond
+
+// New begins a display on w. Close ends it.
+func New(w io.Writer, opts Options) *Progress {
+	p := &Progress{w: w, opts: opts, stop: make(chan struct{}), done: make(chan struct{})}
+	if opts.Columns <= 0 {
+		p.opts.Columns = 80
+	}
+	if opts.Quiet || !opts.Terminal {
+		close(p.done)
+		return p
+	}
+	go p.tick()
+	return p
+}
+
+func (p *Progress) tick() {
+	defer close(p.done)
+	ticker := time.NewTicker(redraw)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-ticker.C:
+			p.mu.Lock()
+			p.frame++
+			p.draw()
+			p.mu.Unlock()
+		}
+	}
+}
+
+// Close takes the line away. It may be called more than once.
+func (p *Progress) Close() {
+	p.mu.Lock()
+	if !p.closed {
+		p.clear()
+		close(p.stop)
+	}
+	p.closed = true
+	p.mu.Unlock()
+	<-p.done
+}
+
+// RunStarted tells what the run is made on.
+func (p *Progress) RunStarted(run model.Run) {
+	c := run.Cluster
+	p.line(fmt.Sprintf("cluster ready: %s %s, Kubernetes %s, %d nodes", c.CNI.Name, c.CNI.Version, c.Kubernetes, c.Nodes))
+}
+
+// Note says what is being waited for.
+func (p *Progress) Note(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.opts.Quiet || text == p.note {
+		return
+	}
+	p.note, p.since = text, time.Now()
+	if p.opts.Terminal {
+		p.draw()
+		return
+	}
+	p.write(p.where() + text)
+}
+
+// ScenarioStarted begins a scenario; index counts from 0.
+func (p *Progress) ScenarioStarted(name string, index, total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.scenario, p.step, p.note = fmt.Sprintf("[%d/%d] %s", index+1, total, name), "", ""
+	p.draw()
+}
+
+// StepStarted begins a step; index counts from 0.
+func (p *Progress) StepStarted(_, step string, index, total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.step, p.note, p.since = fmt.Sprintf("step %d of %d, %s", index+1, total, step), "", time.Now()
+	p.draw()
+}
+
+// StepDone tells of a step, when the display is verbose.
+func (p *Progress) StepDone(scenario string, step model.Step) {
+	if p.opts.Verbose {
+		p.line(fmt.Sprintf("%s / %s: %s, settled after %d ms", scenario, step.Name, cells(len(step.Cells)), step.SettledMs))
+	}
+}
+
+// ScenarioDone tells of a scenario. On a terminal, where the table comes soon, only of those that did not pass.
+func (p *Progress) ScenarioDone(s model.Scenario) {
+	p.mu.Lock()
+	name := p.scenario
+	p.scenario, p.step, p.note = "", "", ""
+	p.mu.Unlock()
+	if p.opts.Terminal && !p.opts.Verbose && s.Result == model.Passed {
+		return
+	}
+	n := 0
+	for _, step := range s.Steps {
+		n += len(step.Cells)
+	}
+	if !strings.HasSuffix(name, "] "+s.Name) {
+		name = s.Name
+	}
+	p.line(fmt.Sprintf("%s: %s, %s, %.1f s", name, s.Result, cells(n), float64(s.DurationMs)/1000))
+}
+
+// Found tells of a finding about the whole run.
+func (p *Progress) Found(f model.Finding) { p.line(fmt.Sprintf("%s: %s", f.Kind, f.Message)) }
+
+func cells(n int) string {
+	if n == 1 {
+		return "1 cell"
+	}
+	return fmt.Sprintf("%d cells", n)
+}
+
+// line writes a line that stays.
+func (p *Progress) line(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.opts.Quiet {
+		return
+	}
+	p.clear()
+	p.write(text)
+	p.draw()
+}
+
+func (p *Progress) write(text string) {
+	// A display that cannot be shown is no reason to end a run.
+	_, _ = fmt.Fprintln(p.w, clean(text))
+}
+
+// where names scenario and step for lines that stay.
+func (p *Progress) where() string {
+	switch {
+	case p.scenario == "":
+		return ""
+	case p.step == "":
+		return p.scenario + ": "
+	default:
+		return p.scenario + ", " + p.step + ": "
+	}
+}
+
+// draw writes the line of a terminal, if it has changed.
+func (p *Progress) draw() {
+	if p.closed || p.opts.Quiet || !p.opts.Terminal {
+		return
+	}
+	text := strings.TrimSuffix(p.where()+p.note, ": ")
+	if text == "" {
+		p.clear()
+		return
+	}
+	if waited := time.Since(p.since); !p.since.IsZero() && waited >= time.Second {
+		text += fmt.Sprintf(" (%d s)", int(waited.Seconds()))
+	}
+	line := p.spinner() + " " + cut(clean(text), p.opts.Columns-3, p.opts.ASCII)
+	if line == p.drawn {
+		return
+	}
+	p.drawn = line
+	_, _ = fmt.Fprint(p.w, "\r\x1b[K"+line)
+}
+
+func (p *Progress) spinner() string {
+	frames := []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
+	if p.opts.ASCII {
+		frames = []rune(`|/-\`)
+	}
+	return string(frames[p.frame%len(frames)])
+}
+
+func (p *Progress) clear() {
+	if p.drawn != "" {
+		_, _ = fmt.Fprint(p.w, "\r\x1b[K")
+		p.drawn = ""
+	}
+}
+
+// clean keeps text on its line.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+// cut shortens text to a number of characters, so that the line never wraps: a wrapped one could not be rewritten.
+func cut(text string, to int, ascii bool) string {
+	runes := []rune(text)
+	if len(runes) <= to {
+		return text
+	}
+	end := "…"
+	if ascii {
+		end = "..."
+	}
+	return string(runes[:max(0, to-len([]rune(end)))]) + end
+}
