@@ -91,14 +91,22 @@ func (e *Evaluator) opposed(scenes []scene) (allows, denies witness, ok bool) {
 	return allows, denies, ok
 }
 
-// first returns the first reading that leads to an answer.
-func (e *Evaluator) first(scenes []scene, want answer) (witness, bool) {
+// first returns the first reading that leads to an answer; of those that lead to a denial, the first in which no side
+// refuses that does not refuse in all of them.
+func (e *Evaluator) first(scenes []scene, want answer) (best witness, ok bool) {
 	for i := range scenes {
-		if all := e.witnesses(&scenes[i], want); len(all) > 0 {
-			return all[0], true
+		for _, w := range e.witnesses(&scenes[i], want) {
+			x, _ := e.judge(w.egress)
+			y, _ := e.judge(w.ingress)
+			if want != no || x != y {
+				return w, true
+			}
+			if !ok {
+				best, ok = w, true
+			}
 		}
 	}
-	return witness{}, false
+	return best, ok
 }
 
 // answerOf is the answer that stands for a verdict.
@@ -140,7 +148,7 @@ func (d Decision) Summary() string {
 	w, _ := e.first(scenes, d.answerOf())
 	switch {
 	case d.NeedsAddresses:
-		return "depends on " + and(e.missing(&w)) + " not known yet"
+		return e.missing(&w)
 	case d.Verdict == model.Deny:
 		var parts []string
 		for _, h := range []*half{w.egress, w.ingress} {
@@ -155,27 +163,26 @@ func (d Decision) Summary() string {
 }
 
 // missing names the addresses without which a reading gives no answer.
-func (e *Evaluator) missing(w *witness) (out []string) {
+func (e *Evaluator) missing(w *witness) string {
+	var of []string
 	for _, h := range []*half{w.egress, w.ingress} {
-		text := "the address of " + string(h.peer.at)
-		if result, _ := e.judge(h); result == unknown && !slices.Contains(out, text) {
-			out = append(out, text)
+		if result, _ := e.judge(h); result == unknown && !slices.Contains(of, string(h.peer.at)) {
+			of = append(of, string(h.peer.at))
 		}
 	}
-	return out
+	if len(of) == 1 {
+		return fmt.Sprintf("depends on the address of %s, which is not known yet", of[0])
+	}
+	return fmt.Sprintf("depends on the addresses of %s, which are not known yet", and(of))
 }
 
 // refusal says in a line why one side refuses, with the rule that comes nearest if it misses by one thing only.
 func (e *Evaluator) refusal(h *half) string {
 	out := fmt.Sprintf("%s is isolated for %s by %s; no rule admits %s", h.name, h.direction.side(),
 		names(e.isolatingPolicies[h.direction][h.subject]), h.peer.name)
-	var best *NearMiss
+	var best *nearMiss
 	for _, miss := range e.nearMisses(h) {
-		if len(miss.But) != 1 {
-			continue
-		}
-		// A rule that is for this very peer says more than one that is for another.
-		if best == nil || best.Peer != "" && miss.Peer == "" {
+		if len(miss.But) == 1 && (best == nil || miss.distance < best.distance) {
 			best = &miss
 		}
 	}
@@ -230,20 +237,57 @@ func (d Decision) NearMisses() []NearMiss {
 	if !ok {
 		return nil
 	}
-	return append(d.evaluator.nearMisses(w.egress), d.evaluator.nearMisses(w.ingress)...)
+	var out []NearMiss
+	for _, h := range []*half{w.egress, w.ingress} {
+		for _, miss := range d.evaluator.nearMisses(h) {
+			out = append(out, miss.NearMiss)
+		}
+	}
+	return out
+}
+
+// nearMiss is a near miss and how far it is from what its author can have meant, for choosing the one worth a word.
+type nearMiss struct {
+	NearMiss
+	distance distance
+}
+
+type distance int
+
+const (
+	// otherPort: the rule names this very peer.
+	otherPort distance = iota
+	// otherLabels: the rule has this very port, or all.
+	otherLabels
+	// otherPortForAll: the rule is for every peer, on another port.
+	otherPortForAll
+	otherProtocol
+	otherAddress
+)
+
+func portDistance(r *rule, c *ports) distance {
+	switch {
+	case !slices.ContainsFunc(r.ports, func(p port) bool { return p.protocol == c.protocol }):
+		return otherProtocol
+	case len(r.peers) == 0:
+		return otherPortForAll
+	default:
+		return otherPort
+	}
 }
 
 // nearMisses lists for a side that refuses, rule by rule, what the peers lack that come with a matching port, and what the
 // port lacks if a peer matches.
-func (e *Evaluator) nearMisses(h *half) (out []NearMiss) {
+func (e *Evaluator) nearMisses(h *half) (out []nearMiss) {
 	if result, _ := e.judge(h); result != no {
 		return nil
 	}
 	for _, p := range e.subjectPolicies(h.direction, h.subject) {
 		for i := range p.rules[h.direction] {
 			r := &p.rules[h.direction][i]
-			miss := NearMiss{Side: h.direction.side(), Rule: Rule{Policy: p.Policy, Field: r.field}}
+			miss := nearMiss{NearMiss: NearMiss{Side: h.direction.side(), Rule: Rule{Policy: p.Policy, Field: r.field}}}
 			if len(r.peers) == 0 {
+				miss.distance = portDistance(r, &h.ports)
 				miss.But = []string{e.portMiss(r, h, false)}
 				out = append(out, miss)
 				continue
@@ -257,10 +301,15 @@ func (e *Evaluator) nearMisses(h *half) (out []NearMiss) {
 					continue
 				case len(peerMiss) == 0:
 					portMissed = true
+					candidate.distance = portDistance(r, &h.ports)
 					candidate.But = []string{e.portMiss(r, h, onPod)}
 				case e.admitsPort(r, h, onPod) == yes:
 					candidate.Peer = fmt.Sprintf("%s[%d]", h.direction.peersField(), j)
 					candidate.But = peerMiss
+					candidate.distance = otherLabels
+					if !onPod {
+						candidate.distance = otherAddress
+					}
 				default:
 					continue
 				}
@@ -307,10 +356,10 @@ func blockMiss(p *peer, end *party, family model.IPFamily) string {
 	}
 	for _, except := range p.except {
 		if except.Contains(end.addr) {
-			return fmt.Sprintf("%s of %s is in the exception %s", end.addr, end.at, except)
+			return fmt.Sprintf("address %s of %s is in the exception %s", end.addr, end.at, except)
 		}
 	}
-	return fmt.Sprintf("%s of %s is outside %s", end.addr, end.at, p.block)
+	return fmt.Sprintf("address %s of %s is outside %s", end.addr, end.at, p.block)
 }
 
 // labelMisses says which requirements of a selector a set of labels does not meet.

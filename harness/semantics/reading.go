@@ -47,6 +47,8 @@ type assumption struct {
 const (
 	hostNetworkAsPods  = "the network plugin tells hostNetwork pods from their node"
 	hostNetworkAsNodes = "the network plugin takes hostNetwork pods for their node"
+	hairpinExempt      = "a pod that reaches itself through a service is exempt"
+	hairpinNotExempt   = "a pod that reaches itself through a service is not exempt"
 )
 
 // scene is a connection with everything settled that both sides depend on. The sides have further readings each, which
@@ -231,33 +233,54 @@ func (e *Evaluator) scenes(c model.Connection) (out []scene, reason string, err 
 		entries = e.nodeIndexes
 	}
 	for i := range backends {
-		to := &backends[i]
-		kinds := []string{""}
-		if (from.pod != none && from.shared) || (to.pod != none && to.shared) {
-			kinds = []string{hostNetworkAsPods, hostNetworkAsNodes}
+		var assume []assumption
+		if len(backends) > 1 {
+			assume = []assumption{{whichBackend, "the service picks " + string(backends[i].name)}}
 		}
-		for _, kind := range kinds {
-			for _, entry := range entries {
-				next := s.scene(to, kind == hostNetworkAsNodes, entry)
-				if len(backends) > 1 {
-					next.assume = append(next.assume, assumption{whichBackend, "the service picks " + string(to.name)})
-				}
-				if kind != "" {
-					next.assume = append(next.assume, assumption{hostNetworkPods, kind})
-				}
-				if len(entries) > 1 {
-					next.assume = append(next.assume, assumption{whichEntry, fmt.Sprintf("the connection enters at %s",
-						model.NodeEndpoint(entry))})
-				}
-				out = append(out, next)
+		for _, entry := range entries {
+			assume := assume
+			if len(entries) > 1 {
+				assume = with(assume, assumption{whichEntry, "the connection enters at " + string(model.NodeEndpoint(entry))})
 			}
+			out = append(out, s.towards(&backends[i], entry, assume)...)
 		}
 	}
 	return out, "", nil
 }
 
-// scene settles which pod answers, what hostNetwork pods count as, and where the connection enters.
-func (s *stage) scene(to *backend, asNodes bool, entry int) scene {
+// towards lists the scenes of a connection to one pod, node or host.
+func (s *stage) towards(to *backend, entry int, assume []assumption) (out []scene) {
+	sharing := (s.from.pod != none && s.from.shared) || (to.pod != none && to.shared)
+	itself := s.from.pod != none && s.from.pod == to.pod
+	for _, kind := range choices(sharing, hostNetworkPods, hostNetworkAsPods, hostNetworkAsNodes) {
+		for _, hairpin := range choices(itself && s.service != nil, toItselfByService, hairpinExempt, hairpinNotExempt) {
+			next := s.scene(to, kind.text == hostNetworkAsNodes, entry, itself && hairpin.text != hairpinNotExempt)
+			next.assume = assume
+			for _, a := range []assumption{kind, hairpin} {
+				if a.text != "" {
+					next.assume = with(next.assume, a)
+				}
+			}
+			out = append(out, next)
+		}
+	}
+	return out
+}
+
+// choices are the two that a dimension offers, or one without a text if it is not open.
+func choices(open bool, d dimension, texts ...string) (out []assumption) {
+	if !open {
+		return []assumption{{dimension: d}}
+	}
+	for _, text := range texts {
+		out = append(out, assumption{d, text})
+	}
+	return out
+}
+
+// scene settles which pod answers, what hostNetwork pods count as, where the connection enters, and whether it is exempt
+// as one of a pod to itself.
+func (s *stage) scene(to *backend, asNodes bool, entry int, itself bool) scene {
 	fromPod, toPod := s.from.pod, to.pod
 	if asNodes && s.from.shared {
 		fromPod = none
@@ -266,8 +289,8 @@ func (s *stage) scene(to *backend, asNodes bool, entry int) scene {
 		toPod = none
 	}
 	return scene{
-		egress:  s.egress(to, fromPod, toPod, entry),
-		ingress: s.ingress(to, fromPod, toPod, entry),
+		egress:  s.egress(to, fromPod, toPod, entry, itself),
+		ingress: s.ingress(to, fromPod, toPod, entry, itself),
 	}
 }
 
@@ -286,7 +309,7 @@ func (s *stage) isolated(d direction, pod int) bool {
 }
 
 // egress lists what the source's policies may see.
-func (s *stage) egress(to *backend, fromPod, toPod, entry int) []half {
+func (s *stage) egress(to *backend, fromPod, toPod, entry int, itself bool) []half {
 	after := half{
 		direction: egress, subject: fromPod, name: s.from.name,
 		peer: to.party(toPod, to.addr),
@@ -298,12 +321,11 @@ func (s *stage) egress(to *backend, fromPod, toPod, entry int) []half {
 	if !s.isolated(egress, fromPod) {
 		return []half{after}
 	}
-	itself := s.from.pod == to.pod
+	if itself {
+		after.exempt = toItself
+		return []half{after}
+	}
 	if s.service == nil {
-		if itself {
-			after.exempt = toItself
-			return []half{after}
-		}
 		return s.ownNode(after)
 	}
 	after.assume = []assumption{{destinationSeen, "policy sees the pod behind the service"}}
@@ -334,9 +356,6 @@ func (s *stage) egress(to *backend, fromPod, toPod, entry int) []half {
 			out = append(out, s.ownNode(before)...)
 		}
 	}
-	if itself {
-		out = byService(out, after)
-	}
 	return out
 }
 
@@ -352,24 +371,13 @@ func (s *stage) ownNode(h half) []half {
 	return []half{exempt, h}
 }
 
-// byService adds the reading in which a pod that reaches itself through a service is exempt, as it is without one.
-func byService(readings []half, exempt half) []half {
-	for i := range readings {
-		readings[i].assume = with(readings[i].assume,
-			assumption{toItselfByService, "a pod that reaches itself through a service is not exempt"})
-	}
-	exempt.exempt = toItself
-	exempt.assume = with(exempt.assume, assumption{toItselfByService, "a pod that reaches itself through a service is exempt"})
-	return append(readings, exempt)
-}
-
 // with appends to a copy: readings share the beginnings of their assumptions.
 func with(list []assumption, more assumption) []assumption {
 	return append(list[:len(list):len(list)], more)
 }
 
 // ingress lists what the destination's policies may see.
-func (s *stage) ingress(to *backend, fromPod, toPod, entry int) []half {
+func (s *stage) ingress(to *backend, fromPod, toPod, entry int, itself bool) []half {
 	base := half{
 		direction: ingress, subject: toPod, name: to.name,
 		peer: s.from.party(fromPod, s.from.addr),
@@ -381,8 +389,7 @@ func (s *stage) ingress(to *backend, fromPod, toPod, entry int) []half {
 	if !s.isolated(ingress, toPod) {
 		return []half{base}
 	}
-	itself := s.from.pod != none && s.from.pod == to.pod
-	if itself && s.service == nil {
+	if itself {
 		base.exempt = toItself
 		return []half{base}
 	}
@@ -395,9 +402,6 @@ func (s *stage) ingress(to *backend, fromPod, toPod, entry int) []half {
 		rewritten.assume = []assumption{{sourceSeen, fmt.Sprintf("policy sees %s as the source", model.NodeEndpoint(entry))}}
 		node := model.NodeEndpoint(entry)
 		out = append(out, s.sentFrom(rewritten, party{name: node, at: node, pod: none, node: entry})...)
-	}
-	if itself {
-		out = byService(out, base)
 	}
 	return out
 }

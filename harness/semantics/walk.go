@@ -151,7 +151,7 @@ func (w *walker) side(indent int, h *half) {
 		w.line(indent, "%s, whatever the rules say", exemptionText(h))
 		return
 	}
-	misses := map[Rule][]NearMiss{}
+	misses := map[Rule][]nearMiss{}
 	for _, miss := range e.nearMisses(h) {
 		misses[miss.Rule] = append(misses[miss.Rule], miss)
 	}
@@ -178,7 +178,7 @@ func (w *walker) others(indent int, h *half) {
 	}
 }
 
-func (w *walker) policy(indent int, p *compiled, h *half, misses map[Rule][]NearMiss) {
+func (w *walker) policy(indent int, p *compiled, h *half, misses map[Rule][]nearMiss) {
 	e := w.evaluator
 	what := "every pod of namespace " + p.Object.Namespace
 	if !p.selector.Empty() {
