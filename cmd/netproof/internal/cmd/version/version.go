@@ -2,6 +2,7 @@
 package version
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -15,8 +16,8 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// release is set by the linker (-X) when a release is built; otherwise the version comes from the build information.
-var release string
+// release and commit may be set by the linker (-X); what they do not say comes from the build information.
+var release, commit string
 
 // Info is what netproof knows of its own build.
 type Info struct {
@@ -39,12 +40,12 @@ func Get() Info {
 	if !ok {
 		build = &debug.BuildInfo{}
 	}
-	return infoOf(build, release)
+	return infoOf(build, release, commit)
 }
 
-func infoOf(build *debug.BuildInfo, release string) Info {
+func infoOf(build *debug.BuildInfo, release, commit string) Info {
 	info := Info{
-		Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Scenario: model.APIVersion,
+		Version: release, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Scenario: model.APIVersion,
 		Engines: map[string]string{
 			engine.Kubernetes: engine.KubernetesVersion,
 			engine.Etcd:       engine.EtcdVersion,
@@ -55,7 +56,7 @@ func infoOf(build *debug.BuildInfo, release string) Info {
 	for _, s := range build.Settings {
 		switch s.Key {
 		case "vcs.revision":
-			info.Commit = s.Value
+			info.Commit = cmp.Or(info.Commit, s.Value)
 		case "vcs.modified":
 			info.Modified = s.Value == "true"
 		}

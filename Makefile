@@ -1,0 +1,46 @@
+# An index: what there is to do, one line each. The work is in Go and in ci/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Works from any folder: make -C PATH, make -f PATH/Makefile.
+ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+BIN := $(ROOT)/bin/netproof
+VERSION_PACKAGE := github.com/netproof/netproof/cmd/netproof/internal/cmd/version
+# The commit is read here: Go's own stamping stops the build when somebody else owns the clone.
+COMMIT := $(shell git -C '$(ROOT)' rev-parse HEAD 2>/dev/null)
+ARGS ?= fixtures/quickstart
+
+.PHONY: help setup build run test lint verify fuzz bench clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' '$(ROOT)/Makefile'
+
+setup: ## install the programs of the machine that local clusters call
+	@'$(ROOT)/ci/setup.sh'
+
+build: ## build bin/netproof
+	@go build -C '$(ROOT)' -trimpath -buildvcs=false -ldflags '-X $(VERSION_PACKAGE).commit=$(COMMIT)' -o '$(BIN)' ./cmd/netproof
+
+run: setup build ## prove the quickstart: set up, build, run; others with ARGS='PATH ...'
+	@cd '$(ROOT)' && '$(BIN)' run $(ARGS)
+
+test: setup build ## run all tests, and count those skipped with their reasons
+	@cd '$(ROOT)' && go run ./ci/gotest $(if $(COUNT),-count=$(COUNT)) ./...
+
+lint: ## run the linters, which are built on first use
+	@'$(ROOT)/ci/lint.sh'
+
+verify: ## check that generated files are current, modules tidy, and linters pass
+	@'$(ROOT)/ci/verify.sh'
+
+fuzz: ## run every fuzz target for a short time; FUZZTIME=10s
+	@'$(ROOT)/ci/fuzz.sh' $(FUZZTIME)
+
+bench: setup build ## measure speed and memory as told in docs/performance.md
+	@'$(ROOT)/ci/bench.sh'
+
+clean: ## remove what was built here; the caches of the user stay
+	@rm -rf '$(ROOT)/bin'

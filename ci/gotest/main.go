@@ -1,0 +1,227 @@
+// Command gotest runs go test and counts: it prints what failed, one line per package, every skipped test with its reason, and
+// as its last line "N passed, N failed, N skipped". Its arguments are those of go test. It fails when a test fails, when
+// a package does not build, and when no test was run at all.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// event is one line of go test -json; see go doc test2json.
+type event struct {
+	Action      string
+	Package     string
+	ImportPath  string
+	Test        string
+	Elapsed     float64
+	Output      string
+	FailedBuild string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gotest:", err)
+	}
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, w io.Writer) (int, error) {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	// Tests that are asked to end clean up; those that are killed cannot.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 2, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 2, err
+	}
+	t := newTally(w)
+	readErr := t.read(out)
+	waitErr := cmd.Wait()
+	var exit *exec.ExitError
+	if waitErr != nil && !errors.As(waitErr, &exit) {
+		return 2, waitErr
+	}
+	if readErr != nil {
+		return 2, readErr
+	}
+	code := 0
+	if exit != nil {
+		code = max(1, exit.ExitCode())
+	}
+	failed := t.summarize()
+	if code == 0 && failed {
+		code = 1
+	}
+	return code, nil
+}
+
+// test names a test in a package.
+type test struct{ pkg, name string }
+
+// tally counts the tests of a run. A test with subtests is not counted itself, unless it failed and none of them did.
+type tally struct {
+	w      io.Writer
+	order  []test
+	state  map[test]string
+	output map[test][]string
+	// packages that failed other than by a test.
+	broken []string
+}
+
+func newTally(w io.Writer) *tally {
+	return &tally{w: w, state: map[test]string{}, output: map[test][]string{}}
+}
+
+func (t *tally) read(r io.Reader) error {
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) == nil {
+				t.add(e)
+			} else {
+				fmt.Fprint(t.w, string(line)) // not all that go test writes is JSON
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (t *tally) add(e event) {
+	key := test{e.Package, e.Test}
+	switch e.Action {
+	case "build-output":
+		fmt.Fprint(t.w, e.Output)
+	case "run":
+		t.order = append(t.order, key)
+		t.state[key] = "run"
+	case "output":
+		t.output[key] = append(t.output[key], e.Output)
+	case "pass", "skip":
+		if e.Test == "" {
+			t.endPackage(e)
+			return
+		}
+		t.state[key] = e.Action
+		if e.Action == "pass" {
+			delete(t.output, key)
+		}
+	case "fail":
+		if e.Test == "" {
+			t.endPackage(e)
+			return
+		}
+		t.state[key] = "fail"
+		fmt.Fprint(t.w, strings.Join(t.output[key], ""))
+	}
+}
+
+// endPackage prints the line of a package, and whatever it wrote outside of its tests if it failed.
+func (t *tally) endPackage(e event) {
+	switch e.Action {
+	case "skip":
+		return // no test files
+	case "pass":
+		fmt.Fprintf(t.w, "ok    %s  %.1f s\n", e.Package, e.Elapsed)
+		return
+	}
+	failed := false
+	for _, key := range t.order {
+		if key.pkg == e.Package && t.state[key] == "run" {
+			t.state[key] = "fail"
+			fmt.Fprintf(t.w, "--- FAIL: %s did not end\n%s", key.name, strings.Join(t.output[key], ""))
+		}
+		failed = failed || key.pkg == e.Package && t.state[key] == "fail"
+	}
+	fmt.Fprint(t.w, strings.Join(t.output[test{e.Package, ""}], ""))
+	if !failed || e.FailedBuild != "" {
+		t.broken = append(t.broken, e.Package)
+	}
+	fmt.Fprintf(t.w, "FAIL  %s  %.1f s\n", e.Package, e.Elapsed)
+}
+
+// summarize prints the end, and tells whether the run must not be taken for a success.
+func (t *tally) summarize() bool {
+	parents := map[test]bool{}
+	failedBelow := map[test]bool{}
+	for _, key := range t.order {
+		for name := key.name; ; {
+			i := strings.LastIndex(name, "/")
+			if i < 0 {
+				break
+			}
+			name = name[:i]
+			parents[test{key.pkg, name}] = true
+			if t.state[key] == "fail" {
+				failedBelow[test{key.pkg, name}] = true
+			}
+		}
+	}
+	var passed, failed int
+	var skipped []test
+	for _, key := range t.order {
+		switch {
+		case t.state[key] == "fail" && !failedBelow[key]:
+			failed++
+		case t.state[key] == "skip":
+			skipped = append(skipped, key)
+		case parents[key]:
+		case t.state[key] == "pass":
+			passed++
+		}
+	}
+	if len(skipped) > 0 {
+		fmt.Fprintln(t.w, "\nskipped:")
+		for _, key := range skipped {
+			fmt.Fprintf(t.w, "  %s %s: %s\n", key.pkg, key.name, reason(t.output[key]))
+		}
+	}
+	for _, pkg := range t.broken {
+		fmt.Fprintf(t.w, "\n%s could not be tested\n", pkg)
+	}
+	if passed+failed == 0 {
+		fmt.Fprintln(t.w, "\nno test was run")
+	}
+	fmt.Fprintf(t.w, "\n%d passed, %d failed, %d skipped\n", passed, failed+len(t.broken), len(skipped))
+	return failed+len(t.broken) > 0 || passed == 0
+}
+
+// reason is what a skipped test said last, without the place it said it from.
+func reason(output []string) string {
+	for _, line := range slices.Backward(output) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "--- SKIP") || strings.HasPrefix(line, "=== ") {
+			continue
+		}
+		if _, text, ok := strings.Cut(line, ".go:"); ok {
+			if _, text, ok = strings.Cut(text, ": "); ok {
+				return text
+			}
+		}
+		return line
+	}
+	return "no reason given"
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// goTest runs this program in a module of one package with the given test file.
+func goTest(t *testing.T, source string, args ...string) (string, int) {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module example.org/m\n\ngo 1.26\n"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "m_test.go"), []byte("package m\n\nimport \"testing\"\n\n"+source), 0o644))
+	t.Chdir(dir)
+	var out bytes.Buffer
+	code, err := run(t.Context(), append(args, "./..."), &out)
+	require.NoError(t, err)
+	return regexp.MustCompile(`\d+\.\d+ ?s`).ReplaceAllString(out.String(), "TIME"), code
+}
+
+func TestPassedTestsAreCountedWithoutTheirParents(t *testing.T) {
+	out, code := goTest(t, `func TestA(t *testing.T) { t.Run("x", func(t *testing.T) {}); t.Run("y", func(t *testing.T) {}) }
+func TestB(t *testing.T) { t.Log("not shown") }`)
+	assert.Equal(t, "ok    example.org/m  TIME\n\n3 passed, 0 failed, 0 skipped\n", out)
+	assert.Zero(t, code)
+}
+
+func TestEverySkipIsListedWithItsReason(t *testing.T) {
+	out, code := goTest(t, `func TestA(t *testing.T) {}
+func TestB(t *testing.T) { t.Skip("needs: a moon") }
+func TestC(t *testing.T) { t.SkipNow() }`)
+	assert.Contains(t, out, "\nskipped:\n  example.org/m TestB: needs: a moon\n  example.org/m TestC: no reason given\n")
+	assert.Regexp(t, `\n1 passed, 0 failed, 2 skipped\n$`, out)
+	assert.Zero(t, code)
+}
+
+func TestAFailureIsShownWithItsOutputAndCountedOnce(t *testing.T) {
+	out, code := goTest(t, `func TestA(t *testing.T) { t.Run("x", func(t *testing.T) { t.Fatal("because") }); t.Run("y", func(t *testing.T) {}) }
+func TestB(t *testing.T) { t.Log("quiet") }`)
+	assert.Contains(t, out, "m_test.go:5: because")
+	assert.NotContains(t, out, "quiet")
+	assert.Contains(t, out, "FAIL  example.org/m")
+	assert.Regexp(t, `\n2 passed, 1 failed, 0 skipped\n$`, out)
+	assert.Equal(t, 1, code)
+}
+
+func TestWhatDoesNotBuildOrEndIsAFailure(t *testing.T) {
+	out, code := goTest(t, `func TestA(t *testing.T) { undefined() }`)
+	assert.Contains(t, out, "undefined: undefined")
+	assert.Contains(t, out, "example.org/m could not be tested")
+	assert.Regexp(t, `\n0 passed, 1 failed, 0 skipped\n$`, out)
+	assert.NotZero(t, code)
+
+	out, code = goTest(t, `func TestA(t *testing.T) {}
+func TestB(t *testing.T) { var m map[string]int; m["x"] = 1 }`)
+	assert.Contains(t, out, "panic: assignment to entry in nil map")
+	assert.Regexp(t, `\n1 passed, 1 failed, 0 skipped\n$`, out)
+	assert.NotZero(t, code)
+}
+
+func TestARunWithoutTestsIsNoSuccess(t *testing.T) {
+	out, code := goTest(t, `func TestA(t *testing.T) {}`, "-run", "NoSuch")
+	assert.Contains(t, out, "no test was run")
+	assert.NotZero(t, code)
+}
