@@ -5,6 +5,9 @@ package inside
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
+	"time"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/harness/cluster"
@@ -20,8 +23,10 @@ func Prepare(ctx context.Context, streams cli.Streams, cni, engineDir string, qu
 	if err := hosttools.Check(cni); err != nil {
 		return err
 	}
-	if obstacles := sandbox.ReadFacts().Obstacles(); len(obstacles) > 0 {
-		return fmt.Errorf("%w: %s", sandbox.ErrUnavailable, obstacles[0])
+	for _, o := range sandbox.ReadFacts().Obstacles() {
+		if o.Certain {
+			return fmt.Errorf("%w: %s: %s", sandbox.ErrUnavailable, o.Cause, o.Mend)
+		}
 	}
 	engines, err := ensure(ctx, streams, cni, engineDir, quiet)
 	if err != nil {
@@ -38,14 +43,42 @@ func ensure(ctx context.Context, streams cli.Streams, cni, engineDir string, qui
 	return engine.Ensure(ctx, opts)
 }
 
-// Rerun runs this command line again in a sandbox and returns its exit code.
-func Rerun(ctx context.Context) (int, error) { return sandbox.Run(ctx, sandbox.Command{}) }
+// deadlineEnv hands the run's deadline, in milliseconds since 1970, from the outer process to the inner one.
+const deadlineEnv = "NETPROOF_DEADLINE"
 
-// Cluster makes a local cluster; the caller is inside.
-func Cluster(ctx context.Context, streams cli.Streams, opts cluster.Options, engineDir string) (*local.Cluster, error) {
+// Rerun runs this command line again in a sandbox and returns its exit code. A deadline that is not zero is what [Deadline]
+// gives inside.
+func Rerun(ctx context.Context, deadline time.Time) (int, error) {
+	env := os.Environ()
+	if !deadline.IsZero() {
+		env = append(env, deadlineEnv+"="+strconv.FormatInt(deadline.UnixMilli(), 10))
+	}
+	// The inner process ends itself at the deadline, and reports; the outer one only passes signals on.
+	return sandbox.Run(context.WithoutCancel(ctx), sandbox.Command{Env: env, Grace: grace})
+}
+
+// grace is how long the inner process may take to clean up and report after a signal.
+const grace = 45 * time.Second
+
+// Deadline is the one that the outer process handed over, zero if none.
+func Deadline() (time.Time, error) {
+	text := os.Getenv(deadlineEnv)
+	if text == "" || !sandbox.Inside() {
+		return time.Time{}, nil
+	}
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read %s: %w", deadlineEnv, err)
+	}
+	return time.UnixMilli(ms), nil
+}
+
+// Cluster makes a local cluster that ends with this process; the caller is inside.
+func Cluster(ctx context.Context, streams cli.Streams, opts cluster.Options, engineDir string) (c cluster.Cluster, disposable bool, err error) {
 	engines, err := ensure(ctx, streams, opts.CNI, engineDir, true)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return local.New(engines).Start(ctx, opts)
+	c, err = local.New(engines).Create(ctx, opts)
+	return c, true, err
 }

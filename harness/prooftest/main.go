@@ -1,0 +1,212 @@
+package prooftest
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/term"
+	"sigs.k8s.io/e2e-framework/pkg/env"
+
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/local"
+	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/cluster/local/hosttools"
+	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/report"
+	"github.com/netproof/netproof/harness/run"
+)
+
+// exitFailed is what go test takes for failed tests; exitBroken is for what prevents them from running.
+const (
+	exitFailed = 1
+	exitBroken = 3
+)
+
+// settings are the flags of this package. Each has an environment variable, for CI systems that cannot pass -args.
+type settings struct {
+	provider, cni, family, engineDir, report string
+	nodes                                    int
+}
+
+func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
+	text := func(p *string, name, variable, value, usage string) {
+		if v := getenv(variable); v != "" {
+			value = v
+		}
+		fs.StringVar(p, name, value, usage+" ("+variable+")")
+	}
+	text(&s.provider, "provider", "NETPROOF_PROVIDER", "local", "provider of the cluster: local")
+	text(&s.cni, "cni", "NETPROOF_CNI", "calico", "network plugin: calico or none")
+	text(&s.family, "ip-family", "NETPROOF_IP_FAMILY", "ipv4", "ipv4, ipv6 or dual")
+	text(&s.engineDir, "engine-dir", "NETPROOF_ENGINE_DIR", "", "folder of prebuilt engines")
+	text(&s.report, "report", "NETPROOF_REPORT", "", "file for the JSON report of all scenarios")
+	fs.IntVar(&s.nodes, "nodes", local.DefaultNodes, "number of nodes")
+}
+
+// families translates -ip-family.
+func (s *settings) families() ([]model.IPFamily, error) {
+	switch s.family {
+	case "ipv4":
+		return []model.IPFamily{model.IPv4}, nil
+	case "ipv6":
+		return []model.IPFamily{model.IPv6}, nil
+	case "dual":
+		return []model.IPFamily{model.IPv4, model.IPv6}, nil
+	}
+	return nil, fmt.Errorf("-ip-family %q: it is ipv4, ipv6 or dual", s.family)
+}
+
+func (s *settings) check() error {
+	if s.provider != "local" {
+		return fmt.Errorf("-provider %q is not available: there is local", s.provider)
+	}
+	if s.cni != "calico" && s.cni != "none" {
+		return fmt.Errorf("-cni %q is not available: there are calico and none", s.cni)
+	}
+	_, err := s.families()
+	return err
+}
+
+// suite is the one cluster of a test binary, made when the first scenario needs it.
+type suite struct {
+	settings settings
+	env      env.Environment
+	ctx      context.Context
+
+	once    sync.Once
+	cluster cluster.Cluster
+	session *run.Session
+	err     error
+}
+
+// current is set by Main.
+var current *suite
+
+// Main is the body of a TestMain. It parses the flags, runs the test binary again in a sandbox, and exits with the code of the
+// tests, or a code other than 0 when what the tests proved does not hold as a whole.
+func Main(m *testing.M) {
+	sandbox.Init()
+	s := &suite{}
+	s.settings.register(flag.CommandLine, os.Getenv)
+	environment, err := env.NewFromFlags()
+	if err == nil {
+		err = s.settings.check()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
+		os.Exit(exitBroken)
+	}
+	s.env = environment
+	current = s
+	if f := flag.Lookup("test.list"); f != nil && f.Value.String() != "" {
+		os.Exit(m.Run())
+	}
+	if !sandbox.Inside() {
+		os.Exit(s.outside())
+	}
+	os.Exit(s.inside(m))
+}
+
+// outside prepares what needs the network and the machine, and runs the tests in a sandbox.
+func (s *suite) outside() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := hosttools.Check(s.settings.cni)
+	if err == nil {
+		var engines *engine.Engines
+		engines, err = engine.Ensure(ctx, engine.Options{
+			CNI: s.settings.cni, EngineDir: s.settings.engineDir,
+			Progress: engine.NewProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd()))),
+		})
+		if err == nil {
+			err = engines.Close()
+		}
+	}
+	stop()
+	code := exitBroken
+	if err == nil {
+		code, err = sandbox.Run(context.Background(), sandbox.Command{})
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
+		return exitBroken
+	}
+	return code
+}
+
+// inside runs the tests.
+func (s *suite) inside(m *testing.M) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// go test ends a binary at its -timeout without any clean-up: be done before, with a report.
+	if f := flag.Lookup("test.timeout"); f != nil {
+		if limit, err := time.ParseDuration(f.Value.String()); err == nil && limit > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, limit-limit/10)
+			defer cancel()
+		}
+	}
+	s.ctx = ctx
+	code := m.Run()
+	if s.session == nil {
+		return code
+	}
+	s.session.Close(ctx)
+	result := s.session.Result()
+	if err := s.cluster.Close(context.WithoutCancel(ctx)); err != nil {
+		fmt.Fprintf(os.Stderr, "prooftest: close cluster: %v\n", err)
+		code = max(code, exitFailed)
+	}
+	for _, f := range result.Findings {
+		fmt.Fprintf(os.Stderr, "prooftest: %s: %s\n", f.Kind, f.Message)
+	}
+	fmt.Fprintf(os.Stderr, "prooftest: %d scenarios, %d cells: %d passed, %d failed, %d inconclusive, %d unsupported, %d flaky, %d recorded\n",
+		result.Summary.Scenarios, result.Summary.Cells, result.Summary.Passed, result.Summary.Failed,
+		result.Summary.Inconclusive, result.Summary.Unsupported, result.Summary.Flaky, result.Summary.Recorded)
+	if s.settings.report != "" {
+		if err := report.WriteFile(s.settings.report, func(w io.Writer) error { return report.WriteJSON(w, result) }); err != nil {
+			fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
+			code = max(code, exitFailed)
+		}
+	}
+	if code == 0 && len(result.Scenarios) > 0 && model.ExitCode(result) != model.ExitOK {
+		// Every test passed, but not the run: something outside of the cells went wrong.
+		fmt.Fprintf(os.Stderr, "prooftest: the run as a whole: %s\n", result.Summary.Result)
+		code = exitFailed
+	}
+	return code
+}
+
+// open makes the cluster and the session, once.
+func (s *suite) open() (*run.Session, error) {
+	s.once.Do(func() {
+		engines, err := engine.Ensure(s.ctx, engine.Options{CNI: s.settings.cni, EngineDir: s.settings.engineDir})
+		if err != nil {
+			s.err = err
+			return
+		}
+		families, _ := s.settings.families() // checked in Main
+		s.cluster, s.err = local.New(engines).Create(s.ctx, cluster.Options{
+			CNI: s.settings.cni, Nodes: s.settings.nodes, IPFamilies: families,
+		})
+		if s.err == nil {
+			s.session = run.Open(s.ctx, s.cluster, run.Options{Disposable: true})
+		}
+	})
+	return s.session, s.err
+}
+
+// errNoMain says that Prove was called without Main.
+var errNoMain = errors.New("prooftest: TestMain must call prooftest.Main")
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

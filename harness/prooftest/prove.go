@@ -1,0 +1,131 @@
+package prooftest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/e2e-framework/pkg/envconf"
+	"sigs.k8s.io/e2e-framework/pkg/features"
+	"sigs.k8s.io/e2e-framework/pkg/types"
+
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/scenario"
+)
+
+// Prove proves the scenarios under the paths, each as a subtest with a subtest for each of its steps. What is wrong with the
+// files fails the test before anything runs.
+func Prove(t *testing.T, paths ...string) {
+	t.Helper()
+	if current == nil {
+		t.Fatal(errNoMain)
+	}
+	scenarios, err := scenario.Load(paths)
+	if err != nil {
+		t.Fatalf("load scenarios: %v", err)
+	}
+	families, err := current.settings.families()
+	if err != nil {
+		t.Fatal(err)
+	}
+	prepared, err := run.Prepare(scenarios, families, current.settings.nodes)
+	if err != nil {
+		t.Fatalf("prepare scenarios: %v", err)
+	}
+	list := make([]types.Feature, 0, len(scenarios))
+	for _, p := range prepared.Scenarios() {
+		list = append(list, feature(p))
+	}
+	current.env.Test(t, list...)
+}
+
+// resultKey finds the scenario's result in the context of its assessments.
+type resultKey struct{}
+
+// feature makes a feature of a scenario: it is proven in the set-up, and each assessment looks at one step of the result.
+func feature(p *run.PreparedScenario) types.Feature {
+	s := p.Scenario()
+	b := features.New(s.Metadata.Name)
+	for k, v := range s.Metadata.Labels {
+		b = b.WithLabel(k, v)
+	}
+	b = b.WithSetup("prove", func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+		session, err := current.open()
+		if err != nil {
+			t.Fatalf("make cluster: %v", err)
+		}
+		result, err := session.Prove(current.ctx, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return context.WithValue(ctx, resultKey{}, result)
+	})
+	for i, step := range s.Spec.Steps {
+		b = b.Assess(step.Name, func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+			result, _ := ctx.Value(resultKey{}).(model.Scenario)
+			if i >= len(result.Steps) {
+				t.Fatalf("the step was not reached: %s", findings(result))
+			}
+			assess(t, result.Steps[i])
+			return ctx
+		})
+	}
+	return b.Assess("controls and clean-up", func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+		result, _ := ctx.Value(resultKey{}).(model.Scenario)
+		if text := findings(result); text != "" {
+			t.Error(text)
+		}
+		return ctx
+	}).Feature()
+}
+
+func findings(s model.Scenario) string {
+	lines := make([]string, len(s.Findings))
+	for i, f := range s.Findings {
+		lines[i] = fmt.Sprintf("%s: %s", f.Kind, f.Message)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// assess fails the test for every cell of a step that is not as it should be. A step in which no cell could be carried is skipped.
+func assess(t *testing.T, step model.Step) {
+	t.Helper()
+	unsupported, reason := 0, ""
+	for _, c := range step.Cells {
+		switch c.Result {
+		case model.Passed, model.Recorded:
+		case model.ResultUnsupported:
+			unsupported++
+			reason = c.Reason
+		default:
+			t.Error(describe(c))
+		}
+	}
+	if len(step.Cells) > 0 && unsupported == len(step.Cells) {
+		t.Skipf("unsupported: %s", reason)
+	}
+	if !t.Failed() {
+		t.Logf("%d cells, enforced %d ms after the change, settled after %d ms", len(step.Cells), step.EnforcedMs, step.SettledMs)
+	}
+}
+
+// describe tells what is wrong with a cell, with the evidence and the reasons for what was expected.
+func describe(c model.Cell) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s: expected %s, observed %s", c.Connection(), c.Result, c.Expected, c.Observed)
+	if c.Reason != "" {
+		fmt.Fprintf(&b, "\n  %s", oneLine(c.Reason))
+	}
+	if e := c.Evidence; e != nil {
+		fmt.Fprintf(&b, "\n  last outcome %s %s, %d samples agree, the server saw %d", e.Outcome, e.Errno, c.Samples, e.Seen)
+	}
+	for _, line := range c.Walk {
+		fmt.Fprintf(&b, "\n  %s", line)
+	}
+	for _, p := range c.Policies {
+		fmt.Fprintf(&b, "\n  %s (%s) owner %q, purpose %q, review by %q", p.Policy, p.Source, p.Owner, p.Purpose, p.Review)
+	}
+	return b.String()
+}
