@@ -287,6 +287,14 @@ func TestPeerSelectors(t *testing.T) {
 	})
 }
 
+func TestANamespaceThatTheTopologyDoesNotListHasItsName(t *testing.T) {
+	topology := testTopology()
+	topology.Namespaces = nil
+	e := newEvaluator(t, topology, makePolicy("p", "x", ingressRule(namespacesOf("kubernetes.io/metadata.name=y"))))
+	assert.Equal(t, model.Allow, decide(t, e, "y/a -> x/a 80/TCP").Verdict)
+	assert.Equal(t, model.Deny, decide(t, e, "z/a -> x/a 80/TCP").Verdict)
+}
+
 func TestAnAbsentListOfRulesAndAnEmptyRuleDiffer(t *testing.T) {
 	empty := makePolicy("p", "x", func(p *networkingv1.NetworkPolicy) {
 		p.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{}
@@ -357,6 +365,15 @@ func TestPorts(t *testing.T) {
 		{
 			name: "a name shared by two protocols counts for the one the rule names", policies: in(on("dns/UDP")),
 			want: expectation{"x/b -> x/a 53/UDP": "allow", "x/b -> x/a 53/TCP": "deny:ingress"},
+		},
+		{
+			name: "a name that two containers give to different ports counts for the one of the rule's protocol", policies: in(on("dns/TCP")),
+			topology: func(topo *model.Topology) {
+				topo.Pods[0].Ports = []model.Port{
+					{Name: "dns", Number: 53, Protocol: model.UDP}, {Name: "dns", Number: 5353, Protocol: model.TCP},
+				}
+			},
+			want: expectation{"x/b -> x/a 5353/TCP": "allow", "x/b -> x/a 53/TCP": "deny:ingress"},
 		},
 		{
 			name: "a name that the pod does not have matches nothing", policies: in(on("metrics/TCP")),

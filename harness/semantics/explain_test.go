@@ -96,6 +96,26 @@ func TestTheSummaryReadsAsTheContractShowsIt(t *testing.T) {
 		decide(t, e, "x/a -> x/b 80/TCP").Summary())
 }
 
+func TestTheNodePortIsOnlyBlamedWhereARuleCouldListIt(t *testing.T) {
+	topology := testTopology()
+	withService("80/TCP", "")(topology)
+	for port, blamed := range map[string]bool{"80/TCP": false, "30080/TCP": true, "29000-30000/TCP": true, "1-65535/TCP": false} {
+		e := newEvaluator(t, topology, makePolicy("p", "x", typeEgress, egressRule(block("172.18.0.0/16"), on(port))))
+		scenes, _, err := e.scenes(conn("x/a -> y/web 80/TCP nodePort"))
+		require.NoError(t, err)
+		answers := map[wirePort]answer{}
+		for i := range scenes {
+			for j := range scenes[i].egress {
+				if h := &scenes[i].egress[j]; h.exempt == notExempt && h.ports.kind != exactPort {
+					answers[h.ports.kind], _ = e.judge(h)
+				}
+			}
+		}
+		require.Len(t, answers, 2)
+		assert.Equal(t, blamed, answers[listedNodePort] != answers[unlistedNodePort], port)
+	}
+}
+
 func TestManyPoliciesAreCounted(t *testing.T) {
 	var policies []Policy
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
