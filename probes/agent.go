@@ -2,6 +2,7 @@ package probes
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -76,6 +77,10 @@ type Response struct {
 	Source netip.AddrPort `json:"source,omitzero"`
 }
 
+// ErrForgotten is what Records returns when a nonce may have been seen, but its record had to make room for others: it
+// cannot be told that it was not seen.
+var ErrForgotten = errors.New("record forgotten")
+
 // Record is a server's memory of one nonce.
 type Record struct {
 	Nonce Nonce `json:"nonce"`
@@ -98,7 +103,8 @@ type Agent interface {
 	// Probe sends a batch, each request from a fresh socket, and calls deliver once per request as the outcomes come in,
 	// from one goroutine. It returns when all were delivered or ctx ended; an error means that the rest is unknown.
 	Probe(ctx context.Context, batch []Request, deliver func(Response)) error
-	// Records returns those of the nonces that this endpoint's servers have seen.
+	// Records returns those of the nonces that this endpoint's servers have seen. With [ErrForgotten] it returns those
+	// that it still knows; for the others it cannot tell.
 	Records(ctx context.Context, nonces []Nonce) ([]Record, error)
 	// Liveness probes each of the endpoint's own servers from inside its namespace, by a path no policy can cut.
 	Liveness(ctx context.Context) ([]ServerStatus, error)

@@ -102,7 +102,7 @@ func (a *Agent) Ports() []model.Port {
 }
 
 // Records returns those of the nonces that this endpoint's servers have seen. Memory is bounded: when it cannot be told
-// any more whether a nonce was seen, the error is [ErrForgotten], beside the records that there are.
+// any more whether a nonce was seen, the error is [probes.ErrForgotten], beside the records that there are.
 func (a *Agent) Records(ctx context.Context, nonces []probes.Nonce) ([]probes.Record, error) {
 	if err := a.enter(); err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (a *Agent) Records(ctx context.Context, nonces []probes.Nonce) ([]probes.Re
 	seen, forgotten := a.records.find(nonces)
 	if len(forgotten) > 0 {
 		return seen, fmt.Errorf("%w: %s may have seen %d of %d nonces, the first %q",
-			ErrForgotten, a.identity.Endpoint, len(forgotten), len(nonces), forgotten[0])
+			probes.ErrForgotten, a.identity.Endpoint, len(forgotten), len(nonces), forgotten[0])
 	}
 	return seen, nil
 }

@@ -21,9 +21,6 @@ import (
 // ErrClosed is returned by what an agent or its engine was doing, or is asked to do, when it is closed.
 var ErrClosed = errors.New("agent is closed")
 
-// ErrForgotten is returned by Records when a nonce may have been seen, but its record had to make room.
-var ErrForgotten = errors.New("record forgotten")
-
 // Options are the settings of an [Engine]. The zero value is good.
 type Options struct {
 	// MaxSockets bounds the probes in flight in the whole process. Default: a third of what the limit on open files
@@ -135,10 +132,10 @@ func (e *Engine) Close() error {
 func (e *Engine) lag() int64 {
 	var sum int64
 	for _, l := range e.probing {
-		sum += l.lag.Load()
+		sum += l.lateness()
 	}
 	for _, l := range e.serving {
-		sum += l.lag.Load()
+		sum += l.lateness()
 	}
 	return sum
 }

@@ -2,8 +2,8 @@ package nsagent
 
 import (
 	"fmt"
+	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,8 +60,10 @@ type loop struct {
 
 	// busy tells whether the loop has to keep an eye on its own punctuality.
 	busy func() bool
-	// lag is the time, in nanoseconds, by which this loop was late so far, all taken together.
-	lag atomic.Int64
+	// lag is the time, in nanoseconds, by which this loop was late so far, all taken together, up to its last round;
+	// due is when it has to be back from what it does now.
+	punctuality sync.Mutex
+	lag, due    int64
 
 	// What follows belongs to the loop's goroutine.
 	slots   []slot
@@ -153,20 +155,17 @@ func (l *loop) run() {
 	defer close(l.finished)
 	events := make([]unix.EpollEvent, 512)
 	var work []func()
-	l.now = nanotime()
+	l.due = math.MaxInt64
+	l.now = l.leave(0)
 	for {
 		wait := l.timeToSleep()
-		before := nanotime()
 		// Handling a round is time in which nobody listened: it counts like waking up late.
-		l.late(before-l.now, int64(tick))
+		l.leave(wait)
 		n, err := unix.EpollWait(l.epfd, events, int(wait))
 		if err != nil && err != unix.EINTR {
 			panic(fmt.Sprintf("wait for events: %v", err)) // the epoll instance is ours: a bug
 		}
-		l.now = nanotime()
-		if wait >= 0 {
-			l.late(l.now-before, int64(wait)*int64(time.Millisecond)+int64(tick))
-		}
+		l.now = l.leave(0)
 
 		l.mu.Lock()
 		work, l.inbox = l.inbox, work[:0]
@@ -224,11 +223,25 @@ func (l *loop) identity(a message.Answer) probes.Identity {
 	return id
 }
 
-// late notes that something took longer than it may.
-func (l *loop) late(took, may int64) {
-	if took > may {
-		l.lag.Add(took - may)
+// leave notes that the loop turns to something that may take this many milliseconds, and by how much it is late with
+// what it did until now. It returns the time. A negative number means any time at all.
+func (l *loop) leave(may int64) int64 {
+	l.punctuality.Lock()
+	defer l.punctuality.Unlock()
+	now := nanotime()
+	l.lag += max(0, now-l.due)
+	l.due = now + may*int64(time.Millisecond) + int64(tick)
+	if may < 0 {
+		l.due = math.MaxInt64
 	}
+	return now
+}
+
+// lateness is how late the loop was so far, including what it is late with now.
+func (l *loop) lateness() int64 {
+	l.punctuality.Lock()
+	defer l.punctuality.Unlock()
+	return l.lag + max(0, nanotime()-l.due)
 }
 
 // timeToSleep returns the time until the next timer in milliseconds, rounded up; -1 means for ever.

@@ -13,7 +13,7 @@ const defaultRecords = 1 << 18
 
 // records is what the servers of one endpoint have seen. Its memory is bounded, and yet a nonce that was seen is never
 // reported as not seen: what is evicted leaves its mark in a filter that may err only toward "seen", and a nonce that
-// is found only there is an error, [ErrForgotten], not an answer.
+// is found only there is an error, [probes.ErrForgotten], not an answer.
 type records struct {
 	mu sync.Mutex
 	// half is the number of records in a generation. When the young one is full it becomes the old one, and the old one

@@ -1,0 +1,218 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/netproof/netproof/probes"
+)
+
+// Version of the protocol. Both sides must be of the same.
+const Version = 1
+
+// protocolName marks the first line of a stream.
+const protocolName = "probes"
+
+const (
+	// maxLine is the length of the longest line, in bytes.
+	maxLine = 8 << 20
+	// maxBatch and maxNonces keep calls well below that: longer ones are sent as several.
+	maxBatch  = 2000
+	maxNonces = 10000
+	// maxCalls is the number of calls that may run at the same time on one stream.
+	maxCalls = 4096
+)
+
+var (
+	// ErrStream: the stream broke, or something came that is not of the protocol. What was in flight is unknown.
+	ErrStream = errors.New("probe stream broken")
+	// ErrVersion: the other side speaks another version of the protocol.
+	ErrVersion = errors.New("probe stream of another version")
+	// errLong: a line is longer than any that the protocol has.
+	errLong = errors.New("line too long")
+)
+
+// hello is the first line in either direction. Fields that are not known are allowed in it, so that versions can
+// tell each other apart.
+type hello struct {
+	Protocol string           `json:"netproof"`
+	Version  int              `json:"version"`
+	Identity *probes.Identity `json:"identity,omitempty"`
+}
+
+// question is a line of the client.
+type question struct {
+	Call     int64            `json:"call,omitempty"`
+	Probe    []probes.Request `json:"probe,omitempty"`
+	Records  []probes.Nonce   `json:"records,omitempty"`
+	Liveness bool             `json:"liveness,omitempty"`
+	Forget   bool             `json:"forget,omitempty"`
+	// Cancel ends the call of this number.
+	Cancel int64 `json:"cancel,omitempty"`
+}
+
+// reply is a line of the agent: a part of a call's result, or the end of it.
+type reply struct {
+	Call      int64                 `json:"call"`
+	Responses []probes.Response     `json:"responses,omitempty"`
+	Records   []probes.Record       `json:"records,omitempty"`
+	Servers   []probes.ServerStatus `json:"servers,omitempty"`
+	End       *end                  `json:"end,omitempty"`
+}
+
+// size is the number of results in the line.
+func (r *reply) size() int { return len(r.Responses) + len(r.Records) + len(r.Servers) }
+
+// end says how a call ended.
+type end struct {
+	// Count is the number of results that were sent.
+	Count int `json:"count"`
+	// Error is why the call failed, if it did.
+	Error string `json:"error,omitempty"`
+	// Forgotten: the error is [probes.ErrForgotten].
+	Forgotten bool `json:"forgotten,omitempty"`
+}
+
+// lineReader reads whole lines.
+type lineReader struct{ r *bufio.Reader }
+
+func newLineReader(r io.Reader) *lineReader { return &lineReader{bufio.NewReaderSize(r, 64<<10)} }
+
+// next returns the next line. A stream that ends between lines gives io.EOF, one that ends within a line
+// io.ErrUnexpectedEOF.
+func (l *lineReader) next() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := l.r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) > maxLine:
+			return nil, errLong
+		case err == nil:
+			return line, nil
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return nil, fmt.Errorf("line ends after %d bytes: %w", len(line), io.ErrUnexpectedEOF)
+		default:
+			return nil, err
+		}
+	}
+}
+
+// decode reads a line that must hold exactly one JSON value of the fields of into.
+func decode(line []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("decode %.100q: %w", line, err)
+	}
+	if rest := bytes.TrimSpace(line[d.InputOffset():]); len(rest) > 0 {
+		return fmt.Errorf("decode %.100q: %d bytes after its end", line, len(rest))
+	}
+	return nil
+}
+
+// readHello reads the other side's first line.
+func readHello(l *lineReader) (hello, error) {
+	line, err := l.next()
+	if err != nil {
+		return hello{}, fmt.Errorf("read hello: %w", err)
+	}
+	var h hello
+	if err := json.Unmarshal(line, &h); err != nil {
+		return hello{}, fmt.Errorf("decode hello %.100q: %w", line, err)
+	}
+	if h.Protocol != protocolName {
+		return hello{}, fmt.Errorf("hello %.100q is not of this protocol", line)
+	}
+	if h.Version != Version {
+		return hello{}, fmt.Errorf("%w: %d there, %d here", ErrVersion, h.Version, Version)
+	}
+	return h, nil
+}
+
+// lineWriter writes lines from a goroutine of its own, so that nobody waits for a stream that does not move.
+type lineWriter struct {
+	w io.Writer
+
+	mu    sync.Mutex
+	queue []any
+	// more says that the queue is not empty, or that the writer is to end.
+	more   chan struct{}
+	ending bool
+	// done is closed when the goroutine has ended; err is why, before that.
+	done chan struct{}
+	err  error
+}
+
+func newLineWriter(w io.Writer) *lineWriter {
+	l := &lineWriter{w: w, more: make(chan struct{}, 1), done: make(chan struct{})}
+	go l.run()
+	return l
+}
+
+// send queues a line.
+func (l *lineWriter) send(v any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Results of one call that wait for the stream share a line.
+	if r, ok := v.(*reply); ok && len(l.queue) > 0 && r.End == nil {
+		last, ok := l.queue[len(l.queue)-1].(*reply)
+		if ok && last.Call == r.Call && last.End == nil && last.size()+r.size() <= 256 {
+			last.Responses = append(last.Responses, r.Responses...)
+			last.Records = append(last.Records, r.Records...)
+			last.Servers = append(last.Servers, r.Servers...)
+			return
+		}
+	}
+	l.queue = append(l.queue, v)
+	l.signal()
+}
+
+func (l *lineWriter) signal() {
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+}
+
+// end makes the writer end when the queue is written.
+func (l *lineWriter) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = true
+	l.signal()
+}
+
+func (l *lineWriter) run() {
+	defer close(l.done)
+	for {
+		l.mu.Lock()
+		queue := l.queue
+		l.queue = nil
+		ending := l.ending
+		l.mu.Unlock()
+		if len(queue) == 0 {
+			if ending {
+				return
+			}
+			<-l.more
+			continue
+		}
+		for _, v := range queue {
+			line, err := json.Marshal(v)
+			if err == nil {
+				_, err = l.w.Write(append(line, '\n'))
+			}
+			if err != nil {
+				l.err = err
+				return
+			}
+		}
+	}
+}
