@@ -30,7 +30,8 @@ const (
 	// sourceAddress: a node has several addresses of a family, and the specification does not tell which it sends from.
 	sourceAddress
 	// toOwnNode: the concept page's overview says that traffic "to and from" the node of a pod is always allowed, its
-	// section "The two sorts of pod isolation" and NetworkPolicySpec.egress exempt only traffic from it.
+	// section "The two sorts of pod isolation" and NetworkPolicySpec.egress exempt only traffic from it. The contradiction
+	// is raised in kubernetes-sigs/kube-network-policies issue 283.
 	toOwnNode
 	// toItselfByService: "a pod cannot block access to itself", but whether that holds through a service is
 	// implementation-defined: kubernetes-sigs/network-policy-api issue 343, kubernetes/kubernetes issue 95879.
