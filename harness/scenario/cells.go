@@ -1,0 +1,483 @@
+package scenario
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/netproof/netproof/harness/model"
+)
+
+// probeUse is a probe, and what of it found something so far. What finds nothing in any step is a mistake.
+type probeUse struct {
+	*Probe
+	via model.Via
+	// from, to, cell and ports tell which parts matched.
+	fromHit, toHit, cellHit bool
+	portHit                 []bool
+	nearMiss                string
+}
+
+func usesOf(probes []Probe) []*probeUse {
+	out := make([]*probeUse, len(probes))
+	for i := range probes {
+		via := model.Via(probes[i].Via)
+		if via == "" {
+			via = model.ViaPodIP
+		}
+		out[i] = &probeUse{Probe: &probes[i], via: via, portHit: make([]bool, len(probes[i].Ports))}
+	}
+	return out
+}
+
+// destination is one end that can be probed, and the ports it serves.
+type destination struct {
+	endpoint model.Endpoint
+	via      model.Via
+	ports    []model.Port
+}
+
+// connections lists the cells of a step, in the order of the topology.
+func (p *planner) connections(probes []*probeUse) []model.Connection {
+	rank := p.ranks()
+	seen := map[model.Connection]bool{}
+	var out []model.Connection
+	add := func(from model.Endpoint, to destination, port model.Port) {
+		for _, family := range p.families {
+			c := model.Connection{From: from, To: to.endpoint, Port: port.Number, Protocol: port.Protocol, IPFamily: family, Via: to.via}
+			if !seen[c] {
+				seen[c] = true
+				out = append(out, c)
+			}
+		}
+	}
+	if len(p.s.Spec.Probes) == 0 && len(probes) == 0 {
+		for i := range p.topology.Pods {
+			for j := range p.topology.Pods {
+				if to := &p.topology.Pods[j]; i != j {
+					for _, port := range to.Ports {
+						add(p.topology.Pods[i].Endpoint(), destination{to.Endpoint(), model.ViaPodIP, to.Ports}, port)
+					}
+				}
+			}
+		}
+		return out
+	}
+	for _, u := range probes {
+		sources, destinations := p.sources(u), p.destinations(u)
+		u.fromHit, u.toHit = u.fromHit || len(sources) > 0, u.toHit || len(destinations) > 0
+		for _, from := range sources {
+			for _, to := range destinations {
+				if from == to.endpoint && to.via == model.ViaPodIP && (!u.from.exact() || !u.to.exact()) {
+					continue // "every pod" means every other one
+				}
+				if !isPod(from) && to.via == model.ViaPodIP && !isPod(to.endpoint) {
+					u.nearMiss = "neither end is a pod"
+					continue
+				}
+				for _, port := range to.ports {
+					if u.wants(port) {
+						u.cellHit = true
+						add(from, to, port)
+					}
+				}
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b model.Connection) int {
+		return cmp.Or(cmp.Compare(rank[a.From], rank[b.From]), cmp.Compare(rank[a.To], rank[b.To]), cmp.Compare(a.Via, b.Via))
+	})
+	return out
+}
+
+func isPod(e model.Endpoint) bool { return !e.IsNode() && !e.IsHost() }
+
+// wants tells whether a probe tries a port, and notes which of its own ports it is.
+func (u *probeUse) wants(port model.Port) bool {
+	if len(u.Ports) == 0 {
+		return true
+	}
+	wanted := false
+	for i, ref := range u.Ports {
+		if ref.matches(port) {
+			wanted, u.portHit[i] = true, true
+		}
+	}
+	return wanted
+}
+
+// ranks is the order of endpoints in tables: pods, services, nodes, hosts.
+func (p *planner) ranks() map[model.Endpoint]int {
+	rank := map[model.Endpoint]int{}
+	add := func(e model.Endpoint) {
+		if _, ok := rank[e]; !ok {
+			rank[e] = len(rank)
+		}
+	}
+	for i := range p.topology.Pods {
+		add(p.topology.Pods[i].Endpoint())
+	}
+	for i := range p.topology.Services {
+		add(p.topology.Services[i].Endpoint())
+	}
+	for i := range p.topology.Nodes {
+		add(model.NodeEndpoint(i))
+	}
+	for i := range p.topology.Hosts {
+		add(p.topology.Hosts[i].Endpoint())
+	}
+	return rank
+}
+
+func (p *planner) sources(u *probeUse) (out []model.Endpoint) {
+	for i := range p.topology.Pods {
+		if u.from.matchesPod(&p.topology.Pods[i]) {
+			out = append(out, p.topology.Pods[i].Endpoint())
+		}
+	}
+	for i := range p.topology.Nodes {
+		if u.from.matchesNode(i) {
+			if p.nodes > 0 && i >= p.nodes {
+				p.add(u.fromAt, fmt.Sprintf("write a node below %d, or run with `--nodes %d`", p.nodes, i+1), "there is no node %d: the cluster has %d", i, p.nodes)
+			}
+			out = append(out, model.NodeEndpoint(i))
+		}
+	}
+	for i := range p.topology.Hosts {
+		if u.from.matchesHost(&p.topology.Hosts[i]) {
+			out = append(out, p.topology.Hosts[i].Endpoint())
+		}
+	}
+	return out
+}
+
+func (p *planner) destinations(u *probeUse) (out []destination) {
+	if u.via != model.ViaPodIP {
+		for i := range p.topology.Services {
+			s := &p.topology.Services[i]
+			if !u.to.matchesService(s, &p.topology) {
+				continue
+			}
+			if u.via == model.ViaNodePort && s.Type != "NodePort" {
+				u.nearMiss = fmt.Sprintf("service %s is not of type NodePort", s.Endpoint())
+				continue
+			}
+			d := destination{endpoint: s.Endpoint(), via: u.via}
+			for _, port := range s.Ports {
+				d.ports = append(d.ports, port.Port)
+			}
+			out = append(out, d)
+		}
+		return out
+	}
+	for i := range p.topology.Pods {
+		if pod := &p.topology.Pods[i]; u.to.matchesPod(pod) {
+			out = append(out, destination{pod.Endpoint(), model.ViaPodIP, pod.Ports})
+		}
+	}
+	for i := range p.topology.Hosts {
+		if h := &p.topology.Hosts[i]; u.to.matchesHost(h) {
+			out = append(out, destination{h.Endpoint(), model.ViaPodIP, h.Ports})
+		}
+	}
+	return out
+}
+
+// unusedProbes reports the parts of probes that matched nothing.
+func (p *planner) unusedProbes(uses []*probeUse, where string) {
+	for _, u := range uses {
+		if u.from.kind == noPattern || u.to.kind == noPattern {
+			continue // reported when it was read
+		}
+		switch {
+		case u.to.kind == nodePattern:
+			p.add(u.toAt, "probe a hostNetwork pod on that node", "a node serves no ports")
+		case !u.fromHit:
+			p.add(u.fromAt, p.endpointMend(u.from, false), "%s in %s", u.from.unmatched(false), where)
+		case !u.toHit && u.nearMiss != "":
+			p.add(u.viaAt, "add `type: NodePort` to the service", "%s", u.nearMiss)
+		case !u.toHit:
+			services := u.via != model.ViaPodIP
+			mend := p.endpointMend(u.to, services)
+			if _, isService := p.topology.Service(model.Endpoint(u.To)); isService && !services {
+				mend = "add `via: service`: it is a service"
+			}
+			p.add(u.toAt, mend, "%s in %s", u.to.unmatched(services), where)
+		case p.shallow:
+		case !u.cellHit && u.nearMiss != "":
+			p.add(u.fromAt, "let one end be a pod", "%s, so no policy can cut the connection", u.nearMiss)
+		case !u.cellHit && len(u.Ports) == 0:
+			p.add(u.At, "add ports to the destination, or another endpoint", "the probe has no cell in %s: the destination serves no port, or is the source itself", where)
+		default:
+			for i, hit := range u.portHit {
+				if !hit {
+					p.add(u.Ports[i].At, p.portMend(u.to, u.via), "no destination of `%s` serves %s in %s", u.To, u.Ports[i], where)
+				}
+			}
+		}
+	}
+}
+
+// endpointMend suggests an endpoint that exists.
+func (p *planner) endpointMend(pat pattern, services bool) string {
+	var names []string
+	switch pat.kind {
+	case hostPattern:
+		if len(p.topology.Hosts) == 0 {
+			return "declare it under topology.hosts"
+		}
+		for i := range p.topology.Hosts {
+			names = append(names, string(p.topology.Hosts[i].Endpoint()))
+		}
+	case labelPattern:
+		return "write a selector that fits the labels of a pod"
+	case everyPattern:
+		if services {
+			return "declare a service under topology.services"
+		}
+		return "declare pods under topology.pods"
+	case podPattern:
+		if services {
+			for i := range p.topology.Services {
+				names = append(names, string(p.topology.Services[i].Endpoint()))
+			}
+		}
+		if !services || len(names) == 0 {
+			for i := range p.topology.Pods {
+				names = append(names, string(p.topology.Pods[i].Endpoint()))
+			}
+		}
+	}
+	return didYouMean(pat.text, names)
+}
+
+// portMend lists the ports that the destinations of a pattern serve.
+func (p *planner) portMend(to pattern, via model.Via) string {
+	u := &probeUse{Probe: &Probe{to: to}, via: via}
+	seen := map[string]bool{}
+	var names []string
+	for _, d := range p.destinations(u) {
+		for _, port := range d.ports {
+			if !seen[port.String()] {
+				seen[port.String()] = true
+				names = append(names, port.String())
+			}
+		}
+	}
+	if len(names) == 0 {
+		return "give the destination ports"
+	}
+	return oneOf(names)
+}
+
+// unusedServices reports services without pods, and ports of services that their pods do not serve.
+func (p *planner) unusedServices(plan *Plan) {
+	topologies := []*model.Topology{&plan.Initial}
+	for i := range plan.Steps {
+		topologies = append(topologies, &plan.Steps[i].Topology)
+	}
+	for i := range p.s.Spec.Topology.Services {
+		if i >= len(plan.Initial.Services) {
+			return
+		}
+		in, svc := &p.s.Spec.Topology.Services[i], &plan.Initial.Services[i]
+		if len(svc.Selector) == 0 {
+			continue // reported when it was read
+		}
+		found := false
+		missing := map[int]model.Endpoint{}
+		for _, t := range topologies {
+			for _, pod := range backends(svc, t) {
+				found = true
+				for j, port := range svc.Ports {
+					if _, ok := targetOf(port, pod); !ok {
+						missing[j] = pod.Endpoint()
+					}
+				}
+			}
+		}
+		if !found {
+			p.add(in.At, "write a selector that fits the labels of a pod in its namespace", "service `%s` selects no pod in any step", in.Name)
+			continue
+		}
+		if p.shallow || p.s.Plain {
+			continue
+		}
+		for j := range svc.Ports {
+			if pod, ok := missing[j]; ok && j < len(in.Ports) {
+				p.add(in.Ports[j].At, "add targetPort with a port that the pods serve, or the port to the pod",
+					"service `%s` sends port %s to a port that pod `%s` does not serve", in.Name, svc.Ports[j].Port, pod)
+			}
+		}
+	}
+}
+
+// targetOf finds the port of a pod that a port of a service leads to.
+func targetOf(port model.ServicePort, pod *model.Pod) (model.Port, bool) {
+	number, err := strconv.Atoi(port.Target)
+	if port.Target == "" {
+		number, err = port.Port.Number, nil
+	}
+	for _, candidate := range pod.Ports {
+		if candidate.Protocol != port.Port.Protocol {
+			continue
+		}
+		if err == nil && candidate.Number == number || err != nil && candidate.Name == port.Target {
+			return candidate, true
+		}
+	}
+	return model.Port{}, false
+}
+
+// ruleUse is a rule of the step, with the endpoints that it matches.
+type ruleUse struct {
+	*Rule
+	from map[model.Endpoint]bool
+	// pods are pods and hosts, services are services.
+	pods, services map[model.Endpoint]bool
+	matched        int
+	decided        int
+}
+
+// expect says what the scenario expects of each cell.
+func (p *planner) expect(step *Step, connections []model.Connection) []PlannedCell {
+	out := make([]PlannedCell, len(connections))
+	if step.Expect == nil {
+		for i, c := range connections {
+			out[i].Connection = c
+		}
+		return out
+	}
+	e := step.Expect
+	fallback := model.Verdict(e.Default)
+	if e.Default == computed {
+		fallback = ""
+	}
+	rules := make([]*ruleUse, len(e.Rules))
+	for i := range e.Rules {
+		rules[i] = p.ruleUse(&e.Rules[i])
+	}
+	ports := p.servedPorts()
+	for i, c := range connections {
+		out[i] = PlannedCell{Connection: c, Expected: fallback, Rule: e.defaultAt.Short()}
+		var last *ruleUse
+		for _, r := range rules {
+			if r.matches(c, ports) {
+				r.matched++
+				last = r
+			}
+		}
+		if last != nil {
+			last.decided++
+			out[i].Expected, out[i].By, out[i].Rule = model.Verdict(last.Verdict), model.Side(last.By), last.At.Short()
+		}
+	}
+	for _, r := range rules {
+		p.judgeRule(r, step)
+	}
+	return out
+}
+
+func (p *planner) ruleUse(r *Rule) *ruleUse {
+	u := &ruleUse{Rule: r, from: map[model.Endpoint]bool{}, pods: map[model.Endpoint]bool{}, services: map[model.Endpoint]bool{}}
+	for i := range p.topology.Pods {
+		pod := &p.topology.Pods[i]
+		if r.from.matchesPod(pod) {
+			u.from[pod.Endpoint()] = true
+		}
+		if r.to.matchesPod(pod) {
+			u.pods[pod.Endpoint()] = true
+		}
+	}
+	for i := range p.topology.Hosts {
+		h := &p.topology.Hosts[i]
+		if r.from.matchesHost(h) {
+			u.from[h.Endpoint()] = true
+		}
+		if r.to.matchesHost(h) {
+			u.pods[h.Endpoint()] = true
+		}
+	}
+	for i := range p.topology.Nodes {
+		if r.from.matchesNode(i) {
+			u.from[model.NodeEndpoint(i)] = true
+		}
+	}
+	for i := range p.topology.Services {
+		if s := &p.topology.Services[i]; r.to.matchesService(s, &p.topology) {
+			u.services[s.Endpoint()] = true
+		}
+	}
+	return u
+}
+
+// servedKey names a destination: a pod and a service may have one name.
+type servedKey struct {
+	endpoint model.Endpoint
+	service  bool
+}
+
+// servedPorts lists the ports of every destination, for rules that name ports.
+func (p *planner) servedPorts() map[servedKey][]model.Port {
+	out := map[servedKey][]model.Port{}
+	for i := range p.topology.Pods {
+		out[servedKey{p.topology.Pods[i].Endpoint(), false}] = p.topology.Pods[i].Ports
+	}
+	for i := range p.topology.Hosts {
+		out[servedKey{p.topology.Hosts[i].Endpoint(), false}] = p.topology.Hosts[i].Ports
+	}
+	for i := range p.topology.Services {
+		for _, port := range p.topology.Services[i].Ports {
+			key := servedKey{p.topology.Services[i].Endpoint(), true}
+			out[key] = append(out[key], port.Port)
+		}
+	}
+	return out
+}
+
+func (r *ruleUse) matches(c model.Connection, served map[servedKey][]model.Port) bool {
+	service := c.Via != model.ViaPodIP
+	if !r.from[c.From] || service && !r.services[c.To] || !service && !r.pods[c.To] {
+		return false
+	}
+	if r.Via != "" && model.Via(r.Via) != c.Via {
+		return false
+	}
+	if len(r.Ports) == 0 {
+		return true
+	}
+	for _, port := range served[servedKey{c.To, service}] {
+		if port.Number != c.Port || port.Protocol != c.Protocol {
+			continue
+		}
+		for _, ref := range r.Ports {
+			if ref.matches(port) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// judgeRule reports rules that speak of nothing.
+func (p *planner) judgeRule(r *ruleUse, step *Step) {
+	if r.Rule.from.kind == noPattern || r.to.kind == noPattern {
+		return // reported when it was read
+	}
+	where := fmt.Sprintf("step `%s`", step.Name)
+	services := model.Via(r.Via) == model.ViaService || model.Via(r.Via) == model.ViaNodePort
+	switch {
+	case r.to.kind == nodePattern:
+		p.add(r.toAt, "name a hostNetwork pod on that node", "a node serves no ports")
+	case len(r.from) == 0:
+		p.add(r.fromAt, p.endpointMend(r.Rule.from, false), "%s in %s", r.Rule.from.unmatched(false), where)
+	case len(r.pods) == 0 && len(r.services) == 0:
+		p.add(r.toAt, p.endpointMend(r.to, services), "%s in %s", r.to.unmatched(services), where)
+	case p.shallow:
+	case r.matched == 0:
+		p.add(r.At, "let it speak of connections that are probed, or add a probe", "the rule matches no cell of %s", where)
+	case r.decided == 0:
+		p.warn(r.At, "remove it, or put it after the rules that override it", "the rule decides no cell of %s: later rules match all of its cells", where)
+	}
+}

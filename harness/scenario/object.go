@@ -1,0 +1,404 @@
+package scenario
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	metavalidation "k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/netproof/netproof/harness/model"
+)
+
+// object is a Kubernetes object as it was written.
+type object struct {
+	at   Position
+	tree *value
+	gvk  schema.GroupVersionKind
+
+	namespace string
+	name      string
+	meta      metav1.ObjectMeta
+
+	// policy is set for NetworkPolicies.
+	policy *networkingv1.NetworkPolicy
+	// placeholders in policies, with their places.
+	placeholders []placedPlaceholder
+	// role says what netproof does with the object.
+	role role
+}
+
+// role is what netproof does with an object.
+type role int
+
+const (
+	// ignoredRole: nothing.
+	ignoredRole role = iota
+	// policyRole: it is applied.
+	policyRole
+	// namespaceRole, serviceRole and workloadRole: it becomes part of the topology of a plain folder.
+	namespaceRole
+	serviceRole
+	workloadRole
+	// scenarioRole and assertionsRole are netproof's own.
+	scenarioRole
+	assertionsRole
+)
+
+func (o *object) String() string {
+	if o.namespace == "" {
+		return o.gvk.Kind + " " + o.name
+	}
+	return o.gvk.Kind + " " + o.namespace + "/" + o.name
+}
+
+// key tells objects apart: the version does not count.
+func (o *object) key() string { return objectKey(o.gvk.GroupKind(), o.namespace, o.name) }
+
+func objectKey(kind schema.GroupKind, namespace, name string) string {
+	return kind.String() + "/" + namespace + "/" + name
+}
+
+// ownGroup is the API group of netproof's own files.
+const ownGroup = "netproof.dev"
+
+// NetworkPolicyKind is the kind of a Kubernetes NetworkPolicy.
+var NetworkPolicyKind = networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy")
+
+// scope tells whether objects of a kind are in a namespace.
+type scope bool
+
+const (
+	clusterScoped scope = false
+	namespaced    scope = true
+)
+
+// policyKinds are the kinds that can be applied, by group. Kinds of the same groups that configure the network plugin
+// itself are left out: they would change the cluster beneath the proof.
+var policyKinds = map[string]map[string]scope{
+	"networking.k8s.io": {"NetworkPolicy": namespaced},
+	"policy.networking.k8s.io": {
+		"AdminNetworkPolicy": clusterScoped, "BaselineAdminNetworkPolicy": clusterScoped, "ClusterNetworkPolicy": clusterScoped,
+	},
+	"projectcalico.org":     calicoKinds,
+	"crd.projectcalico.org": calicoKinds,
+	"cilium.io": {
+		"CiliumNetworkPolicy": namespaced, "CiliumClusterwideNetworkPolicy": clusterScoped, "CiliumCIDRGroup": clusterScoped,
+	},
+}
+
+var calicoKinds = map[string]scope{
+	"NetworkPolicy": namespaced, "GlobalNetworkPolicy": clusterScoped, "NetworkSet": namespaced, "GlobalNetworkSet": clusterScoped,
+	"Tier": clusterScoped, "StagedNetworkPolicy": namespaced, "StagedGlobalNetworkPolicy": clusterScoped,
+	"StagedKubernetesNetworkPolicy": namespaced,
+}
+
+// workloadKinds are the kinds that stand for pods, by group.
+var workloadKinds = map[string][]string{
+	"":      {"Pod"},
+	"apps":  {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"},
+	"batch": {"Job", "CronJob"},
+}
+
+// envelope is what every object has.
+type envelope struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Metadata   metav1.ObjectMeta `json:"metadata"`
+}
+
+// readObjects turns a document into the objects it holds: one, or those of a List. strict says that the document is meant to
+// be a policy, so that what has no kind is an error.
+func readObjects(c *collector, doc document) []*object {
+	objects := readValue(c, doc.root, doc.bullets)
+	return objects
+}
+
+func readValue(c *collector, v *value, bullets []Position) []*object {
+	if v.kind != mappingValue {
+		if len(bullets) > 0 {
+			c.problems = append(c.problems, bulletProblem(bullets))
+			return nil
+		}
+		c.add(v.at, "write an object with apiVersion, kind and metadata", "this is %s, and no Kubernetes object", v.kind)
+		return nil
+	}
+	if kind := v.get("kind").str(); strings.HasSuffix(kind, "List") && v.get("items") != nil && v.get("metadata").get("name") == nil {
+		items := v.get("items")
+		if items.kind != listValue {
+			c.add(items.at, "write a list of objects", "items must be a list, and this is %s", items.kind)
+			return nil
+		}
+		var out []*object
+		for _, item := range items.items {
+			// kubectl's own typed lists leave the kind of the items out.
+			out = append(out, readValue(c, item, nil)...)
+		}
+		return out
+	}
+	o := readObject(c, v, bullets)
+	if o == nil {
+		return nil
+	}
+	return []*object{o}
+}
+
+// bulletProblem is one problem for all bullets of a document.
+func bulletProblem(lines []Position) Problem {
+	also := ""
+	if len(lines) > 1 {
+		numbers := make([]string, 0, len(lines)-1)
+		for _, at := range lines[1:] {
+			numbers = append(numbers, fmt.Sprint(at.Line))
+		}
+		word := "line"
+		if len(numbers) > 1 {
+			word = "lines"
+		}
+		also = fmt.Sprintf(" (also on %s %s)", word, enumerate(numbers))
+	}
+	return problemAt(lines[0], bulletMend, "a bullet is not YAML%s", also)
+}
+
+// readObject reads one object and checks it as far as its kind is known.
+func readObject(c *collector, v *value, bullets []Position) *object {
+	o := &object{at: v.at, tree: v}
+	before := c.count()
+	var head envelope
+	// The copy keeps problems apart until it is known which of them explain the others.
+	own := &collector{}
+	d := &decoder{c: own, lenient: true}
+	typ := v.get("kind").str()
+	apiVersion := v.get("apiVersion").str()
+	isNetworkPolicy := typ == "NetworkPolicy" && (apiVersion == NetworkPolicyKind.GroupVersion().String() || !strings.Contains(apiVersion, "projectcalico"))
+	var policy networkingv1.NetworkPolicy
+	if isNetworkPolicy {
+		d.lenient = false
+		d.decode(withoutStatus(v), &policy, "")
+		head = envelope{policy.APIVersion, policy.Kind, policy.ObjectMeta}
+	} else {
+		d.decode(v, &head, "")
+	}
+	if len(bullets) > 0 {
+		// What follows from lost indentation and bullets is noise.
+		c.problems = append(c.problems, d.lost...)
+		c.problems = append(c.problems, bulletProblem(bullets))
+		return nil
+	}
+	if len(d.lost) > 0 {
+		c.problems = append(c.problems, d.lost...)
+		return nil
+	}
+	c.problems = append(c.problems, own.problems...)
+	if !o.identify(c, v, head) {
+		return nil
+	}
+	o.meta = head.Metadata
+	o.name, o.namespace = head.Metadata.Name, head.Metadata.Namespace
+	if o.role == scenarioRole || o.role == assertionsRole {
+		return o
+	}
+	if o.role != ignoredRole {
+		o.checkMeta(c)
+	}
+	if o.role == policyRole {
+		o.placeholders = findPlaceholders(c, v)
+		if o.gvk == NetworkPolicyKind {
+			policy.Namespace = o.namespace
+			o.policy = &policy
+			validateNetworkPolicy(c, v, &policy)
+		}
+	}
+	if c.count() > before {
+		return nil
+	}
+	return o
+}
+
+// withoutStatus drops what the API server adds at the top of an object that was read back from a cluster.
+func withoutStatus(v *value) *value {
+	out := *v
+	out.entries = slices.DeleteFunc(slices.Clone(v.entries), func(e entry) bool { return e.key.text == "status" })
+	return &out
+}
+
+// identify finds out what the object is. It reports and returns false if nothing can be done with it.
+func (o *object) identify(c *collector, v *value, head envelope) bool {
+	if head.Kind == "" && head.APIVersion == "" && v.get("kind") == nil && v.get("apiVersion") == nil {
+		c.add(v.at, "begin it with `apiVersion: networking.k8s.io/v1` and `kind: NetworkPolicy`", "the document has neither apiVersion nor kind")
+		return false
+	}
+	if head.Kind == "" {
+		if v.get("kind") == nil {
+			c.add(v.at, "add `kind: NetworkPolicy`", "the document has no kind")
+		}
+		return false
+	}
+	if head.APIVersion == "" {
+		if v.get("apiVersion") == nil {
+			c.add(v.at, fmt.Sprintf("add `apiVersion: %s`", usualVersion(head.Kind)), "the %s has no apiVersion", head.Kind)
+		}
+		return false
+	}
+	versionAt, kindAt := v.get("apiVersion").at, v.get("kind").at
+	gv, err := schema.ParseGroupVersion(head.APIVersion)
+	if err != nil {
+		c.add(versionAt, fmt.Sprintf("write `apiVersion: %s`", usualVersion(head.Kind)), "%q is no apiVersion", shorten(head.APIVersion))
+		return false
+	}
+	o.gvk = gv.WithKind(head.Kind)
+	switch {
+	case gv.Group == ownGroup:
+		return o.identifyOwn(c, versionAt, kindAt)
+	case o.gvk == NetworkPolicyKind:
+		o.role = policyRole
+		return true
+	case strings.EqualFold(head.Kind, "NetworkPolicy") && policyKinds[gv.Group][head.Kind] == clusterScoped:
+		if head.Kind != "NetworkPolicy" {
+			c.add(kindAt, "write `kind: NetworkPolicy`", "the kind is spelled `NetworkPolicy`, not `%s`", head.Kind)
+			return false
+		}
+		why := fmt.Sprintf("%s has no NetworkPolicy", head.APIVersion)
+		if head.APIVersion == "extensions/v1beta1" {
+			why = "NetworkPolicy left extensions/v1beta1 in Kubernetes 1.16"
+		}
+		c.add(versionAt, "write `apiVersion: networking.k8s.io/v1`", "%s", why)
+		return false
+	}
+	if kinds, ok := policyKinds[gv.Group]; ok {
+		if _, known := kinds[head.Kind]; known {
+			if gv.Group == NetworkPolicyKind.Group {
+				c.add(versionAt, "write `apiVersion: networking.k8s.io/v1`", "NetworkPolicy has no version %s", gv.Version)
+				return false
+			}
+			o.role = policyRole
+			return true
+		}
+		if near := suggest(head.Kind, keys(kinds)); near != "" && strings.EqualFold(near, head.Kind) {
+			c.add(kindAt, fmt.Sprintf("write `kind: %s`", near), "the kind is spelled `%s`, not `%s`", near, head.Kind)
+			return false
+		}
+		return true
+	}
+	switch {
+	case slices.Contains(workloadKinds[gv.Group], head.Kind):
+		o.role = workloadRole
+	case gv.Group == "" && head.Kind == "Namespace":
+		o.role = namespaceRole
+	case gv.Group == "" && head.Kind == "Service":
+		o.role = serviceRole
+	}
+	return true
+}
+
+func (o *object) identifyOwn(c *collector, versionAt, kindAt Position) bool {
+	if o.gvk.GroupVersion().String() != model.APIVersion {
+		c.add(versionAt, fmt.Sprintf("write `apiVersion: %s`", model.APIVersion), "%s is not known to this version of netproof", o.gvk.GroupVersion())
+		return false
+	}
+	switch o.gvk.Kind {
+	case Kind:
+		o.role = scenarioRole
+	case AssertionsKind:
+		o.role = assertionsRole
+	case "Report":
+		o.role = ignoredRole
+	default:
+		c.add(kindAt, didYouMean(o.gvk.Kind, []string{Kind, AssertionsKind}), "netproof has no kind `%s`", o.gvk.Kind)
+		return false
+	}
+	return true
+}
+
+// usualVersion is the apiVersion of a kind that people most likely mean.
+func usualVersion(kind string) string {
+	for group, kinds := range workloadKinds {
+		if slices.Contains(kinds, kind) {
+			return strings.TrimPrefix(group+"/v1", "/")
+		}
+	}
+	switch kind {
+	case "Namespace", "Service":
+		return "v1"
+	case Kind, AssertionsKind:
+		return model.APIVersion
+	case "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy":
+		return "cilium.io/v2"
+	case "GlobalNetworkPolicy":
+		return "projectcalico.org/v3"
+	}
+	return "networking.k8s.io/v1"
+}
+
+// checkMeta checks names, and fills in the namespace as kubectl does.
+func (o *object) checkMeta(c *collector) {
+	meta := o.tree.get("metadata")
+	if meta == nil || meta.kind == nullValue {
+		c.add(o.at, "add `metadata: {name: ..., namespace: ...}`", "the %s has no metadata", o.gvk.Kind)
+		return
+	}
+	where := func(key string) Position {
+		if v := meta.get(key); v != nil {
+			return v.at
+		}
+		return meta.at
+	}
+	switch {
+	case meta.get("name") == nil && meta.get("generateName") != nil:
+		c.add(where("generateName"), "write `name`", "the %s has a generateName, and netproof needs a name to delete it by", o.gvk.Kind)
+	case meta.get("name") == nil:
+		c.add(meta.at, "add `name: ...` below metadata", "the %s has no name", o.gvk.Kind)
+	case o.name != "" || meta.get("name").kind == scalarValue && meta.get("name").text == "":
+		if messages := metavalidation.IsDNS1123Subdomain(o.name); len(messages) > 0 {
+			c.add(where("name"), "write lower case letters, digits, `-` and `.`", "%q is no name: %s", shorten(o.name), messages[0])
+		}
+	}
+	if o.role == namespaceRole || o.role == policyRole && policyKinds[o.gvk.Group][o.gvk.Kind] == clusterScoped {
+		if o.namespace != "" {
+			c.add(where("namespace"), "remove the namespace", "a %s is in no namespace", o.gvk.Kind)
+		}
+		return
+	}
+	if meta.get("namespace") == nil {
+		o.namespace = metav1.NamespaceDefault
+		return
+	}
+	if o.namespace != "" {
+		if messages := metavalidation.IsDNS1123Label(o.namespace); len(messages) > 0 {
+			c.add(where("namespace"), "write at most 63 lower case letters, digits and `-`", "%q is no name of a namespace: %s", shorten(o.namespace), messages[0])
+		}
+	} else if v := meta.get("namespace"); v.kind == scalarValue && v.text == "" {
+		c.add(v.at, "write the name of the namespace, or leave the key out", "the namespace is empty")
+	}
+}
+
+// serverMeta are the keys of metadata that the API server sets. They come along when an object is read back from a
+// cluster, and applying them would fail or mean nothing.
+var serverMeta = []string{"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields", "selfLink"}
+
+// unstructured gives the object in the form that it is applied in.
+func (o *object) unstructured() *unstructured.Unstructured {
+	content := o.tree.plainValue().(map[string]any)
+	u := &unstructured.Unstructured{Object: content}
+	for _, key := range serverMeta {
+		unstructured.RemoveNestedField(content, "metadata", key)
+	}
+	delete(content, "status")
+	if o.namespace != "" {
+		u.SetNamespace(o.namespace)
+	}
+	return u
+}
+
+func keys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}

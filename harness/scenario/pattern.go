@@ -1,0 +1,179 @@
+package scenario
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/netproof/netproof/harness/model"
+)
+
+// pattern selects endpoints.
+type pattern struct {
+	text string
+	kind patternKind
+	// namespace and name may hold `*`.
+	namespace, name string
+	selector        labels.Selector
+	node            int
+}
+
+type patternKind int
+
+const (
+	noPattern patternKind = iota
+	// everyPattern is "*": every pod, or every service where services are meant.
+	everyPattern
+	// podPattern is namespace/name, of pods or services.
+	podPattern
+	labelPattern
+	nodePattern
+	hostPattern
+)
+
+const patternMend = "write *, x/*, */a, x/a, label:app=web, node:0 or host:NAME"
+
+// parsePattern reads a pattern. It returns the zero pattern, which selects nothing, when it reports a problem.
+func parsePattern(c *collector, at Position, text string) pattern {
+	p := pattern{text: text}
+	prefix, rest, hasPrefix := strings.Cut(text, ":")
+	switch {
+	case text == "":
+		c.add(at, patternMend, "a pattern is missing")
+		return pattern{}
+	case text == "*":
+		p.kind = everyPattern
+		return p
+	case hasPrefix && prefix == "label":
+		selector, err := labels.Parse(rest)
+		if err != nil || selector.Empty() {
+			c.add(at, "write label:app=web, or another label selector", "%q is no label selector", shorten(rest))
+			return pattern{}
+		}
+		p.kind, p.selector = labelPattern, selector
+		return p
+	case hasPrefix && prefix == "node":
+		n, err := strconv.Atoi(rest)
+		if err != nil || n < 0 || n > maxNodeIndex || rest != strconv.Itoa(n) {
+			c.add(at, "write node:0, node:1, ...", "%q is no node: nodes are counted from 0", shorten(text))
+			return pattern{}
+		}
+		p.kind, p.node = nodePattern, n
+		return p
+	case hasPrefix && prefix == "host":
+		if rest == "" {
+			c.add(at, "write host:NAME, with a name of topology.hosts", "the host has no name")
+			return pattern{}
+		}
+		p.kind, p.name = hostPattern, rest
+		return p
+	case hasPrefix:
+		c.add(at, patternMend, "%q is no pattern", shorten(text))
+		return pattern{}
+	}
+	namespace, name, slash := strings.Cut(text, "/")
+	if !slash || namespace == "" || name == "" || strings.ContainsAny(text, "[]?\\ ") || strings.Contains(name, "/") {
+		c.add(at, patternMend, "%q is no pattern", shorten(text))
+		return pattern{}
+	}
+	p.kind, p.namespace, p.name = podPattern, namespace, name
+	return p
+}
+
+// maxNodeIndex bounds node indices to what a test cluster can have.
+const maxNodeIndex = 999
+
+// exact tells whether the pattern can select one endpoint only.
+func (p pattern) exact() bool {
+	switch p.kind {
+	case nodePattern:
+		return true
+	case hostPattern:
+		return !strings.Contains(p.name, "*")
+	case podPattern:
+		return !strings.Contains(p.namespace, "*") && !strings.Contains(p.name, "*")
+	}
+	return false
+}
+
+func (p pattern) matchesName(namespace, name string) bool {
+	return glob(p.namespace, namespace) && glob(p.name, name)
+}
+
+func (p pattern) matchesPod(pod *model.Pod) bool {
+	switch p.kind {
+	case everyPattern:
+		return true
+	case podPattern:
+		return p.matchesName(pod.Namespace, pod.Name)
+	case labelPattern:
+		return p.selector.Matches(labels.Set(pod.Labels))
+	}
+	return false
+}
+
+func (p pattern) matchesHost(h *model.Host) bool {
+	return p.kind == hostPattern && glob(p.name, h.Name)
+}
+
+func (p pattern) matchesNode(index int) bool { return p.kind == nodePattern && p.node == index }
+
+// matchesService tells whether the pattern selects a service by its name, or by one of the pods behind it.
+func (p pattern) matchesService(s *model.Service, t *model.Topology) bool {
+	switch p.kind {
+	case everyPattern:
+		return true
+	case podPattern:
+		if p.matchesName(s.Namespace, s.Name) {
+			return true
+		}
+	case labelPattern:
+	default:
+		return false
+	}
+	for _, pod := range backends(s, t) {
+		if p.matchesPod(pod) {
+			return true
+		}
+	}
+	return false
+}
+
+// backends are the pods behind a service.
+func backends(s *model.Service, t *model.Topology) (out []*model.Pod) {
+	selector := labels.SelectorFromSet(labels.Set(s.Selector))
+	for i := range t.Pods {
+		if p := &t.Pods[i]; p.Namespace == s.Namespace && selector.Matches(labels.Set(p.Labels)) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// glob matches `*` against any part of a name. Other signs stand for themselves: parsePattern lets no other wildcard in.
+func glob(pattern, name string) bool {
+	ok, err := path.Match(pattern, name)
+	return ok && err == nil
+}
+
+// unmatched says what a pattern without a match asks for: "no pod x/a", "no endpoint label:app=web".
+func (p pattern) unmatched(services bool) string {
+	what := "no pod"
+	switch {
+	case p.kind == hostPattern:
+		return fmt.Sprintf("there is no host `%s`", p.name)
+	case p.kind == nodePattern:
+		return fmt.Sprintf("there is no node %d", p.node)
+	case p.kind == podPattern && p.exact():
+		if services {
+			what = "neither a service nor a pod"
+		}
+		return fmt.Sprintf("there is %s `%s`", what, p.text)
+	case services:
+		what = "no service"
+	}
+	return fmt.Sprintf("`%s` matches %s", p.text, what)
+}

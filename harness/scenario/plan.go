@@ -1,0 +1,742 @@
+package scenario
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/netproof/netproof/harness/model"
+)
+
+// Plan is what a run does with a scenario.
+type Plan struct {
+	Scenario *Scenario
+	Families []model.IPFamily
+	// Initial is the topology before the first step, without addresses.
+	Initial model.Topology
+	// TopologyKey is equal for two plans whose initial topologies are: a run may keep the pods from one to the next.
+	TopologyKey string
+	Steps       []PlannedStep
+	// Vacuous says of each policy that selects no pod in any step that it does, with file and line. A scenario with such a
+	// policy is not a pass.
+	Vacuous []string
+}
+
+// PlannedStep is one step: what changes, and what holds from then on.
+type PlannedStep struct {
+	Name string
+	At   Position
+	// Changes in the order in which they are made.
+	Changes []Change
+	// Topology after the changes, without addresses.
+	Topology model.Topology
+	// InForce are the policies after the changes, in the order in which they were first applied.
+	InForce []ApplyObject
+	// Cells of the truth table, in the order of the topology.
+	Cells []PlannedCell
+	// Computed is true when the step leaves cells to the specification.
+	Computed bool
+}
+
+// PlannedCell is one cell of a truth table and what the scenario says of it.
+type PlannedCell struct {
+	Connection model.Connection
+	// Expected is allow, deny or undefined, and empty when the scenario leaves it to the specification.
+	Expected model.Verdict
+	// By is the side that must be the one that refuses, if the scenario says.
+	By model.Side
+	// Rule is file and line of what decides the cell.
+	Rule string
+}
+
+// Change is one change of a step: [ApplyObject], [DeleteObject], [SetPodLabels], [SetNamespaceLabels], [CreatePods] or
+// [RemovePods].
+type Change interface {
+	fmt.Stringer
+	change()
+}
+
+// ApplyObject creates or updates a policy.
+type ApplyObject struct {
+	// Object may hold placeholders: see [Resolve]. It must not be changed.
+	Object *unstructured.Unstructured
+	// Source is where the object was read.
+	Source Position
+	// Policy is the object in typed form, also with its placeholders; nil for other kinds than NetworkPolicy.
+	Policy *networkingv1.NetworkPolicy
+	// NeedsAddresses is true when the object holds placeholders.
+	NeedsAddresses bool
+}
+
+// DeleteObject deletes a policy that was applied.
+type DeleteObject struct {
+	// Kind is the bare kind, and GroupVersionKind the whole one.
+	Kind             string
+	GroupVersionKind schema.GroupVersionKind
+	// Namespace is empty for kinds without namespaces.
+	Namespace string
+	Name      string
+}
+
+// SetPodLabels gives a running pod new labels.
+type SetPodLabels struct {
+	Pod model.Endpoint
+	// Labels are all of the pod's labels from then on.
+	Labels model.Labels
+}
+
+// SetNamespaceLabels gives a namespace new labels.
+type SetNamespaceLabels struct {
+	Namespace string
+	// Labels are all of the namespace's labels from then on.
+	Labels model.Labels
+}
+
+// CreatePods makes pods appear.
+type CreatePods struct {
+	Pods []model.Pod
+}
+
+// RemovePods makes pods go.
+type RemovePods struct {
+	Pods []model.Endpoint
+}
+
+func (ApplyObject) change()        {}
+func (DeleteObject) change()       {}
+func (SetPodLabels) change()       {}
+func (SetNamespaceLabels) change() {}
+func (CreatePods) change()         {}
+func (RemovePods) change()         {}
+
+// String says what is applied.
+func (a ApplyObject) String() string {
+	return fmt.Sprintf("apply %s (%s)", nameOf(a.Object.GetKind(), a.Object.GetNamespace(), a.Object.GetName()), a.Source.Short())
+}
+
+// String says what is deleted.
+func (d DeleteObject) String() string { return "delete " + nameOf(d.Kind, d.Namespace, d.Name) }
+
+// String says what is labelled.
+func (s SetPodLabels) String() string {
+	return fmt.Sprintf("label pod %s %s", s.Pod, labels.Set(s.Labels))
+}
+
+// String says what is labelled.
+func (s SetNamespaceLabels) String() string {
+	return fmt.Sprintf("label namespace %s %s", s.Namespace, labels.Set(s.Labels))
+}
+
+// String says what is created.
+func (c CreatePods) String() string {
+	names := make([]string, len(c.Pods))
+	for i := range c.Pods {
+		names[i] = string(c.Pods[i].Endpoint())
+	}
+	return "create pods " + strings.Join(names, ", ")
+}
+
+// String says what is removed.
+func (r RemovePods) String() string {
+	names := make([]string, len(r.Pods))
+	for i := range r.Pods {
+		names[i] = string(r.Pods[i])
+	}
+	return "remove pods " + strings.Join(names, ", ")
+}
+
+func nameOf(kind, namespace, name string) string {
+	if namespace == "" {
+		return kind + " " + name
+	}
+	return kind + " " + namespace + "/" + name
+}
+
+// Plan turns the scenario into what a run needs, on a cluster with these IP families and this number of nodes; 0 nodes when
+// it is not known. Pods without a node are spread over the nodes in their order; with 0 nodes their index stays -1.
+//
+// The error is a [Problems]: the scenario needs more nodes than there are.
+func (s *Scenario) Plan(families []model.IPFamily, nodes int) (*Plan, error) {
+	p := newPlanner(s, families, nodes)
+	plan := p.plan()
+	if len(p.problems) > 0 {
+		return nil, p.problems.sorted()
+	}
+	return plan, nil
+}
+
+// MaxNode is the highest index of a node that the scenario names, -1 if it names none.
+func (s *Scenario) MaxNode() int {
+	highest := -1
+	pod := func(p Pod) {
+		if p.Node != nil {
+			highest = max(highest, *p.Node)
+		}
+	}
+	end := func(p pattern) {
+		if p.kind == nodePattern {
+			highest = max(highest, p.node)
+		}
+	}
+	for _, p := range s.Spec.Topology.Pods {
+		pod(p)
+	}
+	for _, p := range s.Spec.Probes {
+		end(p.from)
+	}
+	for _, step := range s.Spec.Steps {
+		if step.Create != nil {
+			for _, p := range step.Create.Pods {
+				pod(p)
+			}
+		}
+		for _, p := range step.Probes {
+			end(p.from)
+		}
+		for _, a := range step.Apply {
+			for _, o := range a.objects {
+				for _, ph := range o.placeholders {
+					if i, ok := ph.endpoint.NodeIndex(); ok {
+						highest = max(highest, i)
+					}
+				}
+			}
+		}
+	}
+	return highest
+}
+
+// ExpectedFile is the path of the file that keeps the computed table of the scenario: see [FormatExpected].
+func (s *Scenario) ExpectedFile() string { return s.expectedFile }
+
+// planner plays a scenario through without a cluster.
+type planner struct {
+	collector
+	s        *Scenario
+	families []model.IPFamily
+	nodes    int
+	// shallow planners report unknown names only, and not what may follow from a mistake elsewhere.
+	shallow bool
+
+	topology model.Topology
+	// order is the place of every pod in tables: a pod that comes back takes its old place.
+	order map[model.Endpoint]int
+	// created counts all pods, for spreading them over nodes.
+	created int
+	inForce []applied
+	// selected tells of each policy source whether it ever selected a pod.
+	selected map[Position]bool
+	probes   []*probeUse
+}
+
+type applied struct {
+	ApplyObject
+	object *object
+}
+
+func newPlanner(s *Scenario, families []model.IPFamily, nodes int) *planner {
+	return &planner{s: s, families: families, nodes: nodes, order: map[model.Endpoint]int{}, selected: map[Position]bool{}}
+}
+
+func (p *planner) plan() *Plan {
+	plan := &Plan{Scenario: p.s, Families: slices.Clone(p.families)}
+	p.setUp()
+	plan.Initial = p.snapshot()
+	plan.TopologyKey = topologyKey(&plan.Initial)
+	p.probes = usesOf(p.s.Spec.Probes)
+	for i := range p.s.Spec.Steps {
+		plan.Steps = append(plan.Steps, p.step(&p.s.Spec.Steps[i]))
+	}
+	p.unusedProbes(p.probes, "any step")
+	p.unusedServices(plan)
+	plan.Vacuous = p.vacuous(plan)
+	return plan
+}
+
+// topologyKey is a digest of everything that the set-up of a topology depends on.
+func topologyKey(t *model.Topology) string {
+	text, err := json.Marshal(t)
+	if err != nil {
+		// A topology is plain data: names, labels and numbers.
+		panic(err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
+}
+
+func (p *planner) setUp() {
+	t := &p.s.Spec.Topology
+	for _, ns := range t.Namespaces {
+		l := model.Labels{nameLabel: ns.Name}
+		maps.Copy(l, ns.Labels)
+		p.topology.Namespaces = append(p.topology.Namespaces, model.Namespace{Name: ns.Name, Labels: l})
+	}
+	for i := range max(p.nodes, p.s.MaxNode()+1) {
+		p.topology.Nodes = append(p.topology.Nodes, model.Node{Index: i})
+	}
+	for i := range t.Pods {
+		p.createPod(&t.Pods[i])
+	}
+	for _, svc := range t.Services {
+		namespace, name, _ := model.Endpoint(svc.Name).Split()
+		s := model.Service{Namespace: namespace, Name: name, Selector: maps.Clone(svc.Selector), Type: svc.Type}
+		for _, port := range svc.Ports {
+			s.Ports = append(s.Ports, model.ServicePort{
+				Port:   model.Port{Name: port.Name, Number: port.Port, Protocol: model.Protocol(port.Protocol)},
+				Target: string(port.TargetPort),
+			})
+		}
+		p.topology.Services = append(p.topology.Services, s)
+	}
+	for _, h := range t.Hosts {
+		host := model.Host{Name: h.Name}
+		for _, port := range h.Ports {
+			host.Ports = append(host.Ports, port.model())
+		}
+		p.topology.Hosts = append(p.topology.Hosts, host)
+	}
+}
+
+// createPod adds a pod to the topology, at the place in the order of tables that it had before, if it comes back.
+func (p *planner) createPod(in *Pod) model.Pod {
+	namespace, name, _ := in.endpoint().Split()
+	pod := model.Pod{Namespace: namespace, Name: name, Labels: maps.Clone(in.Labels), HostNetwork: in.HostNetwork, Node: -1}
+	if pod.Labels == nil {
+		pod.Labels = model.Labels{}
+	}
+	for _, port := range in.Ports {
+		pod.Ports = append(pod.Ports, port.model())
+	}
+	p.place(&pod, in)
+	p.created++
+	e := pod.Endpoint()
+	if _, known := p.order[e]; !known {
+		p.order[e] = len(p.order)
+	}
+	p.topology.Pods = append(p.topology.Pods, pod)
+	slices.SortStableFunc(p.topology.Pods, func(a, b model.Pod) int { return p.order[a.Endpoint()] - p.order[b.Endpoint()] })
+	return pod
+}
+
+// place decides which node a pod runs on. A hostNetwork pod that may run anywhere avoids nodes where its ports are taken.
+func (p *planner) place(pod *model.Pod, in *Pod) {
+	if in.Node != nil {
+		pod.Node = *in.Node
+		if p.nodes > 0 && pod.Node >= p.nodes {
+			p.add(in.At, fmt.Sprintf("write a node below %d, or run with `--nodes %d`", p.nodes, pod.Node+1),
+				"pod %s is on node %d, and the cluster has %d", in.Name, pod.Node, p.nodes)
+		}
+		if other, port := p.portTaken(pod, pod.Node); other != nil {
+			p.add(in.At, "put it on another node, or give it another port", "pod %s cannot serve %s: on node %d the hostNetwork pod %s has it",
+				in.Name, port, pod.Node, other.Endpoint())
+		}
+		return
+	}
+	if p.nodes == 0 {
+		return
+	}
+	for i := range p.nodes {
+		pod.Node = (p.created + i) % p.nodes
+		if other, _ := p.portTaken(pod, pod.Node); other == nil {
+			return
+		}
+	}
+	p.add(in.At, "give it other ports, or run with more nodes", "there is no node left where the hostNetwork pod %s can have its ports", in.Name)
+}
+
+func (p *planner) portTaken(pod *model.Pod, node int) (*model.Pod, model.Port) {
+	if !pod.HostNetwork {
+		return nil, model.Port{}
+	}
+	for i := range p.topology.Pods {
+		other := &p.topology.Pods[i]
+		if !other.HostNetwork || other.Node != node || node < 0 {
+			continue
+		}
+		for _, a := range pod.Ports {
+			for _, b := range other.Ports {
+				if a.Number == b.Number && a.Protocol == b.Protocol {
+					return other, a
+				}
+			}
+		}
+	}
+	return nil, model.Port{}
+}
+
+// snapshot copies the topology as it is now.
+func (p *planner) snapshot() model.Topology {
+	t := model.Topology{
+		Nodes: slices.Clone(p.topology.Nodes), Hosts: slices.Clone(p.topology.Hosts), Services: slices.Clone(p.topology.Services),
+		Namespaces: slices.Clone(p.topology.Namespaces), Pods: slices.Clone(p.topology.Pods),
+	}
+	for i := range t.Namespaces {
+		t.Namespaces[i].Labels = maps.Clone(t.Namespaces[i].Labels)
+	}
+	for i := range t.Pods {
+		t.Pods[i].Labels, t.Pods[i].Ports = maps.Clone(t.Pods[i].Labels), slices.Clone(t.Pods[i].Ports)
+	}
+	for i := range t.Services {
+		t.Services[i].Selector, t.Services[i].Ports = maps.Clone(t.Services[i].Selector), slices.Clone(t.Services[i].Ports)
+	}
+	for i := range t.Hosts {
+		t.Hosts[i].Ports = slices.Clone(t.Hosts[i].Ports)
+	}
+	return t
+}
+
+func (p *planner) step(step *Step) PlannedStep {
+	out := PlannedStep{Name: step.Name, At: step.nameAt}
+	out.Changes = append(out.Changes, p.remove(step)...)
+	out.Changes = append(out.Changes, p.create(step)...)
+	out.Changes = append(out.Changes, p.label(step)...)
+	out.Changes = append(out.Changes, p.delete(step)...)
+	out.Changes = append(out.Changes, p.apply(step)...)
+	out.Topology = p.snapshot()
+	for _, a := range p.inForce {
+		out.InForce = append(out.InForce, a.ApplyObject)
+		p.noteSelected(a)
+	}
+	uses := p.probes
+	if len(step.Probes) > 0 {
+		uses = usesOf(step.Probes)
+	}
+	connections := p.connections(uses)
+	if len(step.Probes) > 0 {
+		p.unusedProbes(uses, fmt.Sprintf("step `%s`", step.Name))
+	}
+	if len(connections) == 0 && !p.shallow && p.count() == 0 {
+		p.add(step.nameAt, "declare a second pod, or ports, or probes", "step `%s` has no cell: nobody probes anybody", step.Name)
+	}
+	out.Cells = p.expect(step, connections)
+	for _, c := range out.Cells {
+		out.Computed = out.Computed || c.Expected == ""
+	}
+	return out
+}
+
+func (p *planner) remove(step *Step) []Change {
+	if step.Remove == nil {
+		return nil
+	}
+	var gone []model.Endpoint
+	for i, name := range step.Remove.Pods {
+		at := step.Remove.At
+		if step.Remove.where != nil && i < len(step.Remove.where.items) {
+			at = step.Remove.where.items[i].at
+		}
+		e := model.Endpoint(name)
+		if _, ok := p.topology.Pod(e); !ok {
+			if name != "" {
+				p.add(at, p.podMend(name), "there is no pod `%s` to remove in step `%s`", name, step.Name)
+			}
+			continue
+		}
+		gone = append(gone, e)
+		p.topology.Pods = slices.DeleteFunc(p.topology.Pods, func(pod model.Pod) bool { return pod.Endpoint() == e })
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return []Change{RemovePods{gone}}
+}
+
+// podMend suggests a pod that exists.
+func (p *planner) podMend(name string) string {
+	var names []string
+	for i := range p.topology.Pods {
+		names = append(names, string(p.topology.Pods[i].Endpoint()))
+	}
+	return didYouMean(name, names)
+}
+
+func (p *planner) create(step *Step) []Change {
+	if step.Create == nil {
+		return nil
+	}
+	var pods []model.Pod
+	for i := range step.Create.Pods {
+		in := &step.Create.Pods[i]
+		if _, ok := p.topology.Pod(in.endpoint()); ok {
+			if !slices.ContainsFunc(pods, func(pod model.Pod) bool { return pod.Endpoint() == in.endpoint() }) {
+				p.add(in.At, "give it another name, or remove the pod in the same step first", "pod `%s` exists already in step `%s`", in.Name, step.Name)
+			}
+			continue
+		}
+		pods = append(pods, p.createPod(in))
+	}
+	if len(pods) == 0 {
+		return nil
+	}
+	return []Change{CreatePods{pods}}
+}
+
+func (p *planner) label(step *Step) (out []Change) {
+	if step.Label == nil || step.Label.where == nil {
+		return nil
+	}
+	pods, namespaces := step.Label.where.get("pods"), step.Label.where.get("namespaces")
+	if pods != nil {
+		for _, e := range pods.entries {
+			pod, ok := p.topology.Pod(model.Endpoint(e.key.text))
+			if !ok {
+				p.add(e.key.at, p.podMend(e.key.text), "there is no pod `%s` to label in step `%s`", e.key.text, step.Name)
+				continue
+			}
+			pod.Labels = p.relabelled("pod "+e.key.text, pod.Labels, e.value, step.Label.Pods[e.key.text])
+			out = append(out, SetPodLabels{pod.Endpoint(), maps.Clone(pod.Labels)})
+		}
+	}
+	if namespaces == nil {
+		return out
+	}
+	for _, e := range namespaces.entries {
+		if _, decoded := step.Label.Namespaces[e.key.text]; !decoded {
+			continue // refused: a boolean
+		}
+		ns, ok := p.topology.Namespace(e.key.text)
+		if !ok {
+			var names []string
+			for _, ns := range p.topology.Namespaces {
+				names = append(names, ns.Name)
+			}
+			p.add(e.key.at, didYouMean(e.key.text, names), "there is no namespace `%s` to label in step `%s`", e.key.text, step.Name)
+			continue
+		}
+		if v := e.value.get(nameLabel); v != nil {
+			p.add(v.at, "leave it out", "Kubernetes sets the label `%s` itself", nameLabel)
+			continue
+		}
+		ns.Labels = p.relabelled("namespace "+e.key.text, ns.Labels, e.value, step.Label.Namespaces[e.key.text])
+		out = append(out, SetNamespaceLabels{ns.Name, maps.Clone(ns.Labels)})
+	}
+	return out
+}
+
+func (p *planner) relabelled(what string, before model.Labels, where *value, changes map[string]*string) model.Labels {
+	out := maps.Clone(before)
+	for _, e := range where.entries {
+		text, ok := changes[e.key.text]
+		switch {
+		case !ok:
+		case text != nil:
+			out[e.key.text] = *text
+		default:
+			if _, has := out[e.key.text]; !has {
+				p.add(e.key.at, didYouMean(e.key.text, keys(out)), "%s has no label `%s` to remove", what, e.key.text)
+			}
+			delete(out, e.key.text)
+		}
+	}
+	return out
+}
+
+func (p *planner) delete(step *Step) (out []Change) {
+	for i, text := range step.Delete {
+		at := step.nameAt
+		if i < len(step.deleteAt) {
+			at = step.deleteAt[i]
+		}
+		if text == "" {
+			continue
+		}
+		index, ok := p.find(at, text, step.Name)
+		if !ok {
+			continue
+		}
+		o := p.inForce[index].Object
+		out = append(out, DeleteObject{Kind: o.GetKind(), GroupVersionKind: o.GroupVersionKind(), Namespace: o.GetNamespace(), Name: o.GetName()})
+		p.inForce = slices.Delete(p.inForce, index, index+1)
+	}
+	return out
+}
+
+// find looks a policy up by kind/namespace/name. The kind may have its group: NetworkPolicy.projectcalico.org.
+func (p *planner) find(at Position, text, step string) (int, bool) {
+	parts := strings.Split(text, "/")
+	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
+		p.add(at, "write kind/namespace/name, such as NetworkPolicy/x/deny", "%q names no object", shorten(text))
+		return 0, false
+	}
+	kind, group, withGroup := strings.Cut(parts[0], ".")
+	namespace, name := "", parts[len(parts)-1]
+	if len(parts) == 3 {
+		namespace = parts[1]
+	}
+	var found []int
+	var names []string
+	for i, a := range p.inForce {
+		o := a.Object
+		key := o.GetKind() + "/" + o.GetName()
+		if o.GetNamespace() != "" {
+			key = o.GetKind() + "/" + o.GetNamespace() + "/" + o.GetName()
+		}
+		names = append(names, key)
+		if strings.EqualFold(o.GetKind(), kind) && o.GetNamespace() == namespace && o.GetName() == name &&
+			(!withGroup || o.GroupVersionKind().Group == group) {
+			found = append(found, i)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], true
+	case len(found) > 1:
+		p.add(at, fmt.Sprintf("write %s.GROUP/%s", kind, strings.Join(parts[1:], "/")), "`%s` could be one of several API groups", text)
+	case len(names) == 0:
+		p.add(at, "remove it, or apply the policy in an earlier step", "there is nothing to delete in step `%s`: no policy is in force", step)
+	default:
+		p.add(at, didYouMean(text, names), "there is no `%s` to delete in step `%s`", text, step)
+	}
+	return 0, false
+}
+
+func (p *planner) apply(step *Step) (out []Change) {
+	thisStep := map[string]Position{}
+	for i := range step.Apply {
+		a := &step.Apply[i]
+		for _, o := range a.objects {
+			if o.role != policyRole {
+				p.refuseKind(a, o)
+				continue
+			}
+			if first, twice := thisStep[o.key()]; twice {
+				p.add(o.at, "apply it in a later step, or give it another name", "%s is applied twice in step `%s`: also at %s", o, step.Name, first.Short())
+				continue
+			}
+			thisStep[o.key()] = o.at
+			p.checkNamespaceOf(o)
+			p.checkPlaceholders(o, step.Name)
+			change := ApplyObject{Object: o.unstructured(), Source: o.at, Policy: o.policy, NeedsAddresses: len(o.placeholders) > 0}
+			out = append(out, change)
+			next := applied{change, o}
+			if at := slices.IndexFunc(p.inForce, func(a applied) bool { return a.object.key() == o.key() }); at >= 0 {
+				p.inForce[at] = next
+			} else {
+				p.inForce = append(p.inForce, next)
+			}
+		}
+	}
+	return out
+}
+
+func (p *planner) refuseKind(a *Apply, o *object) {
+	mend := "apply NetworkPolicies, or the policies of Calico or Cilium"
+	switch o.role {
+	case workloadRole:
+		mend = "declare a pod under spec.topology.pods, or give the folder without a scenario.yaml to have its workloads probed"
+	case serviceRole:
+		mend = "declare it under spec.topology.services"
+	case namespaceRole:
+		mend = "declare it under spec.topology.namespaces"
+	case scenarioRole, assertionsRole:
+		mend = "give the file as a path of its own"
+	}
+	at := o.at
+	if a.File != "" && o.tree.get("kind") != nil {
+		at = o.tree.get("kind").at
+	}
+	p.add(at, mend, "a scenario cannot apply a %s", o.gvk.Kind)
+}
+
+func (p *planner) checkNamespaceOf(o *object) {
+	if o.namespace == "" {
+		return
+	}
+	if _, ok := p.topology.Namespace(o.namespace); ok {
+		return
+	}
+	at := o.at
+	metadata := o.tree.get("metadata")
+	if metadata != nil {
+		at = metadata.at
+	}
+	var names []string
+	for _, ns := range p.s.Spec.Topology.Namespaces {
+		names = append(names, ns.Name)
+	}
+	if written := metadata.get("namespace"); written != nil {
+		mend := fmt.Sprintf("declare it: add `{name: %s}` to topology.namespaces", o.namespace)
+		if p.s.Plain {
+			mend = "add a workload or a Namespace object with this name"
+		}
+		if near := suggest(o.namespace, names); near != "" {
+			mend = fmt.Sprintf("did you mean `%s`? Otherwise %s", near, mend)
+		}
+		p.add(written.at, mend, "%s is in namespace `%s`, which does not exist", o, o.namespace)
+		return
+	}
+	p.add(at, "add `namespace: ...` below metadata; "+oneOf(names), "%s has no namespace, so it would go to `default`, which does not exist", o)
+}
+
+func (p *planner) checkPlaceholders(o *object, step string) {
+	for _, ph := range o.placeholders {
+		e := ph.endpoint
+		if i, ok := e.NodeIndex(); ok {
+			if p.nodes > 0 && i >= p.nodes {
+				p.add(ph.at, fmt.Sprintf("write a node below %d, or run with `--nodes %d`", p.nodes, i+1), "%s: the cluster has %d nodes", ph.text, p.nodes)
+			}
+			continue
+		}
+		if _, ok := e.HostName(); ok {
+			if _, ok := p.topology.Host(e); !ok {
+				var names []string
+				for i := range p.topology.Hosts {
+					names = append(names, string(p.topology.Hosts[i].Endpoint()))
+				}
+				mend := "declare it under topology.hosts"
+				if len(names) > 0 {
+					mend = didYouMean(string(e), names)
+				}
+				p.add(ph.at, mend, "%s: there is no host `%s`", ph.text, strings.TrimPrefix(string(e), "host:"))
+			}
+			continue
+		}
+		if _, ok := p.topology.Pod(e); !ok {
+			p.add(ph.at, p.podMend(string(e)), "%s: there is no pod `%s` in step `%s`", ph.text, e, step)
+		}
+	}
+}
+
+// noteSelected remembers whether a policy that is in force selects a pod now. Kinds other than NetworkPolicy are not judged.
+func (p *planner) noteSelected(a applied) {
+	source := a.Source
+	if a.Policy == nil {
+		p.selected[source] = true
+		return
+	}
+	selector, err := metav1.LabelSelectorAsSelector(&a.Policy.Spec.PodSelector)
+	if err != nil {
+		return // reported when it was read
+	}
+	found := p.selected[source]
+	for i := range p.topology.Pods {
+		pod := &p.topology.Pods[i]
+		found = found || pod.Namespace == a.object.namespace && selector.Matches(labels.Set(pod.Labels))
+	}
+	p.selected[source] = found
+}
+
+func (p *planner) vacuous(plan *Plan) (out []string) {
+	said := map[Position]bool{}
+	for _, step := range plan.Steps {
+		for _, a := range step.InForce {
+			if p.selected[a.Source] || said[a.Source] {
+				continue
+			}
+			said[a.Source] = true
+			out = append(out, fmt.Sprintf("%s (%s) selects no pod in any step: nothing is proven about it",
+				nameOf(a.Object.GetKind(), a.Object.GetNamespace(), a.Object.GetName()), a.Source.Short()))
+		}
+	}
+	return out
+}

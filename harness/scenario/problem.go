@@ -1,0 +1,90 @@
+package scenario
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ErrNothing is matched by the errors of [Load] and [Select] that say that nothing was selected: an empty folder, manifests
+// without a policy, a selector that fits no scenario.
+var ErrNothing = errors.New("nothing to prove")
+
+// Position is a place in a file that a user wrote. Line and column count from one, columns in characters.
+type Position struct {
+	File   string
+	Line   int
+	Column int
+}
+
+// String renders the position as editors and compilers do: file:line:column.
+func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+
+// Short renders the position as file:line.
+func (p Position) Short() string { return fmt.Sprintf("%s:%d", p.File, p.Line) }
+
+// Problem is one thing that is wrong in a file.
+type Problem struct {
+	File    string
+	Line    int
+	Column  int
+	Message string
+	// Mend says what to write instead.
+	Mend string
+}
+
+// Position is where the problem is.
+func (p Problem) Position() Position { return Position{p.File, p.Line, p.Column} }
+
+// Error renders the problem as file:line:column: message, and the mend on a line of its own.
+func (p Problem) Error() string {
+	s := p.Position().String() + ": " + p.Message
+	if p.Mend != "" {
+		s += "\n    mend: " + p.Mend
+	}
+	return s
+}
+
+// Problems is everything that is wrong in the files of a call, in the order of files and lines. It is an error that means
+// that nothing was run.
+type Problems []Problem
+
+// Error renders the problems one after the other.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i := range p {
+		lines[i] = p[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sorted orders problems by place and drops those that say the same of the same place.
+func (p Problems) sorted() Problems {
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return slices.Compact(p)
+}
+
+// collector gathers problems.
+type collector struct {
+	problems Problems
+	warnings Problems
+}
+
+func (c *collector) add(at Position, mend, format string, args ...any) {
+	c.problems = append(c.problems, problemAt(at, mend, format, args...))
+}
+
+func (c *collector) warn(at Position, mend, format string, args ...any) {
+	c.warnings = append(c.warnings, problemAt(at, mend, format, args...))
+}
+
+func problemAt(at Position, mend, format string, args ...any) Problem {
+	// A problem without a place helps nobody: what is wrong with a file as a whole is said of its beginning.
+	return Problem{at.File, max(at.Line, 1), max(at.Column, 1), fmt.Sprintf(format, args...), mend}
+}
+
+func (c *collector) count() int { return len(c.problems) }

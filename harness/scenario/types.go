@@ -1,0 +1,629 @@
+package scenario
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/netproof/netproof/harness/model"
+)
+
+// The kinds of files that users write, beside plain Kubernetes manifests.
+const (
+	// Kind is the kind of a scenario file.
+	Kind = "Scenario"
+	// AssertionsKind is the kind of netproof.yaml, the file that asserts things about a folder of plain manifests.
+	AssertionsKind = "Assertions"
+)
+
+// Scenario is a topology, policies that are applied to it step by step, and who is expected to reach whom after each step.
+type Scenario struct {
+	// APIVersion is netproof.dev/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	// Kind is Scenario.
+	Kind string `json:"kind"`
+	// Metadata names the scenario.
+	Metadata Metadata `json:"metadata"`
+	// Spec is what the scenario does.
+	Spec Spec `json:"spec"`
+
+	// File is the path that the scenario was read from: its file, or the folder of plain manifests.
+	File string `json:"-"`
+	// Plain is true when the scenario was made from plain manifests and has no file of its own.
+	Plain bool `json:"-"`
+	// Warnings are oddities that do not prevent a run: a rule that never decides, a manifest of a kind that is ignored.
+	Warnings Problems `json:"-"`
+	At       Position `json:"-"`
+
+	// broken is true when problems were found in the scenario itself.
+	broken bool
+	// expectedFile is where the computed table is kept.
+	expectedFile string
+}
+
+// Metadata names a scenario.
+type Metadata struct {
+	// Name tells the scenario from all others of a run: lower case letters, digits, `-` and `.`.
+	Name string `json:"name"`
+	// Labels are what `--select` looks at, such as feature and level.
+	Labels map[string]string `json:"labels,omitempty"`
+	At     Position          `json:"-"`
+}
+
+// Spec is what a scenario does.
+type Spec struct {
+	// Description says in a sentence what the scenario shows.
+	Description string `json:"description,omitempty"`
+	// Source is where the expected verdicts come from, usually a section of the Kubernetes documentation.
+	Source string `json:"source,omitempty"`
+	// Topology is what exists before the first step.
+	Topology Topology `json:"topology"`
+	// Probes are the connections that are tried after each step. Without it every pod tries every other pod, on every
+	// port that the destination serves, by its pod IP.
+	Probes []Probe `json:"probes,omitempty"`
+	// Steps are played in order; each one changes something and says what is expected from then on.
+	Steps []Step   `json:"steps"`
+	At    Position `json:"-"`
+}
+
+// Topology is everything that a verdict depends on besides the policies.
+type Topology struct {
+	// Namespaces that the pods, services and policies are in. Every namespace that is used must be declared; `default` and
+	// `kube-system` exist in every cluster, and are used as they are when declared.
+	Namespaces []Namespace `json:"namespaces"`
+	// Pods that probe and are probed.
+	Pods []Pod `json:"pods"`
+	// Services in front of pods.
+	Services []Service `json:"services,omitempty"`
+	// Hosts are addresses outside the cluster, on a network that its nodes reach.
+	Hosts []Host   `json:"hosts,omitempty"`
+	At    Position `json:"-"`
+}
+
+// Namespace is a namespace of the topology.
+type Namespace struct {
+	// Name of the namespace. Quote names such as "y", "n", "yes", "no", "on" and "off".
+	Name string `json:"name"`
+	// Labels beside kubernetes.io/metadata.name, which Kubernetes sets.
+	Labels map[string]string `json:"labels,omitempty"`
+	At     Position          `json:"-"`
+}
+
+// Pod is a probe pod of the topology.
+type Pod struct {
+	// Name is namespace/name, such as x/a.
+	Name string `json:"name"`
+	// Labels of the pod, which policies and services select by.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Node is the index of the node that the pod runs on, counted from 0. Without it pods are spread over the nodes in
+	// their order.
+	Node *int `json:"node,omitempty"`
+	// HostNetwork pods share the network of their node.
+	HostNetwork bool `json:"hostNetwork,omitempty"`
+	// Ports that the pod serves, such as 80/TCP. A pod without ports only sends.
+	Ports []Port   `json:"ports,omitempty"`
+	At    Position `json:"-"`
+}
+
+// endpoint names the pod. The name was validated.
+func (p *Pod) endpoint() model.Endpoint { return model.Endpoint(p.Name) }
+
+// Service is a service of the topology.
+type Service struct {
+	// Name is namespace/name, such as x/web.
+	Name string `json:"name"`
+	// Selector finds the service's pods by their labels, in its own namespace.
+	Selector map[string]string `json:"selector"`
+	// Ports of the service, such as 80/TCP.
+	Ports []ServicePort `json:"ports"`
+	// Type is ClusterIP, which is the default, or NodePort.
+	Type string   `json:"type,omitempty"`
+	At   Position `json:"-"`
+}
+
+// Host is an address outside the cluster.
+type Host struct {
+	// Name of the host; probes, rules and placeholders speak of it as host:NAME.
+	Name string `json:"name"`
+	// Ports that the host serves.
+	Ports []Port   `json:"ports,omitempty"`
+	At    Position `json:"-"`
+}
+
+// Port is a port that a pod or a host serves: 80/TCP, or 80 for TCP, or a mapping with a name.
+type Port struct {
+	// Name is what a policy may call the port.
+	Name string `json:"name,omitempty"`
+	// Port is the number.
+	Port int `json:"port"`
+	// Protocol is TCP, which is the default, UDP or SCTP.
+	Protocol string   `json:"protocol,omitempty"`
+	At       Position `json:"-"`
+}
+
+func (p Port) model() model.Port {
+	return model.Port{Name: p.Name, Number: p.Port, Protocol: model.Protocol(p.Protocol)}
+}
+
+// ServicePort is a port of a service: 80/TCP, or 80 for TCP, or a mapping with a target port.
+type ServicePort struct {
+	// Name of the port.
+	Name string `json:"name,omitempty"`
+	// Port is the number under which the service is reached.
+	Port int `json:"port"`
+	// TargetPort is the number or the name of the pods' port; without it, the number of the service's port.
+	TargetPort IntOrName `json:"targetPort,omitempty"`
+	// Protocol is TCP, which is the default, UDP or SCTP.
+	Protocol string   `json:"protocol,omitempty"`
+	At       Position `json:"-"`
+}
+
+// IntOrName is the number or the name of a port, as text; empty when it was not given.
+type IntOrName string
+
+func (n *IntOrName) decodeFrom(d *decoder, v *value) {
+	if i, ok := v.integer(); ok {
+		*n = IntOrName(strconv.FormatInt(i, 10))
+		return
+	}
+	if s, ok := d.text(v, "targetPort"); ok {
+		*n = IntOrName(s)
+	}
+}
+
+// PortRef names ports of a probe's or rule's destination: 80/TCP, or 80 for TCP, or the name of a port, or a mapping.
+type PortRef struct {
+	// Name of a port of the destination, instead of a number.
+	Name string `json:"name,omitempty"`
+	// Port is the number.
+	Port int `json:"port,omitempty"`
+	// Protocol is TCP, which is the default, UDP or SCTP. A named port may leave it open.
+	Protocol string   `json:"protocol,omitempty"`
+	At       Position `json:"-"`
+}
+
+// String renders the reference as scenarios write it.
+func (p PortRef) String() string {
+	switch {
+	case p.Name == "":
+		return fmt.Sprintf("%d/%s", p.Port, p.Protocol)
+	case p.Protocol == "":
+		return p.Name
+	}
+	return p.Name + "/" + p.Protocol
+}
+
+// matches tells whether a port is meant.
+func (p PortRef) matches(port model.Port) bool {
+	if p.Protocol != "" && p.Protocol != string(port.Protocol) {
+		return false
+	}
+	if p.Name != "" {
+		return p.Name == port.Name
+	}
+	return p.Port == port.Number
+}
+
+// protocols are what a port may speak.
+var protocols = []string{"TCP", "UDP", "SCTP"}
+
+func (p *Port) decodeFrom(d *decoder, v *value) {
+	var ref PortRef
+	if v.kind == mappingValue {
+		type plain Port
+		d.structure(v, valueOf((*plain)(p)), "a port")
+		ref = PortRef{Name: p.Name, Port: p.Port, Protocol: p.Protocol, At: v.at}
+		if p.Port == 0 && v.get("port") == nil {
+			d.c.add(v.at, "add `port: 80`", "the port has no number")
+			return
+		}
+		ref.checkMapping(d, v, v.at)
+		p.Protocol = ref.Protocol
+		return
+	}
+	if ref.parse(d, v, false) {
+		*p = Port{Port: ref.Port, Protocol: ref.Protocol}
+	}
+	p.At = v.at
+}
+
+func (p *ServicePort) decodeFrom(d *decoder, v *value) {
+	if v.kind == mappingValue {
+		type plain ServicePort
+		d.structure(v, valueOf((*plain)(p)), "a service port")
+		if p.Port == 0 && v.get("port") == nil {
+			d.c.add(v.at, "add `port: 80`", "the port has no number")
+			return
+		}
+		ref := PortRef{Name: p.Name, Port: p.Port, Protocol: p.Protocol}
+		ref.checkMapping(d, v, v.at)
+		p.Protocol = ref.Protocol
+		if target := v.get("targetPort"); target != nil && p.TargetPort != "" {
+			if n, err := strconv.Atoi(string(p.TargetPort)); err == nil {
+				checkPortNumber(d.c, target.at, n)
+			} else {
+				checkPortName(d.c, target.at, string(p.TargetPort))
+			}
+		}
+		return
+	}
+	var ref PortRef
+	if ref.parse(d, v, false) {
+		*p = ServicePort{Port: ref.Port, Protocol: ref.Protocol}
+	}
+	p.At = v.at
+}
+
+func (p *PortRef) decodeFrom(d *decoder, v *value) {
+	if v.kind == mappingValue {
+		type plain PortRef
+		d.structure(v, valueOf((*plain)(p)), "a port")
+		if p.Port == 0 && p.Name == "" {
+			d.c.add(v.at, "add `port: 80` or `name: http`", "the port has neither number nor name")
+			return
+		}
+		if p.Port != 0 && p.Name != "" {
+			d.c.add(v.at, "keep one of `port` and `name`", "the port is said by number and by name")
+			return
+		}
+		p.checkMapping(d, v, v.at)
+		return
+	}
+	p.parse(d, v, true)
+	p.At = v.at
+}
+
+// checkMapping checks number, name and protocol of a port written as a mapping, and fills in the protocol.
+func (p *PortRef) checkMapping(d *decoder, v *value, at Position) {
+	where := func(key string) Position {
+		if inner := v.get(key); inner != nil {
+			return inner.at
+		}
+		return at
+	}
+	if v.get("port") != nil {
+		checkPortNumber(d.c, where("port"), p.Port)
+	}
+	if p.Name != "" {
+		checkPortName(d.c, where("name"), p.Name)
+	}
+	p.Protocol = checkProtocol(d.c, where("protocol"), p.Protocol)
+	if p.Protocol == "" && p.Port != 0 {
+		p.Protocol = string(model.TCP)
+	}
+}
+
+// parse reads 80/TCP, 80, and where names are meant, metrics and metrics/TCP.
+func (p *PortRef) parse(d *decoder, v *value, names bool) bool {
+	mend := "write a port such as 80/TCP"
+	if names {
+		mend = "write a port such as 80/TCP, or the name of a port"
+	}
+	if v.kind != scalarValue {
+		d.c.add(v.at, mend, "a port must be a number with a protocol, and this is %s", v.kind)
+		return false
+	}
+	text, protocol, slash := strings.Cut(v.text, "/")
+	if slash {
+		before := d.c.count()
+		if protocol = checkProtocol(d.c, v.at, protocol); protocol == "" {
+			if d.c.count() == before {
+				d.c.add(v.at, "write the protocol after the slash, such as 80/TCP", "the port %q has no protocol", v.text)
+			}
+			return false
+		}
+	}
+	n, err := strconv.Atoi(text)
+	switch {
+	case err == nil:
+		if !checkPortNumber(d.c, v.at, n) {
+			return false
+		}
+		p.Port = n
+		if p.Protocol = protocol; protocol == "" {
+			p.Protocol = string(model.TCP)
+		}
+		return true
+	case names && v.nonText() == "":
+		if !checkPortName(d.c, v.at, text) {
+			return false
+		}
+		p.Name, p.Protocol = text, protocol
+		return true
+	}
+	d.c.add(v.at, mend, "%q is no port", v.text)
+	return false
+}
+
+// Probe is a set of connections that are tried.
+type Probe struct {
+	// From selects where the connections come from: "*" for every pod, x/*, */a, label:app=web, x/a, node:0, host:NAME.
+	From string `json:"from"`
+	// To selects where they go, in the same way. With `via: service` or `via: nodePort` it selects services, by their
+	// names or by the pods behind them.
+	To string `json:"to"`
+	// Ports that are tried; without it every port that the destination serves.
+	Ports []PortRef `json:"ports,omitempty"`
+	// Via is the way to the destination: podIP, which is the default, service or nodePort.
+	Via string   `json:"via,omitempty"`
+	At  Position `json:"-"`
+
+	from, to            pattern
+	fromAt, toAt, viaAt Position
+}
+
+// Step changes something, and says what is expected from then on. The changes are made in this order, whatever the order of
+// the keys: remove, create, label, delete, apply.
+type Step struct {
+	// Name says what the step shows. It is part of the ids of its cells.
+	Name string `json:"name"`
+	// Apply creates or updates policies: files beside the scenario, or inline objects.
+	Apply []Apply `json:"apply,omitempty"`
+	// Delete removes policies that were applied, each as kind/namespace/name, or kind/name for kinds without namespaces.
+	Delete []string `json:"delete,omitempty"`
+	// Label changes labels of running pods and of namespaces. A null removes the label.
+	Label *LabelChanges `json:"label,omitempty"`
+	// Create makes pods appear.
+	Create *Create `json:"create,omitempty"`
+	// Remove makes pods go.
+	Remove *Remove `json:"remove,omitempty"`
+	// Probes take the place of the scenario's own probes in this step.
+	Probes []Probe `json:"probes,omitempty"`
+	// Expect says who is expected to reach whom after the step.
+	Expect *Expect  `json:"expect"`
+	At     Position `json:"-"`
+
+	nameAt   Position
+	deleteAt []Position
+}
+
+// Apply is a file of policies beside the scenario, or a policy written inline.
+type Apply struct {
+	// File is the path of a file of manifests, relative to the scenario's file; empty for an inline object.
+	File string
+	At   Position
+
+	inline  *value
+	objects []*object
+}
+
+func (a *Apply) decodeFrom(d *decoder, v *value) {
+	a.At = v.at
+	switch v.kind {
+	case mappingValue:
+		a.inline = v
+	case scalarValue:
+		if s, ok := d.text(v, "apply"); ok {
+			a.File = s
+			if s == "" {
+				d.c.add(v.at, "write the name of a file beside the scenario, such as deny.yaml", "the name of the file is empty")
+			}
+		}
+	default:
+		d.c.add(v.at, "write the name of a file beside the scenario, or an object", "apply takes files and objects, and this is %s", v.kind)
+	}
+}
+
+// LabelChanges are changes of labels; a null removes the label.
+type LabelChanges struct {
+	// Pods maps namespace/name to the labels that change.
+	Pods map[string]map[string]*string `json:"pods,omitempty"`
+	// Namespaces maps names to the labels that change. Quote names such as "y".
+	Namespaces map[string]map[string]*string `json:"namespaces,omitempty"`
+	At         Position                      `json:"-"`
+
+	// where holds the positions of names and labels.
+	where *value
+}
+
+func (l *LabelChanges) decodeFrom(d *decoder, v *value) {
+	type plain LabelChanges
+	d.structure(v, valueOf((*plain)(l)), "label")
+	l.where = v
+}
+
+// Create names pods that appear.
+type Create struct {
+	// Pods that appear, as under topology.
+	Pods []Pod    `json:"pods"`
+	At   Position `json:"-"`
+}
+
+// Remove names pods that go.
+type Remove struct {
+	// Pods that go, as namespace/name.
+	Pods []string `json:"pods"`
+	At   Position `json:"-"`
+
+	where *value
+}
+
+func (r *Remove) decodeFrom(d *decoder, v *value) {
+	type plain Remove
+	d.structure(v, valueOf((*plain)(r)), "remove")
+	r.where = v.get("pods")
+}
+
+// The defaults of an expectation.
+const (
+	// computed leaves verdicts to the specification.
+	computed = "computed"
+)
+
+// Expect is an expected truth table: a default and exceptions, or the word computed.
+type Expect struct {
+	// Default is the verdict of every cell that no rule speaks of: allow, deny, undefined, or computed, which leaves it to
+	// the specification.
+	Default string `json:"default"`
+	// Rules are exceptions in order; the last one that matches a cell decides it.
+	Rules []Rule   `json:"rules,omitempty"`
+	At    Position `json:"-"`
+
+	defaultAt Position
+}
+
+func (e *Expect) decodeFrom(d *decoder, v *value) {
+	e.At = v.at
+	if v.kind == scalarValue {
+		if v.text != computed {
+			d.c.add(v.at, "write `expect: computed`, or `expect: {default: allow, rules: [...]}`", "expect is %s", v.describe())
+		}
+		e.Default, e.defaultAt = computed, v.at
+		return
+	}
+	if v.kind == nullValue {
+		d.c.add(v.at, "write `expect: {default: allow}`, `expect: {default: deny}` or `expect: computed`", "expect is empty")
+		e.Default = computed
+		return
+	}
+	before := d.c.count()
+	type plain Expect
+	d.structure(v, valueOf((*plain)(e)), "expect")
+	e.defaultAt = v.keyAt("default")
+	switch e.Default {
+	case string(model.Allow), string(model.Deny), string(model.Undefined), computed:
+	case "":
+		if d.c.count() == before {
+			d.c.add(v.at, "add `default: allow` or `default: deny`, or write `expect: computed`", "expect has no default")
+		}
+	default:
+		d.c.add(v.get("default").at, "write allow, deny, undefined or computed", "the default %q is no verdict", e.Default)
+	}
+}
+
+// Rule is an exception of an expected table.
+type Rule struct {
+	// From selects cells by where they come from, as in probes.
+	From string `json:"from"`
+	// To selects cells by where they go. A connection through a service matches by the service's name and by its pods.
+	To string `json:"to"`
+	// Ports restrict the rule to these ports of the destination.
+	Ports []PortRef `json:"ports,omitempty"`
+	// Via restricts the rule to connections of this way: podIP, service or nodePort.
+	Via string `json:"via,omitempty"`
+	// Verdict is allow, deny, or undefined where the specification leaves the case open.
+	Verdict string `json:"verdict"`
+	// By says which side must be the one that refuses: ingress, egress or both.
+	By string   `json:"by,omitempty"`
+	At Position `json:"-"`
+
+	from, to            pattern
+	fromAt, toAt, viaAt Position
+}
+
+// Assertions is the content of netproof.yaml, which says what must hold in a folder of plain manifests. What it does not speak
+// of is computed from the policies.
+type Assertions struct {
+	// APIVersion is netproof.dev/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	// Kind is Assertions.
+	Kind string `json:"kind"`
+	// Metadata names the scenario that the folder becomes. Without it, the folder's name is taken.
+	Metadata Metadata `json:"metadata,omitempty"`
+	// Spec is what is asserted.
+	Spec AssertionsSpec `json:"spec"`
+	At   Position       `json:"-"`
+}
+
+// AssertionsSpec is what is asserted of a folder of plain manifests, once all of its policies are applied. Each workload is
+// spoken of as a pod with its namespace and name, such as shop/web.
+type AssertionsSpec struct {
+	// Description says in a sentence what the folder's policies are for.
+	Description string `json:"description,omitempty"`
+	// Source is where the rules below come from.
+	Source string `json:"source,omitempty"`
+	// Hosts are addresses outside the cluster that policies or rules speak of.
+	Hosts []Host `json:"hosts,omitempty"`
+	// Probes are the connections that are tried, instead of every pod to every other.
+	Probes []Probe `json:"probes,omitempty"`
+	// Rules must hold, in order; the last one that matches a cell decides it. The others are computed.
+	Rules []Rule   `json:"rules,omitempty"`
+	At    Position `json:"-"`
+}
+
+func (p *Probe) decodeFrom(d *decoder, v *value) {
+	type plain Probe
+	d.structure(v, valueOf((*plain)(p)), "a probe")
+	p.fromAt, p.toAt, p.viaAt = keyPlaces(v)
+	p.from, p.to = parseEnds(d, v, p.fromAt, p.toAt, p.From, p.To)
+	checkVia(d.c, p.viaAt, p.Via)
+}
+
+func (r *Rule) decodeFrom(d *decoder, v *value) {
+	before := d.c.count()
+	type plain Rule
+	d.structure(v, valueOf((*plain)(r)), "a rule")
+	if v.kind != mappingValue {
+		return
+	}
+	r.fromAt, r.toAt, r.viaAt = keyPlaces(v)
+	r.from, r.to = parseEnds(d, v, r.fromAt, r.toAt, r.From, r.To)
+	checkVia(d.c, r.viaAt, r.Via)
+	switch model.Verdict(r.Verdict) {
+	case model.Allow, model.Deny, model.Undefined:
+	case "":
+		if d.c.count() == before {
+			d.c.add(v.at, "add `verdict: allow` or `verdict: deny`", "the rule has no verdict")
+		}
+	default:
+		d.c.add(v.get("verdict").at, "write allow, deny or undefined", "%q is no verdict", shorten(r.Verdict))
+	}
+	if r.By == "" {
+		return
+	}
+	sides := []string{string(model.ByIngress), string(model.ByEgress), string(model.ByBoth)}
+	switch {
+	case !slices.Contains(sides, r.By):
+		d.c.add(v.get("by").at, "write ingress, egress or both", "%q is no side of a connection", shorten(r.By))
+	case r.Verdict != string(model.Deny):
+		d.c.add(v.keyAt("by"), "remove by, or write `verdict: deny`", "`by` says which side refuses, and the rule does not deny")
+	}
+}
+
+// keyPlaces finds the values of from, to and via.
+func keyPlaces(v *value) (from, to, via Position) {
+	place := func(key string) Position {
+		if inner := v.get(key); inner != nil {
+			return inner.at
+		}
+		return v.at
+	}
+	return place("from"), place("to"), place("via")
+}
+
+// parseEnds reads both patterns of a probe or a rule. A pattern of the wrong type was reported already.
+func parseEnds(d *decoder, v *value, fromAt, toAt Position, from, to string) (f, t pattern) {
+	if v.kind != mappingValue {
+		return f, t
+	}
+	read := func(key string, at Position, text string) pattern {
+		inner := v.get(key)
+		if inner == nil {
+			d.c.add(at, fmt.Sprintf("add `%s: \"*\"`", key), "`%s` is missing", key)
+			return pattern{}
+		}
+		if text == "" && (inner.kind != scalarValue || inner.nonText() != "") {
+			return pattern{}
+		}
+		return parsePattern(d.c, at, text)
+	}
+	return read("from", fromAt, from), read("to", toAt, to)
+}
+
+func (s *Step) decodeFrom(d *decoder, v *value) {
+	type plain Step
+	d.structure(v, valueOf((*plain)(s)), "a step")
+	if v.kind != mappingValue {
+		return
+	}
+	s.nameAt = v.at
+	if name := v.get("name"); name != nil {
+		s.nameAt = name.at
+	}
+	if list := v.get("delete"); list != nil && list.kind == listValue {
+		for _, item := range list.items {
+			s.deleteAt = append(s.deleteAt, item.at)
+		}
+	}
+}
