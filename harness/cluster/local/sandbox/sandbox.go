@@ -49,7 +49,8 @@ type Command struct {
 	ExtraFiles []*os.File
 	// Grace is how long the command may go on after it was asked to end; zero means [DefaultGrace].
 	Grace time.Duration
-	// Started is called once the command runs, with the id of the sandbox's PID 1 as this process sees it. It may be nil.
+	// Started is called once the command runs, with the id, as this process sees it, of the sandbox's PID 1, or of the command
+	// if it is in [Enter]. It may be nil.
 	Started func(pid int)
 }
 
@@ -184,7 +185,8 @@ func run(ctx context.Context, c Command, stage string) (int, error) {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
-	connectStreams(cmd, &c)
+	connectOutput(cmd, &c)
+	connectInput(cmd, &c)
 
 	signals := watchSignals()
 	defer signals.stop()
@@ -206,7 +208,7 @@ func run(ctx context.Context, c Command, stage string) (int, error) {
 		}
 		reported <- st
 	}()
-	end := supervise(ctx, cmd, &c, signals, cmd.Process.Pid, started)
+	end := supervise(ctx, cmd, &c, signals, cmd.Process, started)
 	st, ok := <-reported
 	switch {
 	case ok && st.Step != "":

@@ -32,8 +32,8 @@ func watchSignals() signalWatch {
 
 func (w signalWatch) stop() { signal.Stop(w.c) }
 
-// connectStreams gives cmd the command's standard streams.
-func connectStreams(cmd *exec.Cmd, c *Command) {
+// connectOutput gives cmd the command's standard output and error.
+func connectOutput(cmd *exec.Cmd, c *Command) {
 	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
 	if cmd.Stdout == nil {
 		cmd.Stdout = os.Stdout
@@ -41,6 +41,10 @@ func connectStreams(cmd *exec.Cmd, c *Command) {
 	if cmd.Stderr == nil {
 		cmd.Stderr = os.Stderr
 	}
+}
+
+// connectInput gives cmd the command's standard input.
+func connectInput(cmd *exec.Cmd, c *Command) {
 	in := c.Stdin
 	if in == nil {
 		in = os.Stdin
@@ -74,8 +78,8 @@ type ending struct {
 	asked bool
 }
 
-// supervise waits for cmd, which was started by this goroutine, and hands signals to the process pid meanwhile.
-func supervise(ctx context.Context, cmd *exec.Cmd, c *Command, signals signalWatch, pid int, started <-chan struct{}) ending {
+// supervise waits for cmd, which was started by this goroutine, and hands signals to the process target meanwhile.
+func supervise(ctx context.Context, cmd *exec.Cmd, c *Command, signals signalWatch, target *os.Process, started <-chan struct{}) ending {
 	// Copies of the output end with the last process that holds it; all of them die with the sandbox.
 	cmd.WaitDelay = c.grace()
 	done := make(chan error, 1)
@@ -92,15 +96,18 @@ func supervise(ctx context.Context, cmd *exec.Cmd, c *Command, signals signalWat
 	ask := func(s syscall.Signal) {
 		end.asked = true
 		budget = time.After(c.grace())
-		_ = unix.Kill(pid, s) // it may be gone already
+		_ = target.Signal(s) // it may be gone already
 	}
-	kill := func() { _ = cmd.Process.Kill() }
+	kill := func() {
+		_ = target.Kill()
+		_ = cmd.Process.Kill()
+	}
 	for {
 		select {
 		case <-started:
 			started = nil
 			if c.Started != nil {
-				c.Started(pid)
+				c.Started(target.Pid)
 			}
 		case s := <-signals.c:
 			sig, _ := s.(syscall.Signal)
