@@ -22,7 +22,7 @@ func Prove(t *testing.T, paths ...string) {
 	if current == nil {
 		t.Fatal(errNoMain)
 	}
-	scenarios, err := scenario.Load(paths)
+	scenarios, err := scenario.Load(paths, scenario.Options{})
 	if err != nil {
 		t.Fatalf("load scenarios: %v", err)
 	}

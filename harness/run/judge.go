@@ -26,6 +26,8 @@ func classify(r probes.Response, seen bool, allowed []probes.Identity) (model.Ve
 			return model.Inconclusive, fmt.Sprintf("the probe was not sent: %s %s", r.Outcome, r.Errno)
 		case seen:
 			return model.Inconclusive, fmt.Sprintf("the server saw the probe, but its answer did not come back (%s)", r.Outcome)
+		case r.Connected:
+			return model.Inconclusive, fmt.Sprintf("the connection was established, but the server did not answer (%s)", r.Outcome)
 		}
 		return model.Deny, ""
 	case probes.Unsupported:

@@ -86,6 +86,7 @@ func TestClassify(t *testing.T) {
 		{"a reset denies", probes.Response{Outcome: probes.Reset, Sent: true}, false, model.Deny},
 		{"an ICMP error denies", probes.Response{Outcome: probes.Prohibited, Sent: true}, false, model.Deny},
 		{"silence after the server saw the probe does not", probes.Response{Outcome: probes.Timeout, Sent: true}, true, model.Inconclusive},
+		{"silence after the handshake does not", probes.Response{Outcome: probes.Timeout, Sent: true, Connected: true}, false, model.Inconclusive},
 		{"what was not sent was not denied", probes.Response{Outcome: probes.Timeout}, false, model.Inconclusive},
 		{"a prober's error denies nothing", probes.Response{Outcome: probes.Error, Errno: "EMFILE"}, false, model.Inconclusive},
 		{"a wrong answer denies nothing", probes.Response{Outcome: probes.WrongAnswer, Sent: true}, false, model.Inconclusive},

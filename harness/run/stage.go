@@ -450,16 +450,6 @@ func (s *stage) delete(ctx context.Context, key objectKey) error {
 	return nil
 }
 
-// find completes a key given by kind, namespace and name only.
-func (s *stage) find(kind, namespace, name string) (objectKey, bool) {
-	for k := range s.policies {
-		if strings.EqualFold(k.kind.Kind, kind) && k.namespace == namespace && k.name == name {
-			return k, true
-		}
-	}
-	return objectKey{}, false
-}
-
 // tampered compares the cluster with what the run made: the pods' identity and labels, the namespaces' labels, and the
 // policies in force. It returns a sentence about the first difference, or "".
 func (s *stage) tampered(ctx context.Context) (string, error) {
@@ -485,7 +475,7 @@ func (s *stage) tampered(ctx context.Context) (string, error) {
 			return fmt.Sprintf("pod %s moved during the run", e), nil
 		case !isReady(p):
 			return fmt.Sprintf("pod %s is not ready any more%s", e, podTrouble(p)), nil
-		case !sameLabels(p.Labels, want.Labels):
+		case want.Namespace != canaryNamespace && !sameLabels(p.Labels, want.Labels): // the barrier moves those of the canaries
 			return fmt.Sprintf("the labels of pod %s were changed behind the run's back", e), nil
 		}
 	}
@@ -564,8 +554,8 @@ func (s *stage) keys() []objectKey {
 	return keys
 }
 
-// restore undoes a scenario's steps: policies away, labels back, created pods away, removed pods back.
-func (s *stage) restore(ctx context.Context, initial model.Topology) error {
+// deletePolicies removes every object that the steps applied.
+func (s *stage) deletePolicies(ctx context.Context) error {
 	var errs []error
 	for _, key := range s.keys() {
 		if err := s.delete(ctx, key); err != nil && !apierrors.IsNotFound(err) {
@@ -573,6 +563,12 @@ func (s *stage) restore(ctx context.Context, initial model.Topology) error {
 		}
 		delete(s.policies, key)
 	}
+	return errors.Join(errs...)
+}
+
+// restore undoes the rest of a scenario's steps: labels back, created pods away, removed pods back.
+func (s *stage) restore(ctx context.Context, initial model.Topology) error {
+	var errs []error
 	var extra []model.Endpoint
 	for _, p := range s.declared.Pods {
 		want, ok := initial.Pod(p.Endpoint())
@@ -615,13 +611,7 @@ func (s *stage) close(ctx context.Context) error {
 }
 
 func (s *stage) remove(ctx context.Context, canaries bool) error {
-	var errs []error
-	for _, key := range s.keys() {
-		if err := s.delete(ctx, key); err != nil && !apierrors.IsNotFound(err) {
-			errs = append(errs, err)
-		}
-		delete(s.policies, key)
-	}
+	errs := []error{s.deletePolicies(ctx)}
 	keep := func(ns string) bool { return ns == canaryNamespace && !canaries }
 	var pods []model.Endpoint
 	for _, p := range s.declared.Pods {

@@ -19,8 +19,10 @@ type pace struct {
 	settling
 	// settle bounds the time from a change to the settling of the last cell.
 	settle time.Duration
-	// ready bounds the time until new pods are ready, and baseline connections work.
+	// ready bounds the time until new pods are ready.
 	ready time.Duration
+	// connect bounds the time until connections work that no policy cuts.
+	connect time.Duration
 	// cleanup bounds what is done after the end of the run.
 	cleanup time.Duration
 }
@@ -32,6 +34,7 @@ func defaultPace() pace {
 		settling: settling{minSamples: 3, window: 120 * time.Millisecond, mismatchWindow: 2 * time.Second},
 		settle:   15 * time.Second,
 		ready:    60 * time.Second,
+		connect:  5 * time.Second,
 		cleanup:  30 * time.Second,
 	}
 }

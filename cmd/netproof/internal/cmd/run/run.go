@@ -2,9 +2,6 @@
 package run
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,6 +39,9 @@ type Options struct {
 	Kubeconfig, Context string
 	Outputs             []output.Output
 	Verbose, Quiet      bool
+
+	// deadline is when Timeout is over.
+	deadline time.Time
 }
 
 // flagSet are the flags as they were given.
@@ -127,9 +127,4 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 		}
 	}
 	return opts, nil
-}
-
-// execute runs what was asked for.
-func execute(_ context.Context, _ cli.Streams, opts Options) error {
-	return fmt.Errorf("run %v: %w", opts.Paths, errors.ErrUnsupported)
 }

@@ -1,0 +1,191 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
+	"github.com/netproof/netproof/cmd/netproof/internal/inside"
+	"github.com/netproof/netproof/cmd/netproof/internal/output"
+	"github.com/netproof/netproof/cmd/netproof/internal/progress"
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/report"
+	prove "github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/scenario"
+)
+
+// errTimedOut is the cause of a run that took longer than --timeout.
+var errTimedOut = errors.New("the overall time-out ended the run")
+
+// execute runs what was asked for. Outside of a sandbox it finds what is wrong with the input, prepares the machine, and runs
+// the same command line again inside; the reports are written where the run ended.
+func execute(ctx context.Context, streams cli.Streams, opts Options) error {
+	if opts.Timeout > 0 && !sandbox.Inside() {
+		// Inside, the clock goes on: what is left is handed over in the environment.
+		opts.deadline = time.Now().Add(opts.Timeout)
+	}
+	ctx, cancel, err := withDeadline(ctx, &opts)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+
+	prepared, warnings, err := load(opts)
+	if errors.Is(err, scenario.ErrNothing) {
+		run := emptyRun(opts)
+		run.Complete = true
+		run.Findings = append(run.Findings, model.Finding{Kind: model.NothingProven, Message: err.Error(), Result: model.Vacuous})
+		return finish(ctx, streams, opts, run)
+	}
+	if err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	if !sandbox.Inside() {
+		for _, w := range warnings {
+			fmt.Fprintf(streams.Err, "warning: %v\n", w)
+		}
+		if err := inside.Prepare(ctx, streams, opts.CNI, opts.EngineDir, opts.Quiet); err != nil {
+			return failed(ctx, streams, opts, fmt.Errorf("prepare this machine: %w", err))
+		}
+		code, err := inside.Rerun(ctx, opts.deadline)
+		if err != nil {
+			return failed(ctx, streams, opts, err)
+		}
+		return cli.Ended(code)
+	}
+	return runInside(ctx, streams, opts, prepared)
+}
+
+// runInside makes the cluster, or takes the one that is there, and runs.
+func runInside(ctx context.Context, streams cli.Streams, opts Options, prepared *prove.Prepared) error {
+	show := progress.New(streams.Err, progress.Options{
+		Terminal: streams.ErrTerminal.Is, Columns: streams.ErrTerminal.Columns, Verbose: opts.Verbose, Quiet: opts.Quiet,
+		ASCII: report.DetectTable(streams.Getenv, streams.ErrTerminal.Is, streams.ErrTerminal.Columns).ASCII,
+	})
+	defer show.Close()
+	c, disposable, err := inside.Cluster(ctx, streams, cluster.Options{
+		CNI: opts.CNI, Nodes: opts.Nodes, IPFamilies: opts.IPFamilies, Progress: show.Note,
+	}, opts.EngineDir)
+	if err != nil {
+		show.Close()
+		return failed(ctx, streams, opts, err)
+	}
+	journals, err := openJournals(opts.Outputs)
+	if err != nil {
+		show.Close()
+		return failed(ctx, streams, opts, errors.Join(err, c.Close(context.WithoutCancel(ctx))))
+	}
+	observers := prove.Observers{show}
+	for _, j := range journals {
+		observers = append(observers, j)
+	}
+	run, err := prove.Run(ctx, c, prepared, prove.Options{Observer: observers, Disposable: disposable, ToolVersion: version.Get().Version})
+	closeErr := c.Close(context.WithoutCancel(ctx))
+	show.Close()
+	if err != nil {
+		for _, j := range journals {
+			err = errors.Join(err, j.remove())
+		}
+		return &cli.UsageError{Err: err}
+	}
+	if closeErr != nil {
+		run.Findings = append(run.Findings, model.Finding{
+			Kind: model.Cleanup, Message: "close the cluster: " + closeErr.Error(), Result: model.ResultInconclusive,
+		})
+	}
+	err = finish(ctx, streams, opts, run)
+	for _, j := range journals {
+		if removeErr := j.remove(); removeErr != nil {
+			fmt.Fprintf(streams.Err, "netproof: end journal: %v\n", removeErr)
+		}
+	}
+	return err
+}
+
+// load reads, selects and prepares the scenarios.
+func load(opts Options) (*prove.Prepared, scenario.Problems, error) {
+	all, err := scenario.Load(opts.Paths, scenario.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	var selected []*scenario.Scenario
+	for _, s := range all {
+		if opts.Select.Matches(labels.Set(s.Metadata.Labels)) {
+			selected = append(selected, s)
+		}
+	}
+	if len(selected) == 0 {
+		return nil, nil, fmt.Errorf("--select %s fits none of %d scenarios: %w", opts.Select, len(all), scenario.ErrNothing)
+	}
+	i := -1
+	selected = slices.DeleteFunc(selected, func(*scenario.Scenario) bool {
+		i++
+		return !opts.Shard.Has(i)
+	})
+	if len(selected) == 0 {
+		return nil, nil, fmt.Errorf("shard %s is empty: %w", &opts.Shard, scenario.ErrNothing)
+	}
+	var warnings scenario.Problems
+	for _, s := range selected {
+		warnings = append(warnings, s.Warnings...)
+	}
+	prepared, err := prove.Prepare(selected, opts.IPFamilies, opts.Nodes)
+	return prepared, warnings, err
+}
+
+func emptyRun(opts Options) model.Run {
+	return model.Run{
+		APIVersion: model.APIVersion, Kind: model.ReportKind, Tool: model.Tool{Version: version.Get().Version},
+		Cluster:   model.Cluster{Provider: opts.Provider, CNI: model.CNI{Name: opts.CNI}, Nodes: opts.Nodes, IPFamilies: opts.IPFamilies},
+		Scenarios: []model.Scenario{},
+	}
+}
+
+// failed reports a run that did not get as far as the first scenario.
+func failed(ctx context.Context, streams cli.Streams, opts Options, err error) error {
+	run := emptyRun(opts)
+	if ctx.Err() == nil {
+		run.Findings = append(run.Findings, model.Finding{Kind: model.Infrastructure, Message: err.Error(), Result: model.ResultInconclusive})
+	}
+	return finish(ctx, streams, opts, run)
+}
+
+// finish completes a run with why it ended, writes the reports, and chooses the exit code.
+func finish(ctx context.Context, streams cli.Streams, opts Options, run model.Run) error {
+	run.Summary.Signal = int(cli.SignalOf(ctx))
+	run.Summary.TimedOut = errors.Is(context.Cause(ctx), errTimedOut)
+	model.Summarize(&run)
+	if err := output.Write(streams, run, opts.Outputs, opts.Verbose); err != nil {
+		fmt.Fprintf(streams.Err, "netproof: %v\n", err)
+		if code := model.ExitCode(run); code != model.ExitOK {
+			return cli.Ended(code)
+		}
+		return cli.Ended(model.ExitInconclusive) // a report that nobody can read proves nothing
+	}
+	return cli.Ended(model.ExitCode(run))
+}
+
+// withDeadline ends ctx at the run's deadline.
+func withDeadline(ctx context.Context, opts *Options) (context.Context, context.CancelFunc, error) {
+	if opts.deadline.IsZero() {
+		d, err := inside.Deadline()
+		if err != nil {
+			return nil, nil, err
+		}
+		opts.deadline = d
+	}
+	if opts.deadline.IsZero() {
+		ctx, cancel := context.WithCancel(ctx)
+		return ctx, cancel, nil
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, opts.deadline, errTimedOut)
+	return ctx, cancel, nil
+}

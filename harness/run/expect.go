@@ -1,0 +1,81 @@
+package run
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/semantics"
+)
+
+// Disagreement is a cell for which the hand-written table and the specification say different things: either the scenario is
+// wrong, or the specification was misread. It is found before any packet is sent.
+type Disagreement struct {
+	Scenario, File, Step string
+	Connection           model.Connection
+	// Written is what the table says, WrittenBy the line that says it.
+	Written   string
+	WrittenBy string
+	// Computed is what the specification says, and Walk why.
+	Computed string
+	Walk     []string
+}
+
+// Error shows both sides and the reasons.
+func (d *Disagreement) Error() string {
+	return fmt.Sprintf("%s: scenario %s, step %q: %s: the table says %s (%s), the specification says %s:\n    %s",
+		d.File, d.Scenario, d.Step, d.Connection, d.Written, d.WrittenBy, d.Computed, strings.Join(d.Walk, "\n    "))
+}
+
+// expectation is what is expected of one cell, and why.
+type expectation struct {
+	verdict  model.Verdict
+	by       model.Side
+	summary  string
+	walk     []string
+	policies []model.PolicyNote
+}
+
+// written is what the hand-written table says of a cell; an empty verdict leaves it to the specification.
+type written struct {
+	verdict model.Verdict
+	by      model.Side
+	line    string
+}
+
+// reconcile puts the two sources together. It returns the differing sides as disagreement; pending is true when the
+// specification needs addresses that are not known yet.
+func reconcile(w written, d semantics.Decision) (verdict model.Verdict, saysTable, saysSpec string, pending bool) {
+	if d.NeedsAddresses {
+		return w.verdict, "", "", true
+	}
+	switch {
+	case w.verdict == "" || d.Verdict == model.Undefined:
+		// Where the specification says nothing, a table cannot make it: the cell is recorded.
+		return d.Verdict, "", "", false
+	case w.verdict == model.Undefined && d.Verdict != model.Undefined, w.verdict != d.Verdict:
+		return w.verdict, string(w.verdict), describe(d), false
+	}
+	// A side on which the readings differ may be the one that refuses.
+	refuses := func(s semantics.SideDecision) bool { return s.Verdict != model.Allow }
+	wrongSide := false
+	switch w.by {
+	case model.ByIngress:
+		wrongSide = !refuses(d.Ingress)
+	case model.ByEgress:
+		wrongSide = !refuses(d.Egress)
+	case model.ByBoth:
+		wrongSide = !refuses(d.Ingress) || !refuses(d.Egress)
+	}
+	if wrongSide && w.verdict == model.Deny {
+		return w.verdict, fmt.Sprintf("%s by %s", w.verdict, w.by), describe(d), false
+	}
+	return w.verdict, "", "", false
+}
+
+func describe(d semantics.Decision) string {
+	if d.Verdict == model.Deny && d.By != "" {
+		return fmt.Sprintf("%s by %s", d.Verdict, d.By)
+	}
+	return string(d.Verdict)
+}

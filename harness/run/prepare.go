@@ -1,0 +1,155 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/semantics"
+)
+
+// PreparedScenario is a scenario whose plan is made, and whose hand-written tables agree with the specification as far as
+// that can be told without addresses.
+type PreparedScenario struct {
+	scenario *scenario.Scenario
+	plan     *scenario.Plan
+	findings []model.Finding
+}
+
+// Scenario returns the scenario as it was loaded.
+func (p *PreparedScenario) Scenario() *scenario.Scenario { return p.scenario }
+
+// Plan returns what will be done.
+func (p *PreparedScenario) Plan() *scenario.Plan { return p.plan }
+
+// Prepared are scenarios ready to run.
+type Prepared struct {
+	list []*PreparedScenario
+}
+
+// Scenarios are the prepared scenarios in the order in which they will run.
+func (p *Prepared) Scenarios() []*PreparedScenario { return p.list }
+
+// Prepare plans scenarios for a cluster with these IP families and this number of nodes, and compares every hand-written
+// verdict with the specification. It touches nothing. Its error joins [scenario.Problems] and one [Disagreement] per cell.
+func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes int) (*Prepared, error) {
+	out := &Prepared{}
+	var errs []error
+	for _, s := range scenarios {
+		plan, err := s.Plan(families, nodes)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p := &PreparedScenario{scenario: s, plan: plan}
+		for _, message := range plan.Vacuous {
+			p.findings = append(p.findings, model.Finding{Kind: model.NothingProven, Message: message, Result: model.Vacuous})
+		}
+		for _, step := range plan.Steps {
+			// Objects with placeholders have no meaning yet; live addresses come with the pods.
+			policies, err := resolvedPolicies(step, exampleAddress, families)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			topology := step.Topology
+			if _, err := expect(s, step, &topology, policies); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		out.list = append(out.list, p)
+	}
+	return out, errors.Join(errs...)
+}
+
+// exampleAddress stands for an address that is not known yet: it makes an object whole, and is never sent to.
+func exampleAddress(_ model.Endpoint, family model.IPFamily) (netip.Addr, bool) {
+	if family == model.IPv6 {
+		return netip.MustParseAddr("2001:db8::1"), true
+	}
+	return netip.MustParseAddr("192.0.2.1"), true
+}
+
+// policySet are the policies in force in a step, as far as the specification of NetworkPolicy speaks of them.
+type policySet struct {
+	policies []semantics.Policy
+	notes    map[string]model.PolicyNote
+	// foreign is true when objects of other kinds are in force, of which the specification knows nothing.
+	foreign bool
+}
+
+// resolvedPolicies replaces the placeholders of the policies in force.
+func resolvedPolicies(step scenario.PlannedStep, lookup func(model.Endpoint, model.IPFamily) (netip.Addr, bool), families []model.IPFamily) (policySet, error) {
+	out := policySet{notes: map[string]model.PolicyNote{}}
+	for _, applied := range step.InForce {
+		object, err := scenario.Resolve(applied.Object, lookup, families)
+		if err != nil {
+			return out, fmt.Errorf("%s: %w", applied.Source, err)
+		}
+		if object.GroupVersionKind() != networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy") {
+			out.foreign = true
+			continue
+		}
+		typed := &networkingv1.NetworkPolicy{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, typed, true); err != nil {
+			return out, fmt.Errorf("%s: %w", applied.Source, err)
+		}
+		out.policies = append(out.policies, semantics.Policy{Object: typed, Source: applied.Source.String()})
+		note := scenario.Notes(object)
+		note.Source = applied.Source.String()
+		out.notes[typed.Namespace+"/"+typed.Name] = note
+	}
+	return out, nil
+}
+
+// expect merges the table of a step with the specification. Cells whose verdict needs addresses that are missing keep what
+// the table says.
+func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Topology, in policySet) ([]expectation, error) {
+	evaluator, err := semantics.New(topology, in.policies)
+	if err != nil {
+		return nil, fmt.Errorf("%s: step %q: %w", s.File, step.Name, err)
+	}
+	out := make([]expectation, len(step.Cells))
+	var errs []error
+	for i, cell := range step.Cells {
+		d, err := evaluator.Decide(cell.Connection)
+		if err != nil {
+			if topologyHasAddresses(topology) {
+				errs = append(errs, err)
+			}
+			out[i].verdict = cell.Expected
+			continue
+		}
+		w := written{verdict: cell.Expected, by: cell.By, line: cell.Rule}
+		if in.foreign {
+			if w.verdict == "" {
+				errs = append(errs, fmt.Errorf("%s: step %q: the verdict of %s cannot be computed, since objects other than NetworkPolicy are in force: write it into expect",
+					s.File, step.Name, cell.Connection))
+			}
+			out[i] = expectation{verdict: w.verdict, by: w.by, summary: "as written at " + w.line}
+			continue
+		}
+		verdict, table, spec, _ := reconcile(w, d)
+		if table != "" {
+			errs = append(errs, &Disagreement{
+				Scenario: s.Metadata.Name, File: s.File, Step: step.Name, Connection: cell.Connection,
+				Written: table, WrittenBy: w.line, Computed: spec, Walk: d.Walk(),
+			})
+		}
+		out[i] = expectation{verdict: verdict, by: w.by, summary: d.Summary(), walk: d.Walk()}
+		for _, p := range d.DecidingPolicies() {
+			out[i].policies = append(out[i].policies, in.notes[p.Object.Namespace+"/"+p.Object.Name])
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// topologyHasAddresses tells whether the pods run.
+func topologyHasAddresses(t *model.Topology) bool {
+	return len(t.Pods) > 0 && len(t.Pods[0].Addresses) > 0
+}

@@ -1,0 +1,488 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/probes"
+)
+
+// proof is one scenario under way.
+type proof struct {
+	*Session
+	prepared *PreparedScenario
+	out      model.Scenario
+	// initial is the topology before the first step.
+	initial model.Topology
+	// baseline has an entry for every connection that was tried without policies: "" if it worked, else why not.
+	baseline map[model.Connection]string
+	// previous is the verdict of each connection after the step before.
+	previous map[model.Connection]model.Verdict
+}
+
+// scenario proves one scenario. The returned scenario holds whatever was judged, also when an error ends it.
+func (s *Session) scenario(ctx context.Context, p *PreparedScenario) (out model.Scenario, err error) {
+	began := time.Now()
+	pr := &proof{Session: s, prepared: p, baseline: map[model.Connection]string{}, previous: map[model.Connection]model.Verdict{}}
+	pr.out = model.Scenario{
+		Name: p.scenario.Metadata.Name, File: p.scenario.File, Description: p.scenario.Spec.Description,
+		Labels: p.scenario.Metadata.Labels, Findings: p.findings,
+	}
+	err = pr.prove(ctx)
+	if ctx.Err() != nil {
+		pr.out.Result = model.Interrupted
+	}
+	pr.out.DurationMs = time.Since(began).Milliseconds()
+	return pr.out, err
+}
+
+func (pr *proof) prove(ctx context.Context) (err error) {
+	if err := pr.setTheStage(ctx); err != nil {
+		pr.key = ""
+		return err
+	}
+	pr.initial = pr.stage.topology()
+	defer func() {
+		if restoreErr := pr.restore(ctx, err == nil); restoreErr != nil {
+			pr.key = ""
+			pr.out.Findings = append(pr.out.Findings, model.Finding{Kind: model.Cleanup, Message: restoreErr.Error(), Result: model.ResultInconclusive})
+		}
+	}()
+	if err := pr.takeBaseline(ctx); err != nil {
+		return err
+	}
+	for i, step := range pr.prepared.plan.Steps {
+		pr.observer.StepStarted(pr.out.Name, step.Name, i, len(pr.prepared.plan.Steps))
+		done, err := pr.step(ctx, step)
+		if done.Name != "" {
+			pr.out.Steps = append(pr.out.Steps, done)
+			pr.observer.StepDone(pr.out.Name, done)
+		}
+		if err != nil {
+			return fmt.Errorf("step %q: %w", step.Name, err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// setTheStage brings the scenario's topology up, unless the one before left the same.
+func (pr *proof) setTheStage(ctx context.Context) error {
+	key := pr.prepared.plan.TopologyKey
+	if pr.key == key {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pr.pace.ready)
+	defer cancel()
+	pr.key = ""
+	if err := pr.stage.tearDown(ctx); err != nil {
+		return fmt.Errorf("take down the topology before: %w", err)
+	}
+	pr.observer.Note("deploying " + pr.out.Name)
+	if err := pr.stage.setUp(ctx, pr.prepared.plan.Initial); err != nil {
+		return fmt.Errorf("deploy the topology: %w", err)
+	}
+	pr.key = key
+	return nil
+}
+
+// connections are all connections of the scenario's cells, each once.
+func (pr *proof) connections() []model.Connection {
+	var out []model.Connection
+	seen := map[model.Connection]bool{}
+	for _, step := range pr.prepared.plan.Steps {
+		for _, cell := range step.Cells {
+			if !seen[cell.Connection] {
+				seen[cell.Connection] = true
+				out = append(out, cell.Connection)
+			}
+		}
+	}
+	return out
+}
+
+// takeBaseline tries every connection that can be tried before the first step.
+func (pr *proof) takeBaseline(ctx context.Context) error {
+	why, err := pr.connectAll(ctx, pr.connections())
+	maps.Copy(pr.baseline, why)
+	return err
+}
+
+// connectAll tries connections that nothing should cut until each was answered once, or the time for it is over. The result has
+// an entry for each connection whose ends exist: "" if it was answered, else what happened instead.
+func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (map[model.Connection]string, error) {
+	var targets []target
+	for _, c := range list {
+		if pr.stage.exists(c.From) && pr.stage.exists(c.To) {
+			targets = append(targets, pr.stage.target(c, model.Allow))
+		}
+	}
+	why := map[model.Connection]string{}
+	limit, cancel := context.WithTimeout(ctx, pr.pace.connect)
+	defer cancel()
+	s := newSampler(targets, pr.pace.rhythm, pr.nonces)
+	for {
+		began := time.Now()
+		n := s.round(ctx, func(t *track) bool {
+			return t.answeredAt().IsZero() && (len(t.samples) == 0 || t.unreachable == "" && t.samples[len(t.samples)-1].verdict != model.Unsupported)
+		})
+		s.flights.Wait()
+		if n == 0 {
+			break
+		}
+		if missing, _ := s.unanswered(); len(missing) == 0 {
+			break
+		}
+		next := time.NewTimer(pr.pace.spaced - time.Since(began))
+		select {
+		case <-next.C:
+		case <-limit.Done():
+		}
+		next.Stop()
+		if limit.Err() != nil {
+			break
+		}
+	}
+	s.each(func(t *track, series []sample, _ bool) {
+		if !t.answeredAt().IsZero() {
+			why[t.conn] = ""
+			return
+		}
+		last := series[len(series)-1]
+		why[t.conn] = or(last.reason, fmt.Sprintf("%s after %d tries", last.response.Outcome, len(series)))
+	})
+	return why, ctx.Err()
+}
+
+// step plays one step: change, sample, judge.
+func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Step, error) {
+	for _, change := range step.Changes {
+		if err := pr.change(ctx, change); err != nil {
+			return model.Step{}, err
+		}
+	}
+	start := time.Now()
+	topology := pr.stage.topology()
+	expected, err := pr.expectations(step, &topology)
+	if err != nil {
+		return model.Step{}, err
+	}
+	targets := make([]target, len(step.Cells))
+	for i, cell := range step.Cells {
+		targets[i] = pr.stage.target(cell.Connection, expected[i].verdict)
+	}
+	if pr.opts.BeforeSampling != nil {
+		pr.opts.BeforeSampling(pr.out.Name, step.Name)
+	}
+	w := observe(ctx, pr.pace, pr.canary, pr.nonces, targets, pr.stage.agents, start, len(step.Changes) > 0)
+	if pr.opts.AfterSampling != nil {
+		pr.opts.AfterSampling(pr.out.Name, step.Name)
+	}
+	var all string
+	if ctx.Err() != nil {
+		all = "the run was ended before this step was settled"
+	} else if all, err = pr.stage.tampered(ctx); err != nil {
+		all = "what is in force could not be read: " + err.Error()
+	}
+	return pr.judge(step, w, expected, all), nil
+}
+
+// change does one change of a step.
+func (pr *proof) change(ctx context.Context, change scenario.Change) error {
+	ctx, cancel := context.WithTimeout(ctx, pr.pace.ready)
+	defer cancel()
+	switch c := change.(type) {
+	case scenario.ApplyObject:
+		object, err := scenario.Resolve(c.Object, pr.stage.address, pr.stage.families)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Source, err)
+		}
+		if err := pr.stage.apply(ctx, object); err != nil {
+			return fmt.Errorf("%s: %w", c.Source, err)
+		}
+		return nil
+	case scenario.DeleteObject:
+		return pr.stage.delete(ctx, objectKey{kind: c.GroupVersionKind, namespace: c.Namespace, name: c.Name})
+	case scenario.SetPodLabels:
+		return pr.stage.labelPod(ctx, c.Pod, c.Labels)
+	case scenario.SetNamespaceLabels:
+		return pr.stage.labelNamespace(ctx, c.Namespace, c.Labels)
+	case scenario.CreatePods:
+		return pr.stage.createPods(ctx, c.Pods)
+	case scenario.RemovePods:
+		return pr.stage.removePods(ctx, c.Pods)
+	default:
+		return fmt.Errorf("unknown change %T", change)
+	}
+}
+
+// expectations computes what the specification says of every cell, now that all addresses are known, and compares it with
+// the table.
+func (pr *proof) expectations(step scenario.PlannedStep, topology *model.Topology) ([]expectation, error) {
+	policies, err := resolvedPolicies(step, pr.stage.address, pr.stage.families)
+	if err != nil {
+		return nil, err
+	}
+	return expect(pr.prepared.scenario, step, topology, policies)
+}
+
+// judge makes the step's cells out of the window and the controls.
+func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectation, all string) model.Step {
+	out := model.Step{Name: step.Name, Controls: w.controls}
+	if all != "" {
+		out.Controls.Held = false
+		pr.out.Findings = append(pr.out.Findings, model.Finding{
+			Kind: model.Control, Message: fmt.Sprintf("step %q: %s", step.Name, all), Result: model.ResultInconclusive,
+		})
+	}
+	for _, f := range w.findings {
+		f.Message = fmt.Sprintf("step %q: %s", step.Name, f.Message)
+		pr.out.Findings = append(pr.out.Findings, f)
+	}
+	for i, t := range w.tracks {
+		series, _ := t.series()
+		st := pr.pace.judge(series, w.barrier, t.expected)
+		var last sample
+		if len(series) > 0 {
+			last = series[len(series)-1]
+		}
+		d := doubts{all: all, enforcement: w.enforcement, denial: pr.denialDoubt(t, &w)}
+		observed, result, reason := verdictOf(st, t.settledAs, last, t.expected, d, pr.pace.settle)
+		cell := model.Cell{
+			ID: model.CellID(pr.out.Name, step.Name, t.conn), From: t.conn.From, To: t.conn.To, Port: t.conn.Port,
+			Protocol: t.conn.Protocol, IPFamily: t.conn.IPFamily, Via: t.conn.Via,
+			Expected: expected[i].verdict, Observed: observed, Result: result, Manner: manner(last.response),
+			Samples: st.samples, Reason: reason, Explain: expected[i].summary,
+		}
+		cell.Evidence = pr.evidence(t.conn, series, st, w.start)
+		if cell.Evidence.EnforcedMs > 0 {
+			if st.verdict == model.Deny {
+				out.EnforcedMs = max(out.EnforcedMs, cell.Evidence.EnforcedMs)
+			} else {
+				out.ReleasedMs = max(out.ReleasedMs, cell.Evidence.EnforcedMs)
+			}
+		}
+		if result != model.Passed && result != model.Recorded {
+			cell.Walk, cell.Policies = expected[i].walk, expected[i].policies
+			cell.Evidence.Series = seriesOut(series, w.start)
+		}
+		if st.ok {
+			out.SettledMs = max(out.SettledMs, st.at.Sub(w.start).Milliseconds())
+			pr.previous[t.conn] = st.verdict
+		}
+		out.Cells = append(out.Cells, cell)
+	}
+	return out
+}
+
+// denialDoubt says why a denial of this cell would prove nothing, or "".
+func (pr *proof) denialDoubt(t *track, w *window) string {
+	for _, id := range t.answerers {
+		if why, dead := w.dead[id.Endpoint]; dead {
+			return fmt.Sprintf("the server of %s was not alive: %s", id.Endpoint, why)
+		}
+	}
+	if why, dead := w.deadProbers[t.conn.From]; dead {
+		return fmt.Sprintf("the prober of %s could not reach its own server: %s", t.conn.From, why)
+	}
+	// Pods that came later have no baseline yet: the final control makes up for it.
+	if why := pr.baseline[t.conn]; why != "" {
+		return "no baseline: before any policy the connection was not answered: " + why
+	}
+	return ""
+}
+
+func (pr *proof) evidence(c model.Connection, series []sample, st settled, start time.Time) *model.Evidence {
+	e := &model.Evidence{}
+	var rtts []time.Duration
+	changed := false
+	for _, s := range series {
+		if s.seen {
+			e.Seen++
+		}
+		if s.verdict == model.Allow {
+			rtts = append(rtts, s.response.RTT)
+			e.AnsweredBy = string(s.response.By.Endpoint)
+		}
+		changed = changed || (s.verdict != st.verdict && s.sent.Before(st.since))
+	}
+	if n := len(series); n > 0 {
+		e.Outcome, e.Errno = string(series[n-1].response.Outcome), series[n-1].response.Errno
+	}
+	if len(rtts) > 0 {
+		slices.Sort(rtts)
+		e.RTTMicros = rtts[len(rtts)/2].Microseconds()
+	}
+	before, known := pr.previous[c]
+	if !known && pr.baseline[c] == "" {
+		before = model.Allow
+	}
+	if st.ok && (changed || (before != "" && before != st.verdict)) {
+		e.EnforcedMs = max(1, st.since.Sub(start).Milliseconds())
+	}
+	return e
+}
+
+func seriesOut(series []sample, start time.Time) []model.Sample {
+	out := make([]model.Sample, len(series))
+	for i, s := range series {
+		out[i] = model.Sample{AtMs: s.sent.Sub(start).Milliseconds(), Verdict: s.verdict, Outcome: string(s.response.Outcome), Errno: s.response.Errno}
+	}
+	return out
+}
+
+// restore undoes the steps and runs the final control: without policies every connection works again. A denial that has no
+// working connection on both sides of it, in time, is taken back.
+func (pr *proof) restore(ctx context.Context, wanted bool) error {
+	interrupted := ctx.Err() != nil
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pr.pace.cleanup)
+	defer cancel()
+	if err := pr.stage.deletePolicies(ctx); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	if wanted && !interrupted {
+		if _, err := pr.canary.barrier(ctx, pr.pace.rhythm); err != nil && !errors.Is(err, errNotConfirmed) {
+			return fmt.Errorf("restore: %w", err)
+		}
+		final, err := pr.connectAll(ctx, pr.connections())
+		if err != nil {
+			return fmt.Errorf("final control: %w", err)
+		}
+		if cut := pr.takeBack(final); len(cut) > 0 {
+			// What stays cut would be there in the next scenario too.
+			pr.key = ""
+			pr.out.Findings = append(pr.out.Findings, model.Finding{
+				Kind: model.Control, Result: model.ResultInconclusive,
+				Message: "final control: with all policies deleted there is still no connection: " + strings.Join(cut, ", "),
+			})
+		}
+	}
+	if err := pr.stage.restore(ctx, pr.initial); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	if difference, err := pr.stage.tampered(ctx); err != nil {
+		return fmt.Errorf("verify that all is restored: %w", err)
+	} else if difference != "" {
+		return fmt.Errorf("verify that all is restored: %s", difference)
+	}
+	return nil
+}
+
+// takeBack makes denials inconclusive whose connection does not work without policies, and returns those connections.
+func (pr *proof) takeBack(final map[model.Connection]string) (cut []string) {
+	for i := range pr.out.Steps {
+		step := &pr.out.Steps[i]
+		for j := range step.Cells {
+			c := &step.Cells[j]
+			if c.Observed != model.Deny {
+				continue
+			}
+			conn := c.Connection()
+			after, tried := final[conn]
+			_, hadBaseline := pr.baseline[conn]
+			switch {
+			case tried && after != "":
+				c.Reason = "after all policies were deleted the connection still did not work: " + after
+				if s := conn.String(); !slices.Contains(cut, s) {
+					cut = append(cut, s)
+				}
+			case !tried && !hadBaseline:
+				c.Reason = "no baseline: this pair of pods never existed without policies"
+			default:
+				continue
+			}
+			c.Observed, c.Result = model.Inconclusive, model.ResultInconclusive
+		}
+	}
+	return cut
+}
+
+// exists tells whether an endpoint is on the stage.
+func (s *stage) exists(e model.Endpoint) bool {
+	if s.agents[e] != nil {
+		return true
+	}
+	_, service := s.declared.Service(e)
+	return service
+}
+
+// address looks up the live address of an endpoint, for the placeholders in policies.
+func (s *stage) address(e model.Endpoint, family model.IPFamily) (netip.Addr, bool) {
+	if p, ok := s.declared.Pod(e); ok {
+		return model.AddressOf(p.Addresses, family)
+	}
+	if h, ok := s.declared.Host(e); ok {
+		return model.AddressOf(h.Addresses, family)
+	}
+	if i, ok := e.NodeIndex(); ok && i < len(s.declared.Nodes) {
+		return model.AddressOf(s.declared.Nodes[i].Addresses, family)
+	}
+	return netip.Addr{}, false
+}
+
+// target says how a connection is probed.
+func (s *stage) target(c model.Connection, expected model.Verdict) target {
+	t := target{conn: c, expected: expected, from: s.agents[c.From], port: c.Port}
+	if t.from == nil {
+		t.unreachable = fmt.Sprintf("there is no prober at %s", c.From)
+		return t
+	}
+	var ok bool
+	if c.Via == model.ViaPodIP {
+		agent := s.agents[c.To]
+		if agent == nil {
+			t.unreachable = fmt.Sprintf("%s does not run", c.To)
+			return t
+		}
+		t.answerers, t.recorders = []probes.Identity{agent.Identity()}, []probes.Agent{agent}
+		t.address, ok = s.address(c.To, c.IPFamily)
+	} else {
+		svc, known := s.declared.Service(c.To)
+		if !known {
+			t.unreachable = fmt.Sprintf("there is no service %s", c.To)
+			return t
+		}
+		for _, p := range s.declared.Pods {
+			if p.Namespace == svc.Namespace && selects(svc.Selector, p.Labels) {
+				agent := s.agents[p.Endpoint()]
+				t.answerers = append(t.answerers, agent.Identity())
+				t.recorders = append(t.recorders, agent)
+			}
+		}
+		t.address, ok = model.AddressOf(svc.Addresses, c.IPFamily)
+		if c.Via == model.ViaNodePort {
+			t.address, ok = model.AddressOf(s.declared.Nodes[0].Addresses, c.IPFamily)
+			t.port = 0
+			for _, p := range svc.Ports {
+				if p.Port.Number == c.Port && p.Port.Protocol == c.Protocol {
+					t.port = p.NodePort
+				}
+			}
+			ok = ok && t.port != 0
+		}
+	}
+	if !ok {
+		t.unreachable = fmt.Sprintf("%s has no %s address", c.To, c.IPFamily)
+	}
+	return t
+}
+
+// selects tells whether a service's selector picks a pod. A service without selector picks none.
+func selects(selector, labels model.Labels) bool {
+	for k, v := range selector {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return len(selector) > 0
+}

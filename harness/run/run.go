@@ -1,0 +1,301 @@
+package run
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
+)
+
+// Options of a run.
+type Options struct {
+	// Observer is told what goes on; nil for nobody.
+	Observer Observer
+	// Disposable says that the cluster ends with the run: what is on it need not be taken down one by one.
+	Disposable bool
+	// ToolVersion is written into the report.
+	ToolVersion string
+	// Settle bounds the time from a change to the settling of the last cell; 0 means 15 seconds.
+	Settle time.Duration
+	// BeforeSampling and AfterSampling are called around the sampling of every step. Fault tests break things there.
+	BeforeSampling func(scenario, step string)
+	AfterSampling  func(scenario, step string)
+}
+
+// Run proves the prepared scenarios on a cluster, one after the other.
+//
+// The returned run is complete in itself: it has a result also when something failed or ctx ended, and everything that
+// was judged until then. An error means that the input is wrong, and that nothing was run: it is a [scenario.Problems], or
+// a [Disagreement].
+func Run(ctx context.Context, c cluster.Cluster, prepared *Prepared, opts Options) (model.Run, error) {
+	s := Open(ctx, c, opts)
+	for _, p := range prepared.list {
+		if err := s.preflight(ctx, p); err != nil {
+			s.Close(ctx)
+			return s.result, err
+		}
+	}
+	s.observer.RunStarted(s.result)
+	for i, p := range prepared.list {
+		if ctx.Err() != nil || !s.raise(ctx) {
+			break
+		}
+		s.observer.ScenarioStarted(p.scenario.Metadata.Name, i, len(prepared.list))
+		if _, err := s.prove(ctx, p); err != nil {
+			s.Close(ctx)
+			return s.result, err
+		}
+	}
+	s.result.Complete = ctx.Err() == nil && len(s.result.Scenarios) == len(prepared.list)
+	s.Close(ctx)
+	return s.Result(), nil
+}
+
+// newRunID makes a short id that is a valid label value and unlikely to meet another.
+func newRunID() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // crypto/rand does not fail: it ends the program instead
+	return hex.EncodeToString(b[:])
+}
+
+// Session is a cluster prepared for proofs: the canaries are up, and the topology of the last scenario stays for the next.
+// It is for one goroutine.
+type Session struct {
+	cluster  cluster.Cluster
+	opts     Options
+	pace     pace
+	observer Observer
+	nonces   *nonces
+	began    time.Time
+	result   model.Run
+
+	stage  *stage
+	canary *canary
+	// key tells which topology is on the stage, "" none that could be used again.
+	key string
+	// broken is set once nothing can be proven any more; a finding says why.
+	broken bool
+}
+
+// Open starts a session. What goes wrong becomes a finding of its result.
+func Open(ctx context.Context, c cluster.Cluster, opts Options) *Session {
+	if opts.Observer == nil {
+		opts.Observer = Observers(nil)
+	}
+	id := newRunID()
+	s := &Session{cluster: c, opts: opts, pace: defaultPace(), observer: opts.Observer, nonces: &nonces{run: id}, began: time.Now()}
+	if opts.Settle > 0 {
+		s.pace.settle = opts.Settle
+	}
+	s.result = model.Run{
+		APIVersion: model.APIVersion, Kind: model.ReportKind, Complete: true, Tool: model.Tool{Version: opts.ToolVersion},
+		Cluster: c.Info(), Scenarios: []model.Scenario{},
+	}
+	stage, err := newStage(ctx, c, id)
+	if err != nil {
+		s.infrastructure(err)
+		return s
+	}
+	s.stage = stage
+	return s
+}
+
+// Prove proves one scenario. An error means that the scenario or one of its policies is wrong, and that nothing of it was run.
+func (s *Session) Prove(ctx context.Context, p *PreparedScenario) (model.Scenario, error) {
+	if err := s.preflight(ctx, p); err != nil {
+		return model.Scenario{}, err
+	}
+	if !s.raise(ctx) {
+		return model.Scenario{
+			Name: p.scenario.Metadata.Name, Labels: p.scenario.Metadata.Labels, Result: model.ResultInconclusive, Findings: s.result.Findings,
+		}, nil
+	}
+	return s.prove(ctx, p)
+}
+
+func (s *Session) prove(ctx context.Context, p *PreparedScenario) (model.Scenario, error) {
+	out, err := s.scenario(ctx, p)
+	var wrong *Disagreement
+	if errors.As(err, &wrong) {
+		return out, err
+	}
+	if err != nil && ctx.Err() == nil {
+		out.Findings = append(out.Findings, model.Finding{Kind: model.Infrastructure, Message: err.Error(), Result: model.ResultInconclusive})
+	}
+	if ill := s.cluster.Health(ctx); ill != nil && ctx.Err() == nil {
+		s.infrastructure(ill)
+	}
+	s.result.Scenarios = append(s.result.Scenarios, out)
+	one := model.Run{Complete: true, Scenarios: []model.Scenario{out}}
+	model.Summarize(&one)
+	s.observer.ScenarioDone(one.Scenarios[0])
+	return one.Scenarios[0], nil
+}
+
+// Close removes what the session made, unless the cluster ends with it.
+func (s *Session) Close(ctx context.Context) {
+	if s.stage == nil {
+		return
+	}
+	if s.opts.Disposable {
+		s.stage.watch.stop()
+	} else {
+		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pace.cleanup)
+		defer cancel()
+		if err := s.stage.close(detached); err != nil {
+			s.find(model.Finding{Kind: model.Cleanup, Message: "clean up: " + err.Error(), Result: model.ResultInconclusive})
+		}
+	}
+	s.stage = nil
+}
+
+// Result is the run so far, summarized.
+func (s *Session) Result() model.Run {
+	s.result.Summary.DurationMs = time.Since(s.began).Milliseconds()
+	model.Summarize(&s.result)
+	return s.result
+}
+
+func (s *Session) find(f model.Finding) {
+	s.result.Findings = append(s.result.Findings, f)
+	s.observer.Found(f)
+}
+
+func (s *Session) infrastructure(err error) {
+	s.broken = true
+	s.find(model.Finding{Kind: model.Infrastructure, Message: err.Error(), Result: model.ResultInconclusive})
+}
+
+// raise deploys the canaries before the first proof. It is false when nothing can be proven here; one finding says why.
+func (s *Session) raise(ctx context.Context) bool {
+	if s.broken || s.canary != nil {
+		return !s.broken
+	}
+	ok, err := s.raiseCanary(ctx)
+	if err != nil {
+		s.canary = nil
+		s.infrastructure(fmt.Errorf("canary: %w", err))
+	}
+	s.broken = s.broken || !ok
+	return !s.broken
+}
+
+// preflight asks the API server about every object before any is created.
+func (s *Session) preflight(ctx context.Context, p *PreparedScenario) error {
+	if s.broken {
+		return nil
+	}
+	var calls []func() error
+	var applied []scenario.ApplyObject
+	seen := map[string]bool{}
+	for _, step := range p.plan.Steps {
+		for _, change := range step.Changes {
+			if apply, ok := change.(scenario.ApplyObject); ok && !seen[apply.Source.String()] {
+				seen[apply.Source.String()] = true
+				applied = append(applied, apply)
+			}
+		}
+	}
+	refused := make(scenario.Problems, len(applied))
+	for i, apply := range applied {
+		calls = append(calls, func() error {
+			object, err := scenario.Resolve(apply.Object, exampleAddress, s.stage.families)
+			if err == nil {
+				err = s.stage.dryRun(ctx, object)
+			}
+			if err != nil && ctx.Err() == nil {
+				refused[i] = scenario.Problem{
+					File: apply.Source.File, Line: apply.Source.Line, Column: apply.Source.Column,
+					Message: fmt.Sprintf("the API server refuses %s: %v", keyOf(apply.Object), err),
+					Mend:    "correct what the message names; kubectl apply --dry-run=server says the same",
+				}
+			}
+			return nil
+		})
+	}
+	if err := sideBySide(apiConcurrency, calls...); err != nil {
+		return err
+	}
+	refused = slices.DeleteFunc(refused, func(p scenario.Problem) bool { return p.Message == "" })
+	if len(refused) > 0 {
+		return refused
+	}
+	return nil
+}
+
+// raiseCanary deploys the canaries and shows that the network plugin allows and denies at all. When it does not, ok is false
+// and one finding says so.
+func (s *Session) raiseCanary(ctx context.Context) (ok bool, err error) {
+	s.observer.Note("deploying the canaries")
+	ctx, cancel := context.WithTimeout(ctx, s.pace.ready)
+	defer cancel()
+	ns, pods := canarySpec(s.cluster.Info().Nodes)
+	if err := s.stage.createNamespaces(ctx, []model.Namespace{ns}); err != nil {
+		return false, err
+	}
+	if err := s.stage.createPods(ctx, pods); err != nil {
+		return false, err
+	}
+	c := &canary{client: s.stage.client, nonces: s.nonces, pods: map[model.Endpoint]*corev1.Pod{}}
+	for _, p := range pods {
+		c.pods[p.Endpoint()] = s.stage.running[p.Endpoint()]
+	}
+	if err := c.link(ctx, pods, s.stage.agent, s.stage.families); err != nil {
+		return false, err
+	}
+	s.canary = c
+
+	connect, cancel := context.WithTimeout(ctx, s.pace.connect)
+	defer cancel()
+	for _, port := range []int{canaryAllowed, canaryDenied} {
+		if _, err := c.await(connect, s.pace.rhythm, port); errors.Is(err, errNotConfirmed) {
+			s.find(model.Finding{
+				Kind: model.NoConnectivity, Result: model.ResultInconclusive,
+				Message: "before any policy the canaries cannot reach each other: " + err.Error() + ": nothing can be proven on this cluster",
+			})
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+	for _, p := range c.policies(0) {
+		if err := applyObject(ctx, s.stage.client.NetworkingV1().RESTClient(), "networkpolicies", p); err != nil {
+			return false, fmt.Errorf("apply policy %s: %w", p.Name, err)
+		}
+	}
+	start := time.Now()
+	patient := s.pace
+	patient.mismatchWindow = 8 * time.Second // a plugin's first policy may be slow; to say that it enforces nothing is a grave word
+	w := observe(ctx, patient, c, s.nonces, c.to(canaryDenied, model.Deny), s.stage.agents, start, false)
+	for _, t := range w.tracks {
+		series, _ := t.series()
+		st := patient.judge(series, start, model.Deny)
+		switch {
+		case ctx.Err() != nil:
+			return false, context.Cause(ctx)
+		case st.verdict == model.Allow:
+			s.find(model.Finding{
+				Kind: model.NoEnforcement, Result: model.Failed,
+				Message: fmt.Sprintf("the network plugin %s enforces no policy: %s -> %s was still answered %s after a policy that denies it; no cell was judged",
+					s.result.Cluster.CNI.Name, t.conn.From, t.conn.To, time.Since(start).Round(100*time.Millisecond)),
+			})
+			return false, nil
+		case st.verdict != model.Deny || !st.ok:
+			s.find(model.Finding{
+				Kind: model.Control, Result: model.ResultInconclusive,
+				Message: fmt.Sprintf("the canary %s -> %s did not settle: nothing can be proven on this cluster", t.conn.From, t.conn.To),
+			})
+			return false, nil
+		}
+	}
+	return true, nil
+}
