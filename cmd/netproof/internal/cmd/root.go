@@ -11,11 +11,15 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/doctor"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/explain"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/list"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/report"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/run"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
 	"github.com/netproof/netproof/harness/model"
+	proof "github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/scenario"
 )
 
 // Run runs one command line and returns its exit code. It writes every error that a command returns to streams.Err.
@@ -32,6 +36,12 @@ func Run(ctx context.Context, streams cli.Streams, args []string) int {
 	if err == nil || errors.As(err, &ended) {
 		return code
 	}
+	var problems scenario.Problems
+	if errors.As(err, &problems) {
+		// Each begins with its file and line, which editors and terminals can follow.
+		fmt.Fprintln(streams.Err, err)
+		return code
+	}
 	fmt.Fprintf(streams.Err, "netproof: %v\n", err)
 	return code
 }
@@ -40,13 +50,17 @@ func Run(ctx context.Context, streams cli.Streams, args []string) int {
 func exitCode(ctx context.Context, err error) int {
 	var ended *cli.EndedError
 	var usage *cli.UsageError
+	var problems scenario.Problems
+	var disagreement *proof.Disagreement
 	switch signal := cli.SignalOf(ctx); {
 	case err == nil:
 		return model.ExitOK
 	case errors.As(err, &ended):
 		return ended.Code
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &problems), errors.As(err, &disagreement):
 		return model.ExitUsage
+	case errors.Is(err, scenario.ErrNothing):
+		return model.ExitVacuous
 	case signal != 0:
 		return model.ExitSignal + int(signal)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -79,6 +93,8 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 	root.SetErr(streams.Err)
 	root.AddCommand(
 		run.New(streams),
+		list.New(streams),
+		explain.New(streams),
 		doctor.New(streams),
 		report.New(streams),
 		version.New(streams),

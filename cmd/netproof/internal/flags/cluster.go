@@ -29,15 +29,21 @@ func (c *Cluster) Add(cmd *cobra.Command) {
 	c.Provider, c.CNI, c.Nodes, c.IPFamily = "local", "calico", 2, "ipv4"
 	Choice(cmd, &c.Provider, "provider", "provider", []string{"local"}, []string{"kind", "existing"}, "where the cluster comes from")
 	Choice(cmd, &c.CNI, "cni", "network plugin", []string{"calico", "none"}, []string{"cilium"}, "network plugin")
-	Choice(cmd, &c.IPFamily, "ip-family", "IP family", []string{"ipv4", "ipv6", "dual"}, nil, "addresses of pods and services")
+	Choice(cmd, &c.IPFamily, "ip-family", "IP family", IPFamilyNames(), nil, "addresses of pods and services")
 	cmd.Flags().Var(&number{&c.Nodes, 1, MaxNodes}, "nodes", "number of nodes that take pods")
 	cmd.Flags().StringVar(&c.EngineDir, "engine-dir", "", "folder with prebuilt engines, instead of building them")
 	_ = cmd.MarkFlagDirname("engine-dir")
 }
 
 // IPFamilies gives the families that were asked for, the primary one first.
-func (c *Cluster) IPFamilies() []model.IPFamily {
-	switch c.IPFamily {
+func (c *Cluster) IPFamilies() []model.IPFamily { return IPFamilies(c.IPFamily) }
+
+// IPFamilyNames are the values of --ip-family.
+func IPFamilyNames() []string { return []string{"ipv4", "ipv6", "dual"} }
+
+// IPFamilies gives the families behind a value of --ip-family, the primary one first.
+func IPFamilies(name string) []model.IPFamily {
+	switch name {
 	case "ipv6":
 		return []model.IPFamily{model.IPv6}
 	case "dual":

@@ -17,9 +17,9 @@ import (
 // made as JSON. It is meant for the inside of a sandbox, with which all of it goes.
 func WriteNetworkFacts(ctx context.Context, w io.Writer) error {
 	facts := []NetworkFact{
-		fact("bridge", true, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs("np-bridge")})),
-		fact("virtual ethernet", true, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs("np-veth0"), PeerName: "np-veth1"})),
-		fact("VXLAN", true, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs("np-vxlan"), VxlanId: 4096, Port: 4789})),
+		fact("bridge", netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs("np-bridge")})),
+		fact("virtual ethernet", netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs("np-veth0"), PeerName: "np-veth1"})),
+		fact("VXLAN", netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs("np-vxlan"), VxlanId: 4096, Port: 4789})),
 	}
 	if nft := hosttools.Find("nft"); nft != "" {
 		// Sets, maps and connection tracking are what policies and Services are made of.
@@ -34,7 +34,7 @@ func WriteNetworkFacts(ctx context.Context, w io.Writer) error {
 			}
 			chain nat { type nat hook prerouting priority -100; }
 		}`
-		facts = append(facts, fact("nftables", true, runNft(ctx, nft, rules)))
+		facts = append(facts, fact("nftables", runNft(ctx, nft, rules)))
 	}
 	return json.NewEncoder(w).Encode(facts)
 }
@@ -45,8 +45,9 @@ func attrs(name string) netlink.LinkAttrs {
 	return a
 }
 
-func fact(name string, needed bool, err error) NetworkFact {
-	f := NetworkFact{Name: name, Needed: needed}
+// fact is about something that every cluster needs.
+func fact(name string, err error) NetworkFact {
+	f := NetworkFact{Name: name, Needed: true}
 	if err != nil {
 		f.Error = err.Error()
 	}

@@ -65,7 +65,7 @@ func read(streams cli.Streams, path string) (model.Run, error) {
 		if err != nil {
 			return model.Run{}, err
 		}
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		if info, err := f.Stat(); err == nil && info.IsDir() {
 			return model.Run{}, fmt.Errorf("%s is a folder, not a report", path)
 		}

@@ -1,0 +1,207 @@
+// Package explain is the command netproof explain.
+package explain
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/scenario"
+)
+
+type flagSet struct {
+	scenario string
+	step     string
+	ipFamily string
+	nodes    int
+	format   string
+}
+
+// New returns the command.
+func New(streams cli.Streams) *cobra.Command {
+	f := flagSet{ipFamily: "ipv4", nodes: 2, format: "text"}
+	cmd := &cobra.Command{
+		Use:   "explain FROM TO PORT [PATH ...]",
+		Short: "tell why a connection is allowed or denied, rule by rule",
+		Long: `Tell what the specification of NetworkPolicy says about a connection in each step of a scenario, and
+why: which policies isolate, which rule admits, and which one would have but for what. No
+cluster is needed.
+
+FROM and TO are pods or services (namespace/name), nodes (node:0) or outside addresses (host:name). PORT is
+a number (80), a number and a protocol (53/UDP), or the name of a port. PATH is what 'netproof run'
+takes; the default is the current folder.`,
+		Example: `  netproof explain dev/frontend prod/database 5432 fixtures/quickstart
+  netproof explain x/a x/b metrics policies/ --step isolated`,
+		Args: cobra.MinimumNArgs(3),
+		RunE: func(_ *cobra.Command, args []string) error { return execute(streams, &f, args) },
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&f.scenario, "scenario", "", "only the scenario of this name")
+	fs.StringVar(&f.step, "step", "", "only the step of this name")
+	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), nil, "addresses of pods and services")
+	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
+	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, nil, "form of the output")
+	return cmd
+}
+
+// explained is the answer for one scenario.
+type explained struct {
+	name    string
+	answers []run.Answer
+}
+
+func execute(streams cli.Streams, f *flagSet, args []string) error {
+	paths := args[3:]
+	if len(paths) == 0 {
+		paths = []string{"."}
+	}
+	scenarios, err := scenario.Load(paths, scenario.Options{})
+	if err != nil {
+		return err
+	}
+	if scenarios, err = choose(scenarios, f.scenario); err != nil {
+		return err
+	}
+	q := run.Question{
+		From: model.Endpoint(args[0]), To: model.Endpoint(args[1]), Port: args[2],
+		Families: flags.IPFamilies(f.ipFamily), Nodes: f.nodes,
+	}
+	var all []explained
+	var unknown error
+	for _, s := range scenarios {
+		answers, err := run.Explain(s, q)
+		var missing *run.UnknownEndpointError
+		if errors.As(err, &missing) {
+			unknown = errors.Join(unknown, fmt.Errorf("%w%s", err, suggest.DidYouMean(string(missing.Endpoint), missing.Known)))
+			continue
+		}
+		if err != nil {
+			return &cli.UsageError{Err: err}
+		}
+		if answers, err = chooseStep(answers, f.step, s.Metadata.Name); err != nil {
+			return err
+		}
+		all = append(all, explained{s.Metadata.Name, answers})
+	}
+	// Of several scenarios it is enough that one has both ends.
+	if len(all) == 0 {
+		return &cli.UsageError{Err: unknown}
+	}
+	if f.format == "json" {
+		return writeJSON(streams.Out, all)
+	}
+	return writeText(streams.Out, all)
+}
+
+func choose(scenarios []*scenario.Scenario, name string) ([]*scenario.Scenario, error) {
+	if name == "" {
+		return scenarios, nil
+	}
+	var names []string
+	for _, s := range scenarios {
+		if s.Metadata.Name == name {
+			return []*scenario.Scenario{s}, nil
+		}
+		names = append(names, s.Metadata.Name)
+	}
+	return nil, cli.Usage("no scenario %q%s", name, suggest.DidYouMean(name, names))
+}
+
+func chooseStep(answers []run.Answer, step, scenario string) ([]run.Answer, error) {
+	if step == "" {
+		return answers, nil
+	}
+	var names []string
+	for _, a := range answers {
+		if a.Step == step {
+			return []run.Answer{a}, nil
+		}
+		names = append(names, a.Step)
+	}
+	return nil, cli.Usage("scenario %s has no step %q: there is %q%s", scenario, step, names, suggest.DidYouMean(step, names))
+}
+
+func writeText(w io.Writer, all []explained) error {
+	for i, e := range all {
+		var before []string
+		for j, a := range e.answers {
+			if i+j > 0 {
+				fmt.Fprintln(w)
+			}
+			fmt.Fprintf(w, "%s / %s\n", e.name, a.Step)
+			lines := linesOf(a)
+			if slices.Equal(lines, before) {
+				fmt.Fprintln(w, "  as in the step before")
+				continue
+			}
+			before = lines
+			for _, line := range lines {
+				if _, err := fmt.Fprintf(w, "  %s\n", line); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func linesOf(a run.Answer) []string {
+	if a.Missing != "" {
+		return []string{a.Missing}
+	}
+	var lines []string
+	for _, d := range a.Decisions {
+		lines = append(lines, d.Walk()...)
+	}
+	return lines
+}
+
+// document is one decision in JSON.
+type document struct {
+	Scenario string        `json:"scenario"`
+	Step     string        `json:"step"`
+	Missing  string        `json:"missing,omitempty"`
+	From     string        `json:"from,omitempty"`
+	To       string        `json:"to,omitempty"`
+	Port     int           `json:"port,omitempty"`
+	Protocol string        `json:"protocol,omitempty"`
+	IPFamily string        `json:"ipFamily,omitempty"`
+	Via      string        `json:"via,omitempty"`
+	Verdict  model.Verdict `json:"verdict,omitempty"`
+	// NeedsAddresses is true when the verdict can only be told once pods run.
+	NeedsAddresses bool     `json:"needsAddresses,omitempty"`
+	Explain        string   `json:"explain,omitempty"`
+	Walk           []string `json:"walk,omitempty"`
+}
+
+func writeJSON(w io.Writer, all []explained) error {
+	documents := []document{}
+	for _, e := range all {
+		for _, a := range e.answers {
+			if a.Missing != "" {
+				documents = append(documents, document{Scenario: e.name, Step: a.Step, Missing: a.Missing})
+			}
+			for _, d := range a.Decisions {
+				c := d.Connection
+				documents = append(documents, document{
+					Scenario: e.name, Step: a.Step, From: string(c.From), To: string(c.To), Port: c.Port, Protocol: string(c.Protocol),
+					IPFamily: string(c.IPFamily), Via: string(c.Via), Verdict: d.Verdict, NeedsAddresses: d.NeedsAddresses,
+					Explain: d.Summary(), Walk: d.Walk(),
+				})
+			}
+		}
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(documents)
+}

@@ -1,0 +1,154 @@
+// Package list is the command netproof list.
+package list
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
+)
+
+type flagSet struct {
+	selector string
+	shard    flags.Shard
+	ipFamily string
+	nodes    int
+	format   string
+}
+
+// New returns the command.
+func New(streams cli.Streams) *cobra.Command {
+	f := flagSet{ipFamily: "ipv4", nodes: 2, format: "table"}
+	cmd := &cobra.Command{
+		Use:   "list [PATH ...]",
+		Short: "show what would run: scenarios, features, number of cells",
+		Long: `Show the scenarios that 'netproof run' would prove with the same arguments, without running
+anything. Their files are checked on the way. The default PATH is the current folder.`,
+		Example: `  netproof list fixtures/
+  netproof list scenarios/ --select feature=egress --format json`,
+		RunE: func(_ *cobra.Command, args []string) error { return execute(streams, &f, args) },
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&f.selector, "select", "", "only scenarios whose labels match, such as feature=ingress,level!=slow")
+	fs.Var(&f.shard, "shard", "only one of several equal parts, such as 2/3")
+	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), nil, "addresses of pods and services")
+	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
+	flags.Choice(cmd, &f.format, "format", "format", []string{"table", "json"}, nil, "form of the output")
+	return cmd
+}
+
+// entry is one scenario in the list.
+type entry struct {
+	Name        string            `json:"name"`
+	Description string            `json:"description,omitempty"`
+	File        string            `json:"file"`
+	Labels      map[string]string `json:"labels"`
+	Steps       int               `json:"steps"`
+	Cells       int               `json:"cells"`
+	// Vacuous says why the scenario proves nothing.
+	Vacuous []string `json:"vacuous,omitempty"`
+}
+
+func execute(streams cli.Streams, f *flagSet, args []string) error {
+	selector, err := labels.Parse(f.selector)
+	if err != nil {
+		return cli.Usage("--select %q: %w", f.selector, err)
+	}
+	if len(args) == 0 {
+		args = []string{"."}
+	}
+	scenarios, err := scenario.Load(args, scenario.Options{})
+	if err != nil {
+		return err
+	}
+	entries := []entry{}
+	position := 0
+	for _, s := range scenarios {
+		if !selector.Matches(labels.Set(s.Metadata.Labels)) {
+			continue
+		}
+		position++
+		if !f.shard.Has(position - 1) {
+			continue
+		}
+		plan, err := s.Plan(flags.IPFamilies(f.ipFamily), f.nodes)
+		if err != nil {
+			return err
+		}
+		e := entry{
+			Name: s.Metadata.Name, Description: s.Spec.Description, File: s.File, Labels: s.Metadata.Labels,
+			Steps: len(plan.Steps), Vacuous: plan.Vacuous,
+		}
+		if e.Labels == nil {
+			e.Labels = map[string]string{}
+		}
+		for _, step := range plan.Steps {
+			e.Cells += len(step.Cells)
+		}
+		entries = append(entries, e)
+	}
+	if f.format == "json" {
+		err = writeJSON(streams.Out, entries)
+	} else {
+		err = writeTable(streams.Out, entries)
+	}
+	if err == nil && len(entries) == 0 {
+		return cli.Ended(model.ExitVacuous)
+	}
+	return err
+}
+
+func writeJSON(w io.Writer, entries []entry) error {
+	cells := 0
+	for _, e := range entries {
+		cells += e.Cells
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(map[string]any{"scenarios": entries, "cells": cells})
+}
+
+func writeTable(w io.Writer, entries []entry) error {
+	if len(entries) == 0 {
+		_, err := fmt.Fprintln(w, "no scenario is selected")
+		return err
+	}
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "SCENARIO\tFEATURE\tSTEPS\tCELLS\tFILE")
+	steps, cells := 0, 0
+	for _, e := range entries {
+		feature := e.Labels["feature"]
+		if feature == "" {
+			feature = "-"
+		}
+		fmt.Fprintf(out, "%s\t%s\t%d\t%d\t%s\n", e.Name, feature, e.Steps, e.Cells, e.File)
+		steps += e.Steps
+		cells += e.Cells
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		for _, reason := range e.Vacuous {
+			fmt.Fprintf(w, "! %s proves nothing: %s\n", e.Name, reason)
+		}
+	}
+	_, err := fmt.Fprintf(w, "\n%s, %s, %s\n", number(len(entries), "scenario"), number(steps, "step"), number(cells, "cell"))
+	return err
+}
+
+func number(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
