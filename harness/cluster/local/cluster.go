@@ -118,6 +118,7 @@ type Cluster struct {
 	// stop ends the informers and what hangs on them.
 	stop    context.CancelFunc
 	factory informers.SharedInformerFactory
+	reaper  *controlplane.NamespaceReaper
 	helpers sync.WaitGroup
 
 	mu     sync.Mutex
@@ -317,6 +318,9 @@ func (c *Cluster) Close(context.Context) error {
 		c.factory.Shutdown()
 	}
 	c.helpers.Wait()
+	if c.reaper != nil {
+		c.reaper.Wait()
+	}
 	if c.fabric != nil {
 		errs = append(errs, c.fabric.Close())
 	}

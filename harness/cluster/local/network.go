@@ -1,17 +1,23 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/netproof/netproof/harness/cluster/local/engine"
@@ -25,6 +31,8 @@ import (
 const (
 	cniCalico = "calico"
 	cniNone   = "none"
+	// fieldManager is who owns what the provider writes.
+	fieldManager = "netproof"
 	// applyLimit is how many objects are sent to the API server at a time.
 	applyLimit = 8
 	// pollInterval is how often something that starts is asked whether it is ready.
@@ -44,6 +52,8 @@ type network interface {
 	networkList(c *Cluster, n *node.Node) ([]byte, error)
 	// start starts the plugin's program on a node, if it has one, and returns when it is ready.
 	start(ctx context.Context, c *Cluster, n *node.Node) error
+	// enforcer is the name of the plugin's program on a node; empty if it has none.
+	enforcer(n *node.Node) string
 	// programmed tells whether the plugin has set up a pod that was attached.
 	programmed(namespace, pod string, addresses []netip.Addr) (bool, error)
 }
@@ -77,19 +87,22 @@ func (k *calicoNetwork) prepare(*Cluster) error {
 }
 
 func (k *calicoNetwork) install(ctx context.Context, c *Cluster) error {
+	t0 := time.Now()
 	if err := createAll(ctx, c.objects, k.crds); err != nil {
 		return err
 	}
-	if err := waitEstablished(ctx, c.objects, len(k.crds)); err != nil {
+	c.opts.Progress(fmt.Sprint("crds created ", time.Since(t0)))
+	if err := waitServed(ctx, c.client.Discovery(), k.crds); err != nil {
 		return err
 	}
-	return createAll(ctx, c.objects, calico.Objects(k.version, c.fabric.Plan.Pods()))
+	c.opts.Progress(fmt.Sprint("crds served ", time.Since(t0)))
+	return applyAll(ctx, c.objects, calico.Objects(k.version, c.fabric.Plan.Pods()))
 }
 
 func (k *calicoNetwork) config(c *Cluster, n *node.Node) calico.Config {
 	return calico.Config{
 		NodeName:    n.Name,
-		Dataplane:   calico.NFTables,
+		Dataplane:   calico.Dataplane(cmp.Or(os.Getenv("NP_DP"), "nftables")),
 		Addresses:   c.nodePrefixes(n),
 		PodNetworks: n.PodNetworks,
 		Kubeconfig:  c.Kubeconfig(),
@@ -107,7 +120,7 @@ func (k *calicoNetwork) networkList(c *Cluster, n *node.Node) ([]byte, error) {
 
 func (k *calicoNetwork) start(ctx context.Context, c *Cluster, n *node.Node) error {
 	felix, err := c.processes.Start(n.Thread(), process.Command{
-		Name:      n.Name + "/felix",
+		Name:      k.enforcer(n),
 		Path:      k.engines.Path("calico-node"),
 		Args:      calico.FelixArgs(),
 		Env:       environment(k.config(c, n).FelixEnvironment()...),
@@ -125,6 +138,8 @@ func (k *calicoNetwork) start(ctx context.Context, c *Cluster, n *node.Node) err
 	}()
 	return awaitHealthy(ctx, n, calico.HealthPort, "/readiness", felix.Name())
 }
+
+func (*calicoNetwork) enforcer(n *node.Node) string { return n.Name + "/felix" }
 
 func (k *calicoNetwork) programmed(namespace, pod string, addresses []netip.Addr) (bool, error) {
 	return calico.Programmed(namespace, pod, addresses)
@@ -180,6 +195,7 @@ func (noNetwork) prepare(*Cluster) error                                { return
 func (noNetwork) install(context.Context, *Cluster) error               { return nil }
 func (noNetwork) annotations(*Cluster, *node.Node) map[string]string    { return nil }
 func (w noNetwork) info() model.CNI                                     { return model.CNI{Name: cniNone, Version: w.version} }
+func (noNetwork) enforcer(*node.Node) string                            { return "" }
 func (noNetwork) programmed(string, string, []netip.Addr) (bool, error) { return true, nil }
 
 func (noNetwork) networkList(_ *Cluster, n *node.Node) ([]byte, error) {
@@ -218,12 +234,13 @@ func resourceOf(object *unstructured.Unstructured) schema.GroupVersionResource {
 	panic("no resource is known for " + object.GetKind())
 }
 
+// createAll writes objects that are known not to exist, several at a time.
 func createAll(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(applyLimit)
 	for _, object := range objects {
 		work.Go(func() error {
-			_, err := client.Resource(resourceOf(object)).Create(ctx, object, metav1.CreateOptions{})
+			_, err := client.Resource(resourceOf(object)).Create(ctx, object, metav1.CreateOptions{FieldManager: fieldManager})
 			if err != nil {
 				return fmt.Errorf("create %s %s: %w", object.GetKind(), object.GetName(), err)
 			}
@@ -233,39 +250,71 @@ func createAll(ctx context.Context, client dynamic.Interface, objects []*unstruc
 	return work.Wait()
 }
 
-// waitEstablished returns when every custom resource definition is served.
-func waitEstablished(ctx context.Context, client dynamic.Interface, count int) error {
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	for {
-		list, err := client.Resource(crdResource).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return fmt.Errorf("list custom resource definitions: %w", err)
-		}
-		established := 0
-		for i := range list.Items {
-			if isEstablished(&list.Items[i]) {
-				established++
+// applyAll writes objects, several at a time. They are applied, not created: the API server holds every create of a custom
+// resource back for two seconds after its definition is established.
+func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(applyLimit)
+	for _, object := range objects {
+		work.Go(func() error {
+			_, err := client.Resource(resourceOf(object)).
+				Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+			if err != nil {
+				return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 			}
-		}
-		if established >= count {
 			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for custom resource definitions: %d of %d are served: %w", established, count, context.Cause(ctx))
-		case <-ticker.C:
-		}
+		})
 	}
+	return work.Wait()
 }
 
-func isEstablished(crd *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
-	for _, c := range conditions {
-		condition, ok := c.(map[string]any)
-		if ok && condition["type"] == "Established" && condition["status"] == "True" {
-			return true
+// waitServed returns when the API server offers the resources of every custom resource definition. The definitions themselves
+// are large, and asking for them again and again would keep the API server from serving them; its list of resources is small.
+func waitServed(ctx context.Context, client discovery.DiscoveryInterface, crds []*unstructured.Unstructured) error {
+	wanted := map[schema.GroupVersion]map[string]bool{}
+	for _, crd := range crds {
+		gv, plural := served(crd)
+		if wanted[gv] == nil {
+			wanted[gv] = map[string]bool{}
+		}
+		wanted[gv][plural] = true
+	}
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for gv, plurals := range wanted {
+		for len(plurals) > 0 {
+			list, err := client.ServerResourcesForGroupVersion(gv.String())
+			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsServiceUnavailable(err) {
+				return fmt.Errorf("ask for the resources of %s: %w", gv, err)
+			}
+			if err == nil {
+				for _, r := range list.APIResources {
+					delete(plurals, r.Name)
+				}
+			}
+			if len(plurals) == 0 {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("wait for the API server to serve %v of %s: %w", slices.Sorted(maps.Keys(plurals)), gv, context.Cause(ctx))
+			case <-ticker.C:
+			}
 		}
 	}
-	return false
+	return nil
+}
+
+// served tells under which version and name a custom resource definition's objects are stored.
+func served(crd *unstructured.Unstructured) (schema.GroupVersion, string) {
+	gv := schema.GroupVersion{}
+	gv.Group, _, _ = unstructured.NestedString(crd.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	for _, v := range versions {
+		if version, ok := v.(map[string]any); ok && version["storage"] == true {
+			gv.Version, _ = version["name"].(string)
+		}
+	}
+	return gv, plural
 }

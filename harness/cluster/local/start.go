@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/netproof/netproof/harness/cluster/local/controlplane"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
@@ -104,6 +105,7 @@ func (c *Cluster) addNodes() error {
 func (c *Cluster) connect() error {
 	config := c.control.RESTConfig()
 	config.UserAgent = "netproof"
+	config.WarningHandler = rest.NoWarnings{}
 	var err error
 	if c.objects, err = dynamic.NewForConfig(config); err != nil {
 		return fmt.Errorf("make client for the API server: %w", err)
@@ -192,6 +194,10 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 		}
 	}
 	if err := c.startBinder(life); err != nil {
+		return err
+	}
+	c.reaper = controlplane.NewNamespaceReaper(c.client, c.fault)
+	if err := c.reaper.Watch(life, c.factory.Core().V1().Namespaces().Informer()); err != nil {
 		return err
 	}
 	c.factory.Start(life.Done())

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -148,7 +149,10 @@ func (f *Fabric) connect(h *Host) error {
 	}
 	h.Namespace = &Namespace{file: file}
 	outer := fmt.Sprintf("host%d", h.number)
-	if err := f.thread.Do(func() error { return cable(outer, f.bridge, file) }); err != nil {
+	// The next host with this number has the same addresses: with the same hardware address too, what the nodes remember of
+	// this one stays true.
+	hardware := net.HardwareAddr{0x02, 'h', 'o', 's', 't', byte(h.number)}
+	if err := f.thread.Do(func() error { return cable(outer, f.bridge, file, hardware) }); err != nil {
 		return errors.Join(err, h.Namespace.Close())
 	}
 	nodes := f.nodes

@@ -137,13 +137,20 @@ func makeNamespace(setup func() error) (*os.File, error) {
 	return file, nil
 }
 
-// cable makes a pair of virtual interfaces: outer on the bridge in the calling thread's namespace, eth0 inside target.
-func cable(outer string, bridge netlink.Link, target *os.File) error {
+// cable makes a pair of virtual interfaces: outer on the bridge in the calling thread's namespace, eth0 inside target. The
+// hardware address of eth0 may be nil for one that the kernel makes up.
+func cable(outer string, bridge netlink.Link, target *os.File, hardware net.HardwareAddr) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = outer
 	attrs.MasterIndex = bridge.Attrs().Index
 	attrs.MTU = mtu
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(target.Fd())), PeerMTU: mtu}
+	veth := &netlink.Veth{
+		LinkAttrs:        attrs,
+		PeerName:         "eth0",
+		PeerNamespace:    netlink.NsFd(int(target.Fd())),
+		PeerMTU:          mtu,
+		PeerHardwareAddr: hardware,
+	}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make cable %s: %w", outer, err)
 	}

@@ -99,7 +99,7 @@ func (n *Node) setUp(cfg Config) error {
 	defer func() { _ = unix.Close(mounts) }()
 
 	outer := "node" + fmt.Sprint(n.Index)
-	if err := n.fabric.thread.Do(func() error { return cable(outer, n.fabric.bridge, n.net.file) }); err != nil {
+	if err := n.fabric.thread.Do(func() error { return cable(outer, n.fabric.bridge, n.net.file, nil) }); err != nil {
 		return err
 	}
 	if err := main.Do(n.setUpNetwork); err != nil {

@@ -23,6 +23,8 @@ import (
 // Endpoint serves ports in a network namespace and probes from there.
 type Endpoint interface {
 	probes.Agent
+	// Stop ends the servers of these ports.
+	Stop(ports ...model.Port)
 	// Close ends the servers and frees their ports.
 	Close() error
 }
@@ -196,13 +198,23 @@ func (a *Agent) Halt() {
 	a.stopped = true
 }
 
-// StopServers ends the servers of a pod while its status says that it is ready, as a fault for tests.
+// StopServers ends the servers of a pod while its status says that it is ready, as a fault for tests. The pod's endpoint
+// can still probe.
 func (a *Agent) StopServers(uid types.UID) error {
-	e, err := a.Endpoint(uid)
+	w, err := a.worker(uid)
 	if err != nil {
 		return err
 	}
-	return e.Close()
+	e, err := w.current()
+	if err != nil {
+		return err
+	}
+	ports, err := declaredPorts(w.pod)
+	if err != nil {
+		return err
+	}
+	e.Stop(ports...)
+	return nil
 }
 
 // Network returns the network namespace of a running pod, for faults in tests. It belongs to the pod.

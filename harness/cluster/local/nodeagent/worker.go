@@ -27,7 +27,7 @@ const (
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 5 * time.Second
 	// startTimeout bounds one attempt to start a pod, removeTimeout its removal.
-	startTimeout  = 30 * time.Second
+	startTimeout  = 15 * time.Second
 	removeTimeout = 30 * time.Second
 	// pollInterval is how often a starting pod is looked at.
 	pollInterval = 5 * time.Millisecond

@@ -291,8 +291,8 @@ func (p *Process) signal(sig syscall.Signal) {
 	_ = p.child.Process.Signal(sig)
 }
 
-// Signal sends a signal, as a fault for tests: what comes of it counts as unexpected.
-func (p *Process) Signal(sig syscall.Signal) { p.signal(sig) }
+// Kill kills it, as a fault for tests: the death counts as unexpected.
+func (p *Process) Kill() { p.signal(unix.SIGKILL) }
 
 // Stop asks it to end, waits up to grace, and kills it then. The death is not recorded as unexpected.
 func (p *Process) Stop(grace time.Duration) {
