@@ -32,6 +32,7 @@ type lane struct {
 // grids arranges the cells of a step into matrices, one per port, family and way; those that look alike are merged.
 func grids(cells []model.Cell, withFamily bool) []grid {
 	order := map[string]int{}
+	sources := map[string]bool{}
 	note := func(e model.Endpoint) {
 		if _, ok := order[string(e)]; !ok {
 			order[string(e)] = len(order)
@@ -41,6 +42,7 @@ func grids(cells []model.Cell, withFamily bool) []grid {
 	var lanes []lane
 	for _, c := range cells {
 		note(c.From)
+		sources[string(c.From)] = true
 		l := lane{c.Port, c.Protocol, c.IPFamily, c.Via}
 		if byLane[l] == nil {
 			lanes = append(lanes, l)
@@ -64,7 +66,7 @@ func grids(cells []model.Cell, withFamily bool) []grid {
 	var out []grid
 	seen := map[string]int{}
 	for _, l := range lanes {
-		g := makeGrid(byLane[l], order)
+		g := makeGrid(byLane[l], order, sources)
 		id := fmt.Sprint(g.rows, g.cols, g.at)
 		title := portTitle(l.port, l.protocol, l.family, l.via, withFamily)
 		if i, ok := seen[id]; ok {
@@ -90,11 +92,16 @@ func portTitle(port int, protocol model.Protocol, family model.IPFamily, via mod
 	return clean(title)
 }
 
-func makeGrid(cells []model.Cell, order map[string]int) grid {
+// makeGrid arranges the cells of one port. A destination that is a source elsewhere in the step is a row here as well, also when
+// there is nobody else here that it could reach: so the matrices of a step have the same rows, and can share them.
+func makeGrid(cells []model.Cell, order map[string]int, sources map[string]bool) grid {
 	var g grid
 	for _, c := range cells {
 		g.rows = append(g.rows, string(c.From))
 		g.cols = append(g.cols, string(c.To))
+		if sources[string(c.To)] {
+			g.rows = append(g.rows, string(c.To))
+		}
 	}
 	byOrder := func(a, b string) int { return order[a] - order[b] }
 	for _, names := range []*[]string{&g.rows, &g.cols} {

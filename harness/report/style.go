@@ -12,7 +12,7 @@ import (
 type TableOptions struct {
 	// Verbose shows every matrix, every mismatch and every step of a walk, however many there are.
 	Verbose bool
-	// Width is the number of columns of the terminal; 0 means 100. Matrices that are wider fold.
+	// Width is the number of columns of the terminal; 0 means 120. Matrices that are wider fold.
 	Width int
 	// Color adds colour. Nothing is said by colour alone.
 	Color bool
@@ -20,7 +20,7 @@ type TableOptions struct {
 	ASCII bool
 }
 
-const defaultWidth = 100
+const defaultWidth = 120
 
 // DetectTable chooses the options for a terminal, or for what is not one, from the environment:
 //
