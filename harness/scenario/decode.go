@@ -212,6 +212,14 @@ func fieldsOf(t reflect.Type) map[string]property {
 	return out
 }
 
+func propertyNames(fields map[string]property) []string {
+	names := make([]string, 0, len(fields))
+	for name := range fields {
+		names = append(names, name)
+	}
+	return names
+}
+
 func (d *decoder) structure(v *value, into reflect.Value, what string) {
 	if at := into.FieldByName("At"); at.IsValid() && at.Type() == positionType {
 		at.Set(reflect.ValueOf(v.at))
@@ -276,7 +284,7 @@ func (d *decoder) strays(v *value, t reflect.Type, what string) map[string]bool 
 				}
 			}
 		}
-		if len(open) > 0 && open[len(open)-1].typ.Kind() == reflect.Map {
+		if len(open) > 0 && open[len(open)-1].typ.Kind() == reflect.Map && !d.lenient && suggest(key, propertyNames(fields)) == "" {
 			return open[len(open)-1].key, open[len(open)-1].typ.Elem(), true
 		}
 		return "", nil, false

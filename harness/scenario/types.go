@@ -20,9 +20,9 @@ const (
 // Scenario is a topology, policies that are applied to it step by step, and who is expected to reach whom after each step.
 type Scenario struct {
 	// APIVersion is netproof.dev/v1alpha1.
-	APIVersion string `json:"apiVersion"`
+	APIVersion string `json:"apiVersion" jsonschema:"enum=netproof.dev/v1alpha1"`
 	// Kind is Scenario.
-	Kind string `json:"kind"`
+	Kind string `json:"kind" jsonschema:"enum=Scenario"`
 	// Metadata names the scenario.
 	Metadata Metadata `json:"metadata"`
 	// Spec is what the scenario does.
@@ -98,7 +98,7 @@ type Pod struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// Node is the index of the node that the pod runs on, counted from 0. Without it pods are spread over the nodes in
 	// their order.
-	Node *int `json:"node,omitempty"`
+	Node *int `json:"node,omitempty" jsonschema:"minimum=0"`
 	// HostNetwork pods share the network of their node.
 	HostNetwork bool `json:"hostNetwork,omitempty"`
 	// Ports that the pod serves, such as 80/TCP. A pod without ports only sends.
@@ -118,7 +118,7 @@ type Service struct {
 	// Ports of the service, such as 80/TCP.
 	Ports []ServicePort `json:"ports"`
 	// Type is ClusterIP, which is the default, or NodePort.
-	Type string   `json:"type,omitempty"`
+	Type string   `json:"type,omitempty" jsonschema:"enum=ClusterIP,enum=NodePort"`
 	At   Position `json:"-"`
 }
 
@@ -136,9 +136,9 @@ type Port struct {
 	// Name is what a policy may call the port.
 	Name string `json:"name,omitempty"`
 	// Port is the number.
-	Port int `json:"port"`
+	Port int `json:"port" jsonschema:"minimum=1,maximum=65535"`
 	// Protocol is TCP, which is the default, UDP or SCTP.
-	Protocol string   `json:"protocol,omitempty"`
+	Protocol string   `json:"protocol,omitempty" jsonschema:"enum=TCP,enum=UDP,enum=SCTP"`
 	At       Position `json:"-"`
 }
 
@@ -151,11 +151,11 @@ type ServicePort struct {
 	// Name of the port.
 	Name string `json:"name,omitempty"`
 	// Port is the number under which the service is reached.
-	Port int `json:"port"`
+	Port int `json:"port" jsonschema:"minimum=1,maximum=65535"`
 	// TargetPort is the number or the name of the pods' port; without it, the number of the service's port.
 	TargetPort IntOrName `json:"targetPort,omitempty"`
 	// Protocol is TCP, which is the default, UDP or SCTP.
-	Protocol string   `json:"protocol,omitempty"`
+	Protocol string   `json:"protocol,omitempty" jsonschema:"enum=TCP,enum=UDP,enum=SCTP"`
 	At       Position `json:"-"`
 }
 
@@ -177,9 +177,9 @@ type PortRef struct {
 	// Name of a port of the destination, instead of a number.
 	Name string `json:"name,omitempty"`
 	// Port is the number.
-	Port int `json:"port,omitempty"`
+	Port int `json:"port,omitempty" jsonschema:"minimum=1,maximum=65535"`
 	// Protocol is TCP, which is the default, UDP or SCTP. A named port may leave it open.
-	Protocol string   `json:"protocol,omitempty"`
+	Protocol string   `json:"protocol,omitempty" jsonschema:"enum=TCP,enum=UDP,enum=SCTP"`
 	At       Position `json:"-"`
 }
 
@@ -346,7 +346,7 @@ type Probe struct {
 	// Ports that are tried; without it every port that the destination serves.
 	Ports []PortRef `json:"ports,omitempty"`
 	// Via is the way to the destination: podIP, which is the default, service or nodePort.
-	Via string   `json:"via,omitempty"`
+	Via string   `json:"via,omitempty" jsonschema:"enum=podIP,enum=service,enum=nodePort"`
 	At  Position `json:"-"`
 
 	from, to            pattern
@@ -455,7 +455,7 @@ const (
 type Expect struct {
 	// Default is the verdict of every cell that no rule speaks of: allow, deny, undefined, or computed, which leaves it to
 	// the specification.
-	Default string `json:"default"`
+	Default string `json:"default" jsonschema:"enum=allow,enum=deny,enum=undefined,enum=computed"`
 	// Rules are exceptions in order; the last one that matches a cell decides it.
 	Rules []Rule   `json:"rules,omitempty"`
 	At    Position `json:"-"`
@@ -501,11 +501,11 @@ type Rule struct {
 	// Ports restrict the rule to these ports of the destination.
 	Ports []PortRef `json:"ports,omitempty"`
 	// Via restricts the rule to connections of this way: podIP, service or nodePort.
-	Via string `json:"via,omitempty"`
+	Via string `json:"via,omitempty" jsonschema:"enum=podIP,enum=service,enum=nodePort"`
 	// Verdict is allow, deny, or undefined where the specification leaves the case open.
-	Verdict string `json:"verdict"`
+	Verdict string `json:"verdict" jsonschema:"enum=allow,enum=deny,enum=undefined"`
 	// By says which side must be the one that refuses: ingress, egress or both.
-	By string   `json:"by,omitempty"`
+	By string   `json:"by,omitempty" jsonschema:"enum=ingress,enum=egress,enum=both"`
 	At Position `json:"-"`
 
 	from, to            pattern
@@ -516,9 +516,9 @@ type Rule struct {
 // of is computed from the policies.
 type Assertions struct {
 	// APIVersion is netproof.dev/v1alpha1.
-	APIVersion string `json:"apiVersion"`
+	APIVersion string `json:"apiVersion" jsonschema:"enum=netproof.dev/v1alpha1"`
 	// Kind is Assertions.
-	Kind string `json:"kind"`
+	Kind string `json:"kind" jsonschema:"enum=Assertions"`
 	// Metadata names the scenario that the folder becomes. Without it, the folder's name is taken.
 	Metadata Metadata `json:"metadata,omitempty"`
 	// Spec is what is asserted.
