@@ -92,6 +92,10 @@ type Record struct {
 type ServerStatus struct {
 	Port  model.Port `json:"port"`
 	Alive bool       `json:"alive"`
+	// Unsupported: this kernel has no such sockets, so there is no server to be alive.
+	Unsupported bool `json:"unsupported,omitempty"`
+	// Unknown: the look itself failed, and says nothing about the server.
+	Unknown bool `json:"unknown,omitempty"`
 	// Detail says why it is not alive.
 	Detail string `json:"detail,omitempty"`
 }

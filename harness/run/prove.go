@@ -253,7 +253,9 @@ func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectati
 		series, _ := t.series()
 		st := pr.pace.judge(series, w.barrier, t.expected)
 		var last sample
-		if len(series) > 0 {
+		if some := telling(series); len(some) > 0 {
+			last = some[len(some)-1]
+		} else if len(series) > 0 {
 			last = series[len(series)-1]
 		}
 		d := doubts{all: all, enforcement: w.enforcement, denial: pr.denialDoubt(t, &w)}

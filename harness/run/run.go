@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -38,26 +39,43 @@ type Options struct {
 // a [Disagreement].
 func Run(ctx context.Context, c cluster.Cluster, prepared *Prepared, opts Options) (model.Run, error) {
 	s := Open(ctx, c, opts)
-	for _, p := range prepared.list {
+	list := grouped(prepared.list)
+	for _, p := range list {
 		if err := s.preflight(ctx, p); err != nil {
 			s.Close(ctx)
 			return s.result, err
 		}
 	}
 	s.observer.RunStarted(s.result)
-	for i, p := range prepared.list {
+	for i, p := range list {
 		if ctx.Err() != nil || !s.raise(ctx) {
 			break
 		}
-		s.observer.ScenarioStarted(p.scenario.Metadata.Name, i, len(prepared.list))
+		s.observer.ScenarioStarted(p.scenario.Metadata.Name, i, len(list))
 		if _, err := s.prove(ctx, p); err != nil {
 			s.Close(ctx)
 			return s.result, err
 		}
 	}
-	s.result.Complete = ctx.Err() == nil && len(s.result.Scenarios) == len(prepared.list)
+	s.result.Complete = ctx.Err() == nil && len(s.result.Scenarios) == len(list)
 	s.Close(ctx)
 	return s.Result(), nil
+}
+
+// grouped puts scenarios of equal topology behind the first of them, so that pods are deployed once for all. Apart from that the
+// order stays.
+func grouped(list []*PreparedScenario) []*PreparedScenario {
+	first := map[string]int{}
+	for i, p := range list {
+		if _, known := first[p.plan.TopologyKey]; !known {
+			first[p.plan.TopologyKey] = i
+		}
+	}
+	out := slices.Clone(list)
+	slices.SortStableFunc(out, func(a, b *PreparedScenario) int {
+		return cmp.Compare(first[a.plan.TopologyKey], first[b.plan.TopologyKey])
+	})
+	return out
 }
 
 // newRunID makes a short id that is a valid label value and unlikely to meet another.

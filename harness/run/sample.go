@@ -178,6 +178,7 @@ func (s *sampler) settleFlight(ctx context.Context, tracks []*track, samples []*
 		switch {
 		case answered[i] && r.Outcome == probes.Answered:
 		case !answered[i]:
+			samples[i].void = true
 			reason := "the prober gave no result"
 			if probeErr != nil {
 				reason += ": " + probeErr.Error()
@@ -235,6 +236,7 @@ func (s *sampler) resolve(t *track, smp *sample, r probes.Response, seen bool) {
 	}
 	smp.response, smp.seen, smp.resolved = r, seen || r.Outcome == probes.Answered, time.Now()
 	smp.verdict, smp.reason = classify(r, seen, t.answerers)
+	smp.void = r.Outcome == probes.Error
 }
 
 func (s *sampler) fail(t *track, smp *sample, reason string) {

@@ -19,6 +19,14 @@ type sample struct {
 	seen bool
 	// reason explains a verdict other than allow and deny.
 	reason string
+	// void is true when nothing was tried: the prober could not send, or was too starved to listen. It says nothing for nor against
+	// any verdict.
+	void bool
+}
+
+// telling returns the samples that are not void.
+func telling(series []sample) []sample {
+	return slices.DeleteFunc(slices.Clone(series), func(s sample) bool { return s.void })
 }
 
 // settling says when a series of samples has settled.
@@ -47,9 +55,12 @@ type settled struct {
 
 // judge looks at a series, in the order in which the probes were sent. Only samples sent at or after the barrier settle a
 // cell: before it the change may not have reached every node. Samples that are neither allow nor deny break an agreement,
-// and settle a cell as what they are when nothing else comes.
+// and settle a cell as what they are when nothing else comes. Void samples are passed over as long as there are others.
 func (s settling) judge(series []sample, barrier time.Time, expected model.Verdict) settled {
 	var out settled
+	if some := telling(series); len(some) > 0 {
+		series = some
+	}
 	if len(series) == 0 {
 		return out
 	}

@@ -13,11 +13,11 @@ import (
 
 // seriesOf makes a series out of a string, one sample every 50 ms: a allow, d deny, i inconclusive, u unsupported.
 func seriesOf(s string, start time.Time) []sample {
-	verdicts := map[rune]model.Verdict{'a': model.Allow, 'd': model.Deny, 'i': model.Inconclusive, 'u': model.Unsupported}
+	verdicts := map[rune]model.Verdict{'a': model.Allow, 'd': model.Deny, 'i': model.Inconclusive, 'u': model.Unsupported, 'v': model.Inconclusive}
 	var out []sample
 	for i, r := range s {
 		sent := start.Add(time.Duration(i) * 50 * time.Millisecond)
-		out = append(out, sample{sent: sent, resolved: sent.Add(time.Millisecond), verdict: verdicts[r]})
+		out = append(out, sample{sent: sent, resolved: sent.Add(time.Millisecond), verdict: verdicts[r], void: r == 'v'})
 	}
 	return out
 }
@@ -46,6 +46,8 @@ func TestSettling(t *testing.T) {
 		{name: "and settles after it", series: "aaaaaaaaa", expected: model.Deny, ok: true, verdict: model.Allow, samples: 9},
 		{name: "an undefined case settles either way", series: "aaa", expected: model.Undefined, ok: true, verdict: model.Allow, samples: 3},
 		{name: "an inconclusive sample breaks the agreement", series: "ddid", expected: model.Deny, verdict: model.Deny, samples: 1},
+		{name: "a void sample does not", series: "ddvd", expected: model.Deny, ok: true, verdict: model.Deny, samples: 3},
+		{name: "nothing but void samples prove nothing", series: "vvvv", expected: model.Deny, verdict: model.Inconclusive, samples: 4},
 		{name: "an unsupported probe settles as such", series: "uuu", expected: model.Deny, ok: true, verdict: model.Unsupported, samples: 3},
 	}
 	for _, c := range cases {

@@ -566,7 +566,8 @@ func (s *stage) deletePolicies(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// restore undoes the rest of a scenario's steps: labels back, created pods away, removed pods back.
+// restore undoes the rest of a scenario's steps: labels back, created pods away, removed pods back. initial is the topology as it
+// ran before the first step.
 func (s *stage) restore(ctx context.Context, initial model.Topology) error {
 	var errs []error
 	var extra []model.Endpoint
@@ -574,8 +575,8 @@ func (s *stage) restore(ctx context.Context, initial model.Topology) error {
 		want, ok := initial.Pod(p.Endpoint())
 		switch {
 		case p.Namespace == canaryNamespace:
-		case !ok:
-			extra = append(extra, p.Endpoint())
+		case !ok || p.Node != want.Node || p.HostNetwork != want.HostNetwork || !slices.Equal(p.Ports, want.Ports):
+			extra = append(extra, p.Endpoint()) // another pod, or another one of the same name
 		case !maps.Equal(p.Labels, want.Labels):
 			errs = append(errs, s.labelPod(ctx, p.Endpoint(), want.Labels))
 		}
@@ -586,14 +587,14 @@ func (s *stage) restore(ctx context.Context, initial model.Topology) error {
 			errs = append(errs, s.labelNamespace(ctx, ns.Name, ns.Labels))
 		}
 	}
+	if len(extra) > 0 {
+		errs = append(errs, s.removePods(ctx, extra))
+	}
 	var missing []model.Pod
 	for _, p := range initial.Pods {
 		if _, ok := s.declared.Pod(p.Endpoint()); !ok {
 			missing = append(missing, p)
 		}
-	}
-	if len(extra) > 0 {
-		errs = append(errs, s.removePods(ctx, extra))
 	}
 	if len(missing) > 0 {
 		errs = append(errs, s.createPods(ctx, missing))

@@ -112,11 +112,6 @@ loop:
 			}
 		}
 	}
-	if barrierErr == nil {
-		// A last sample of everything and of the controls: what was settled early must still hold.
-		s.round(ctx, nil)
-		live.round(ctx)
-	}
 	detached, stop := context.WithTimeout(context.WithoutCancel(ctx), p.cleanup)
 	defer stop()
 	s.wait(detached)
@@ -169,9 +164,10 @@ func selfTargets(targets []target, agents map[model.Endpoint]probes.Agent) []tar
 // judgeCanaries decides from the canaries' series whether denials of this window can be trusted at all.
 func (w *window) judgeCanaries(p pace, tracks []*track, barrierErr error) {
 	w.controls.CanaryAllowed, w.controls.CanaryDenied = true, true
-	var leaks, cuts []string
+	var leaks, cuts, silent []string
 	for _, t := range tracks {
 		series, _ := t.series()
+		series = telling(series)
 		where := fmt.Sprintf("%s -> %s", t.conn.From, t.conn.To)
 		for _, smp := range series {
 			if smp.verdict == t.expected {
@@ -188,9 +184,13 @@ func (w *window) judgeCanaries(p pace, tracks []*track, barrierErr error) {
 		}
 		if len(series) == 0 {
 			w.controls.CanaryAllowed, w.controls.CanaryDenied = false, false
+			silent = append(silent, where)
 		}
 	}
 	var reasons []string
+	if len(silent) > 0 {
+		reasons = append(reasons, "the canaries could not be probed: "+strings.Join(silent, ", "))
+	}
 	if len(leaks) > 0 {
 		reasons = append(reasons, "the canary that must be denied was not: "+strings.Join(leaks, ", "))
 	}
@@ -212,7 +212,10 @@ func (w *window) judgeCanaries(p pace, tracks []*track, barrierErr error) {
 func (w *window) judgeSelfs(tracks []*track) {
 	for _, t := range tracks {
 		series, _ := t.series()
-		for _, smp := range series {
+		if len(telling(series)) == 0 && len(series) > 0 {
+			w.deadProbers[t.conn.From] = series[0].reason
+		}
+		for _, smp := range telling(series) {
 			if smp.verdict != model.Allow {
 				w.deadProbers[t.conn.From] = or(smp.reason, string(smp.response.Outcome))
 				break
@@ -280,18 +283,24 @@ func (l *liveness) round(ctx context.Context) {
 				}
 				return
 			}
-			alive := 0
+			alive, servers := 0, 0
 			for _, s := range status {
-				if s.Alive {
+				switch {
+				case s.Unsupported:
+					continue
+				case s.Unknown:
+					return // the next look will tell; a server that was never seen alive is not
+				case s.Alive:
 					alive++
-				} else if l.dead[e] == "" {
+				case l.dead[e] == "":
 					l.dead[e] = fmt.Sprintf("port %s: %s", s.Port, s.Detail)
 				}
+				servers++
 			}
 			if _, known := l.alive[e]; !known || alive < l.alive[e] {
 				l.alive[e] = alive
 			}
-			l.servers[e] = max(l.servers[e], len(status))
+			l.servers[e] = max(l.servers[e], servers)
 		}()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -23,7 +24,7 @@ func (a *Agent) Liveness(ctx context.Context) ([]probes.ServerStatus, error) {
 	var unserved []probes.ServerStatus
 	for _, s := range a.servers {
 		if s.err != nil {
-			unserved = append(unserved, probes.ServerStatus{Port: s.port, Detail: s.err.Error()})
+			unserved = append(unserved, probes.ServerStatus{Port: s.port, Unsupported: errors.Is(s.err, ErrNotSupported), Detail: s.err.Error()})
 			continue
 		}
 		statuses = append(statuses, probes.ServerStatus{Port: s.port})
@@ -65,6 +66,9 @@ func (a *Agent) judge(s *probes.ServerStatus, outcomes []probes.Response) {
 			wrong = append(wrong, fmt.Sprintf("answered by %s %s", o.By.Endpoint, o.By.UID))
 		case o.Outcome == probes.Unsupported, !o.Sent && (o.Errno == "EADDRNOTAVAIL" || o.Errno == "ENETUNREACH"):
 			// No such family, or no loopback address of it, in this namespace.
+		case o.Outcome == probes.Error:
+			s.Unknown = true
+			wrong = append(wrong, o.Detail)
 		default:
 			wrong = append(wrong, cmp.Or(strings.TrimSpace(fmt.Sprintf("%s %s %s", o.Outcome, o.Errno, o.Detail)), "no outcome"))
 		}
