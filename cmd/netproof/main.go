@@ -7,12 +7,14 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd"
+	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 )
 
 // main is the only place that exits.
 func main() {
 	sandbox.Init()
+	named.Init()
 	ctx, stop := cli.WithSignals(context.Background())
 	code := cmd.Run(ctx, cli.System(), os.Args[1:])
 	stop()

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/cluster"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/doctor"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/explain"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/list"
@@ -96,6 +97,7 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		list.New(streams),
 		explain.New(streams),
 		doctor.New(streams),
+		cluster.New(streams),
 		report.New(streams),
 		version.New(streams),
 	)

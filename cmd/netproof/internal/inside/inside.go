@@ -49,12 +49,16 @@ const deadlineEnv = "NETPROOF_DEADLINE"
 // Rerun runs this command line again in a sandbox and returns its exit code. A deadline that is not zero is what [Deadline]
 // gives inside.
 func Rerun(ctx context.Context, deadline time.Time) (int, error) {
+	// The inner process ends itself at the deadline, and reports; the outer one only passes signals on.
+	return sandbox.Run(context.WithoutCancel(ctx), sandbox.Command{Env: environ(deadline), Grace: grace})
+}
+
+func environ(deadline time.Time) []string {
 	env := os.Environ()
 	if !deadline.IsZero() {
 		env = append(env, deadlineEnv+"="+strconv.FormatInt(deadline.UnixMilli(), 10))
 	}
-	// The inner process ends itself at the deadline, and reports; the outer one only passes signals on.
-	return sandbox.Run(context.WithoutCancel(ctx), sandbox.Command{Env: env, Grace: grace})
+	return env
 }
 
 // grace is how long the inner process may take to clean up and report after a signal.
@@ -74,11 +78,10 @@ func Deadline() (time.Time, error) {
 }
 
 // Cluster makes a local cluster that ends with this process; the caller is inside.
-func Cluster(ctx context.Context, streams cli.Streams, opts cluster.Options, engineDir string) (c cluster.Cluster, disposable bool, err error) {
+func Cluster(ctx context.Context, streams cli.Streams, opts cluster.Options, engineDir string) (cluster.Cluster, error) {
 	engines, err := ensure(ctx, streams, opts.CNI, engineDir, true)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	c, err = local.New(engines).Create(ctx, opts)
-	return c, true, err
+	return local.New(engines).Create(ctx, opts)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -15,6 +17,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
@@ -38,6 +41,13 @@ func execute(ctx context.Context, streams cli.Streams, opts Options) error {
 	}
 	defer cancel()
 
+	attached, err := whereToRun(ctx, &opts)
+	if err != nil {
+		return err
+	}
+	if attached != nil {
+		defer attached.Close(context.WithoutCancel(ctx))
+	}
 	prepared, warnings, err := load(opts)
 	if errors.Is(err, scenario.ErrNothing) {
 		run := emptyRun(opts)
@@ -52,31 +62,85 @@ func execute(ctx context.Context, streams cli.Streams, opts Options) error {
 		for _, w := range warnings {
 			fmt.Fprintf(streams.Err, "warning: %v\n", w)
 		}
-		if err := inside.Prepare(ctx, streams, opts.CNI, opts.EngineDir, opts.Quiet); err != nil {
-			return failed(ctx, streams, opts, fmt.Errorf("prepare this machine: %w", err))
-		}
-		code, err := inside.Rerun(ctx, opts.deadline)
+		code, err := rerun(ctx, streams, opts)
 		if err != nil {
 			return failed(ctx, streams, opts, err)
 		}
 		return cli.Ended(code)
 	}
-	return runInside(ctx, streams, opts, prepared)
+	return runInside(ctx, streams, opts, attached, prepared)
 }
 
-// runInside makes the cluster, or takes the one that is there, and runs.
-func runInside(ctx context.Context, streams cli.Streams, opts Options, prepared *prove.Prepared) error {
+// whereToRun learns what a named cluster is. Inside its sandbox it also gives the cluster.
+func whereToRun(ctx context.Context, opts *Options) (cluster.Cluster, error) {
+	if opts.Cluster == "" || named.Serving() {
+		return nil, nil
+	}
+	if sandbox.Inside() {
+		c, err := inside.Attach(ctx)
+		if err != nil {
+			return nil, err
+		}
+		opts.take(c.Info())
+		return c, nil
+	}
+	info, err := named.Find(ctx, opts.Cluster)
+	if errors.Is(err, named.ErrNotFound) {
+		return nil, cli.Usage("cluster %s: %w: netproof cluster list shows what there is, netproof cluster create %s makes it", opts.Cluster, err, opts.Cluster)
+	}
+	if err != nil {
+		return nil, err
+	}
+	detail, err := inside.DetailOf(info)
+	if err != nil {
+		return nil, err
+	}
+	opts.take(detail.Cluster)
+	return nil, nil
+}
+
+// take makes the options say what the cluster is.
+func (o *Options) take(c model.Cluster) {
+	o.CNI, o.Nodes, o.IPFamilies = c.CNI.Name, c.Nodes, c.IPFamilies
+}
+
+// rerun runs the command line again: in a sandbox of its own, on a named cluster, or on one that is made to stay.
+func rerun(ctx context.Context, streams cli.Streams, opts Options) (int, error) {
+	if opts.Cluster != "" {
+		return inside.RerunIn(ctx, opts.Cluster, nil, opts.deadline)
+	}
+	if !opts.Keep {
+		if err := inside.Prepare(ctx, streams, opts.CNI, opts.EngineDir, opts.Quiet); err != nil {
+			return 0, fmt.Errorf("prepare this machine: %w", err)
+		}
+		return inside.Rerun(ctx, opts.deadline)
+	}
+	name := "kept-" + strconv.Itoa(os.Getpid())
+	if _, err := inside.CreateNamed(ctx, streams, name, opts.flags, opts.Quiet); err != nil {
+		return 0, err
+	}
+	code, err := inside.RerunIn(ctx, name, append(slices.Clone(os.Args), "--cluster", name), opts.deadline)
+	fmt.Fprintf(streams.Err, "cluster %s keeps running: netproof cluster shell %s looks into it, netproof cluster delete %s ends it\n", name, name, name)
+	return code, err
+}
+
+// runInside runs on the cluster that is there, or makes one.
+func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster.Cluster, prepared *prove.Prepared) error {
 	show := progress.New(streams.Err, progress.Options{
 		Terminal: streams.ErrTerminal.Is, Columns: streams.ErrTerminal.Columns, Verbose: opts.Verbose, Quiet: opts.Quiet,
 		ASCII: report.DetectTable(streams.Getenv, streams.ErrTerminal.Is, streams.ErrTerminal.Columns).ASCII,
 	})
 	defer show.Close()
-	c, disposable, err := inside.Cluster(ctx, streams, cluster.Options{
-		CNI: opts.CNI, Nodes: opts.Nodes, IPFamilies: opts.IPFamilies, Progress: show.Note,
-	}, opts.EngineDir)
-	if err != nil {
-		show.Close()
-		return failed(ctx, streams, opts, err)
+	disposable := c == nil
+	if disposable {
+		var err error
+		c, err = inside.Cluster(ctx, streams, cluster.Options{
+			CNI: opts.CNI, Nodes: opts.Nodes, IPFamilies: opts.IPFamilies, Progress: show.Note,
+		}, opts.EngineDir)
+		if err != nil {
+			show.Close()
+			return failed(ctx, streams, opts, err)
+		}
 	}
 	journals, err := openJournals(opts.Outputs)
 	if err != nil {

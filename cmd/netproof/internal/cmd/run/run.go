@@ -10,6 +10,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
+	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -42,6 +43,8 @@ type Options struct {
 
 	// deadline is when Timeout is over.
 	deadline time.Time
+	// flags of the cluster, as given.
+	flags flags.Cluster
 }
 
 // flagSet are the flags as they were given.
@@ -101,7 +104,7 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 		opts.Paths = []string{"."}
 	}
 	opts.Provider, opts.CNI, opts.Nodes, opts.EngineDir = f.cluster.Provider, f.cluster.CNI, f.cluster.Nodes, f.cluster.EngineDir
-	opts.IPFamilies = f.cluster.IPFamilies()
+	opts.IPFamilies, opts.flags = f.cluster.IPFamilies(), f.cluster
 	selector, err := labels.Parse(f.selector)
 	if err != nil {
 		return opts, cli.Usage("--select %q: %w", f.selector, err)
@@ -121,8 +124,9 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	if opts.Cluster == "" {
 		return opts, nil
 	}
+	opts.Keep = false // it stays anyway
 	for _, name := range []string{"cni", "nodes", "ip-family", "engine-dir"} {
-		if cmd.Flags().Changed(name) {
+		if cmd.Flags().Changed(name) && !sandbox.Inside() {
 			return opts, cli.Usage("--%s cannot be chosen for --cluster %s: it is what it was made as", name, opts.Cluster)
 		}
 	}

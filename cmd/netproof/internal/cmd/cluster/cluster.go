@@ -1,0 +1,185 @@
+// Package cluster is the command netproof cluster, and the commands below it.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/inside"
+	"github.com/netproof/netproof/cmd/netproof/internal/progress"
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/local/named"
+	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+)
+
+// New returns the command.
+func New(streams cli.Streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "keep a local cluster running in the background",
+		Long: `Make a local cluster that keeps running in the background, look around in it, prove scenarios on it
+with 'netproof run --cluster NAME', and delete it. No file says that it exists: when its process
+ends, whatever ended it, nothing of the cluster is left.`,
+		Example: `  netproof cluster create lab --nodes 3
+  netproof cluster shell lab
+  netproof run --cluster lab fixtures/quickstart
+  netproof cluster delete lab`,
+	}
+	cmd.AddCommand(newCreate(streams), newShell(streams), newList(streams), newDelete(streams))
+	return cmd
+}
+
+func newCreate(streams cli.Streams) *cobra.Command {
+	var f flags.Cluster
+	var quiet bool
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "make a cluster and leave it running",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if named.Serving() {
+				return serve(cmd.Context(), streams, args[0], f)
+			}
+			if wrong := validation.IsDNS1123Label(args[0]); len(wrong) > 0 {
+				return cli.Usage("cluster name %q: use lower case letters, digits and '-', at most 63 of them", args[0])
+			}
+			d, err := inside.CreateNamed(cmd.Context(), streams, args[0], f, quiet)
+			if err != nil {
+				return explain(args[0], err)
+			}
+			fmt.Fprintf(streams.Out, "cluster %s is ready: %s %s, Kubernetes %s, %d nodes\n",
+				args[0], d.Cluster.CNI.Name, d.Cluster.CNI.Version, d.Cluster.Kubernetes, d.Cluster.Nodes)
+			return nil
+		},
+	}
+	f.Add(cmd)
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
+	return cmd
+}
+
+// serve is the background process, inside the sandbox.
+func serve(ctx context.Context, streams cli.Streams, name string, f flags.Cluster) error {
+	show := progress.New(streams.Err, progress.Options{})
+	defer show.Close()
+	return inside.ServeNamed(ctx, streams, cluster.Options{
+		Name: name, CNI: f.CNI, Nodes: f.Nodes, IPFamilies: f.IPFamilies(), Progress: show.Note,
+	}, f.EngineDir)
+}
+
+// explain turns what is wrong with a name into a mistake of the command line.
+func explain(name string, err error) error {
+	switch {
+	case errors.Is(err, named.ErrExists):
+		return cli.Usage("%w: netproof cluster delete %s removes it", err, name)
+	case errors.Is(err, named.ErrNotFound):
+		return cli.Usage("%w: netproof cluster list shows what there is", err)
+	}
+	return err
+}
+
+func newShell(streams cli.Streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "shell NAME [-- COMMAND ARGUMENT ...]",
+		Short: "open a shell inside a cluster, or run a command there",
+		Long: `Open a shell inside the cluster's namespaces, with KUBECONFIG set: kubectl, if it is installed, speaks to
+the cluster; ip, nft and the like show its network. With a command after --, run that instead.`,
+		Example: `  netproof cluster shell lab
+  netproof cluster shell lab -- kubectl get pods --all-namespaces`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			info, err := named.Find(cmd.Context(), args[0])
+			if err != nil {
+				return explain(args[0], err)
+			}
+			d, err := inside.DetailOf(info)
+			if err != nil {
+				return err
+			}
+			program := args[1:]
+			if len(program) == 0 {
+				program = []string{shell(streams.Getenv)}
+			}
+			env := append(os.Environ(), "KUBECONFIG="+d.Kubeconfig, "NETPROOF_CLUSTER="+args[0])
+			code, err := named.Enter(cmd.Context(), args[0], sandbox.Command{Env: env}, sandbox.EnterOptions{Program: program, Terminal: true})
+			if err != nil {
+				return explain(args[0], err)
+			}
+			return cli.Ended(code)
+		},
+	}
+}
+
+func shell(getenv func(string) string) string {
+	if s := getenv("SHELL"); s != "" {
+		return s
+	}
+	return "/bin/sh"
+}
+
+func newList(streams cli.Streams) *cobra.Command {
+	format := "table"
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "show the clusters that run in the background",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := named.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				enc := json.NewEncoder(streams.Out)
+				enc.SetIndent("", "  ")
+				if list == nil {
+					list = []named.Info{}
+				}
+				return enc.Encode(list)
+			}
+			return writeList(streams.Out, list)
+		},
+	}
+	flags.Choice(cmd, &format, "format", "format", []string{"table", "json"}, nil, "form of the output")
+	return cmd
+}
+
+func writeList(w io.Writer, list []named.Info) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tSTATE\tCNI\tKUBERNETES\tNODES\tAGE\tPID")
+	for _, info := range list {
+		d, err := inside.DetailOf(info)
+		if err != nil {
+			d = inside.Detail{}
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%d\n", info.Name, info.State, d.Cluster.CNI.Name, d.Cluster.Kubernetes, d.Cluster.Nodes,
+			time.Since(info.Created).Round(time.Second), info.PID)
+	}
+	return t.Flush()
+}
+
+func newDelete(streams cli.Streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete NAME ...",
+		Short: "end a cluster; nothing of it is left",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range args {
+				if err := named.Delete(cmd.Context(), name); err != nil {
+					return explain(name, err)
+				}
+				fmt.Fprintf(streams.Out, "cluster %s is gone\n", name)
+			}
+			return nil
+		},
+	}
+}

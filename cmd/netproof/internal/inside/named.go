@@ -1,0 +1,89 @@
+package inside
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/local"
+	"github.com/netproof/netproof/harness/cluster/local/attach"
+	"github.com/netproof/netproof/harness/cluster/local/named"
+	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/model"
+)
+
+// Detail is what a named cluster says about itself.
+type Detail struct {
+	Cluster    model.Cluster `json:"cluster"`
+	Kubeconfig string        `json:"kubeconfig"`
+}
+
+// DetailOf reads what a named cluster said about itself.
+func DetailOf(info named.Info) (Detail, error) {
+	var d Detail
+	if err := json.Unmarshal(info.Detail, &d); err != nil {
+		return d, fmt.Errorf("cluster %s was made by another version of netproof: %w", info.Name, err)
+	}
+	return d, nil
+}
+
+// CreateNamed makes a cluster that keeps running in the background, and returns when it is ready.
+func CreateNamed(ctx context.Context, streams cli.Streams, name string, f flags.Cluster, quiet bool) (Detail, error) {
+	if err := Prepare(ctx, streams, f.CNI, f.EngineDir, quiet); err != nil {
+		return Detail{}, err
+	}
+	args := []string{
+		os.Args[0], "cluster", "create", name, "--cni", f.CNI, "--nodes", fmt.Sprint(f.Nodes), "--ip-family", f.IPFamily,
+	}
+	if f.EngineDir != "" {
+		dir, err := filepath.Abs(f.EngineDir)
+		if err != nil {
+			return Detail{}, fmt.Errorf("find engines: %w", err)
+		}
+		args = append(args, "--engine-dir", dir)
+	}
+	info, err := named.Create(ctx, name, named.Options{Args: args})
+	if err != nil {
+		return Detail{}, err
+	}
+	return DetailOf(info)
+}
+
+// ServeNamed is the work of a named cluster's process: it makes the cluster and serves it until it is told to end.
+func ServeNamed(ctx context.Context, streams cli.Streams, opts cluster.Options, engineDir string) error {
+	return named.Serve(ctx, func(ctx context.Context, ready func(any) error) error {
+		engines, err := ensure(ctx, streams, opts.CNI, engineDir, true)
+		if err != nil {
+			return err
+		}
+		defer engines.Close()
+		c, err := local.New(engines).Start(ctx, opts)
+		if err != nil {
+			return err
+		}
+		listener, err := net.Listen("unix", attach.SocketPath)
+		if err == nil {
+			err = ready(Detail{Cluster: c.Info(), Kubeconfig: c.Kubeconfig()})
+		}
+		if err == nil {
+			err = attach.Serve(ctx, listener, c, c.Kubeconfig())
+		}
+		return errors.Join(err, c.Close(context.WithoutCancel(ctx)))
+	})
+}
+
+// RerunIn runs this command line again on a named cluster and returns its exit code.
+func RerunIn(ctx context.Context, name string, args []string, deadline time.Time) (int, error) {
+	return named.Enter(context.WithoutCancel(ctx), name, sandbox.Command{Args: args, Env: environ(deadline), Grace: grace}, sandbox.EnterOptions{})
+}
+
+// Attach gives the cluster in whose sandbox this process was brought.
+func Attach(ctx context.Context) (cluster.Cluster, error) { return attach.Dial(ctx, attach.SocketPath) }
