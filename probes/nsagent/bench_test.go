@@ -158,3 +158,60 @@ func (s *bareSockets) exchange(tb testing.TB, n int) {
 	}
 	wg.Wait()
 }
+
+// BenchmarkTable probes every cell of a table of 50 pods to 50 pods, around a router, once per iteration. Denied cells
+// take one time-out, however many there are.
+func BenchmarkTable(b *testing.B) {
+	const hosts, timeout = 50, 500 * time.Millisecond
+	for _, c := range []struct {
+		name    string
+		rule    string
+		outcome probes.Outcome
+	}{
+		{"allowed", "accept", probes.Answered},
+		{"rejected", "reject with icmpx type admin-prohibited", probes.Prohibited},
+		{"dropped", "drop", probes.Timeout},
+	} {
+		for _, protocol := range []model.Protocol{model.TCP, model.UDP} {
+			b.Run(c.name+"/"+string(protocol), func(b *testing.B) {
+				star := netlab.NewStar(b, hosts)
+				netlab.Sysctl(b, star.Router, "net/ipv4/icmp_ratelimit", "0")
+				netlab.Sysctl(b, star.Router, "net/ipv4/icmp_msgs_per_sec", "1000000")
+				netlab.Sysctl(b, star.Router, "net/ipv4/icmp_msgs_burst", "1000000")
+				netlab.Filter(b, star.Router, netlab.Forward("meta l4proto { tcp, udp } th dport 80 "+c.rule))
+				engine := newEngine(b, Options{})
+				var agents []*Agent
+				for i, h := range star.Hosts {
+					agents = append(agents, newAgent(b, engine, fmt.Sprint(i), h.NS, tcp(80), udp(80)))
+				}
+				b.ResetTimer()
+				for range b.N {
+					var wg sync.WaitGroup
+					for i, a := range agents {
+						wg.Go(func() {
+							var batch []probes.Request
+							for j, to := range star.Hosts {
+								if i != j {
+									batch = append(batch, probes.Request{
+										ID: int64(j), Nonce: newNonce(), Protocol: protocol, Address: to.IPv4, Port: 80,
+										TimeoutMs: timeout.Milliseconds(),
+									})
+								}
+							}
+							err := a.Probe(context.Background(), batch, func(r probes.Response) {
+								if r.Outcome != c.outcome {
+									b.Errorf("want %s: %+v", c.outcome, r)
+								}
+							})
+							if err != nil {
+								b.Error(err)
+							}
+						})
+					}
+					wg.Wait()
+				}
+				b.ReportMetric(float64(b.N*hosts*(hosts-1))/b.Elapsed().Seconds(), "cells/s")
+			})
+		}
+	}
+}

@@ -81,7 +81,7 @@ func NewEngine(o Options) (*Engine, error) {
 		agents:  map[*Agent]struct{}{},
 		ports:   map[string]*sharedPorts{},
 	}
-	for range max(1, min(4, runtime.GOMAXPROCS(0)/2)) {
+	for range max(1, min(maxLoops, runtime.GOMAXPROCS(0)/2)) {
 		for _, loops := range []*[]*loop{&e.probing, &e.serving} {
 			l, err := newLoop(func() bool { return e.inFlight.Load() > 0 })
 			if err != nil {
@@ -128,16 +128,28 @@ func (e *Engine) Close() error {
 	return errors.Join(errs...)
 }
 
-// lag is how late the loops were so far, all together, in nanoseconds.
-func (e *Engine) lag() int64 {
-	var sum int64
-	for _, l := range e.probing {
-		sum += l.lateness()
+// maxLoops is the number of loops of a kind.
+const maxLoops = 4
+
+// lateness is how late the loops were that a probe depends on: the one that watches it, and those of the servers, one
+// of which may have to answer it.
+type lateness [1 + maxLoops]int64
+
+// measure takes the lateness of the loops now.
+func (e *Engine) measure(t *lateness, probing *loop) {
+	t[0] = probing.lateness()
+	for i, l := range e.serving {
+		t[1+i] = l.lateness()
 	}
-	for _, l := range e.serving {
-		sum += l.lateness()
+}
+
+// since is how late the latest of the loops was since then.
+func (t *lateness) since(then *lateness) int64 {
+	var late int64
+	for i := range t {
+		late = max(late, t[i]-then[i])
 	}
-	return sum
+	return late
 }
 
 // begin and end bracket the time in which punctuality matters.

@@ -351,7 +351,7 @@ func TestAProcessThatStaysStarvedReportsAnErrorAndNoTimeout(t *testing.T) {
 	stop := make(chan struct{})
 	var hog func()
 	hog = func() {
-		time.Sleep(60 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond)
 		select {
 		case <-stop:
 		default:

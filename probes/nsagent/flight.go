@@ -22,7 +22,7 @@ const (
 	// starvedShare is the share of its time-out by which loops may be late before a probe gets more time.
 	starvedShare = 8
 	// patience is how many times its time-out a starved probe waits in all before it ends as an error.
-	patience = 3
+	patience = 10
 )
 
 // flight is one probe, from the making of its socket to its outcome.
@@ -42,8 +42,9 @@ type flight struct {
 
 	// sent and deadline are times of the loops' clock.
 	sent, deadline int64
-	// lag is how late the loops were, all together, when the deadline was set.
-	lag int64
+	// lateness is how late the loops were when the first packet was sent, late how much later this one was handed on.
+	lateness lateness
+	late     int64
 	// connected is true when the request can be, or has been, sent over a connection, and always for UDP.
 	connected bool
 	// partial is the beginning of an answer.
@@ -122,7 +123,7 @@ func (f *flight) send(scratch []byte) {
 	var to sockaddr
 	to.set(f.destination.Addr(), int(f.destination.Port()), scope)
 
-	f.lag = f.batch.agent.engine.lag()
+	f.batch.agent.engine.measure(&f.lateness, f.batch.loop)
 	f.stamp()
 	errno := connectTo(f.fd, &to)
 	if f.stream() {
@@ -261,7 +262,7 @@ func (f *flight) takeOff(l *loop) {
 	}
 	// What passed since the packet was sent, the loop was not watching.
 	if late := nanotime() - f.sent; late > int64(tick) {
-		f.lag -= late
+		f.late = late
 	}
 	// Within one machine the handshake is often over by now, and the request can go without waiting for an event.
 	if f.stream() {
@@ -384,21 +385,20 @@ func (f *flight) expired(l *loop) {
 		}
 		return
 	}
-	engine := f.batch.agent.engine
-	lag := engine.lag()
-	late := lag - f.lag
-	if late <= f.timeout/starvedShare {
+	// Time in which this process did not get to run is not time that the network had: give it back.
+	var now lateness
+	f.batch.agent.engine.measure(&now, l)
+	late := f.late + now.since(&f.lateness)
+	if late <= f.timeout/starvedShare || l.now >= f.sent+f.timeout+late {
 		f.timedOut()
 		return
 	}
 	if l.now >= f.sent+patience*f.timeout {
-		f.conclude(probes.Error, 0, fmt.Sprintf("this process was starved: %s late within a time-out of %s",
-			time.Duration(late).Round(time.Millisecond), time.Duration(f.timeout)))
+		f.conclude(probes.Error, 0, fmt.Sprintf("this process was starved: late by %s of the %s since the probe was sent",
+			time.Duration(late).Round(time.Millisecond), time.Duration(l.now-f.sent).Round(time.Millisecond)))
 		return
 	}
-	// Give back what the network could not use.
-	f.lag = lag
-	f.deadline = min(l.now+max(late, f.timeout/starvedShare), f.sent+patience*f.timeout)
+	f.deadline = min(f.sent+f.timeout+late, f.sent+patience*f.timeout)
 	l.setTimer(f, f.deadline)
 }
 

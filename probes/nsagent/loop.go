@@ -95,7 +95,7 @@ func newLoop(busy func() bool) (*loop, error) {
 		return nil, fmt.Errorf("make eventfd: %w", err)
 	}
 	l := &loop{
-		epfd: epfd, wakefd: wakefd, busy: busy, finished: make(chan struct{}),
+		epfd: epfd, wakefd: wakefd, busy: busy, due: nanotime() + int64(tick), finished: make(chan struct{}),
 		scratch: make([]byte, 64<<10), oob: make([]byte, 512),
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}
@@ -155,7 +155,6 @@ func (l *loop) run() {
 	defer close(l.finished)
 	events := make([]unix.EpollEvent, 512)
 	var work []func()
-	l.due = math.MaxInt64
 	l.now = l.leave(0)
 	for {
 		wait := l.timeToSleep()

@@ -354,3 +354,69 @@ func TestLivenessIsNotProvenByAnotherServer(t *testing.T) {
 	assert.False(t, statuses[0].Alive)
 	assert.Contains(t, statuses[0].Detail, "answered by x/second uid-second")
 }
+
+func TestAServerOutOfFileDescriptorsAnswersWhenThereAreSomeAgain(t *testing.T) {
+	client, server := netlab.NewPair(t)
+	engine := newEngine(t, Options{})
+	agent := newAgent(t, engine, "client", client.NS)
+	newAgent(t, engine, "server", server.NS, tcp(80))
+	to := netip.AddrPortFrom(server.IPv4, 80)
+	conn := dial(t, client, "tcp", to) // accepted or not, it has its file descriptor
+	want{outcome: probes.Answered}.check(t, probe(t, agent, probes.Request{Protocol: model.TCP, Address: to.Addr(), Port: 80})[0])
+
+	var before unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+	second := dial(t, client, "tcp", to)
+	// From here on no file descriptor is left.
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}))
+	r := probe(t, agent, probes.Request{Protocol: model.TCP, Address: to.Addr(), Port: 80})[0]
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &before))
+	assert.Equal(t, probes.Error, r.Outcome, "%+v", r)
+	assert.Contains(t, r.Detail, "too many open files")
+	assert.False(t, r.Sent)
+	for _, c := range []net.Conn{conn, second} {
+		_, err := c.Write(message.AppendRequest(nil, message.Probe, "late"))
+		require.NoError(t, err)
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		buf := make([]byte, 64)
+		n, err := c.Read(buf)
+		require.NoError(t, err)
+		assert.Equal(t, "np\x01a\x04late", string(buf[:min(n, 9)]))
+	}
+}
+
+func TestAListenerThatMayNotOpenAnotherFileWaits(t *testing.T) {
+	client, server := netlab.NewPair(t)
+	engine := newEngine(t, Options{})
+	served := newAgent(t, engine, "server", server.NS, tcp(80))
+	var fd int
+	require.NoError(t, inns.Do(client.NS, func() (err error) {
+		fd, err = newSocket(model.TCP, false)
+		return err
+	}))
+	defer unix.Close(fd)
+	var before unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}))
+	var to sockaddr
+	to.set(server.IPv4, 80, 0)
+	errno := connectTo(fd, &to)
+	// It waits for its timer, instead of trying without end.
+	waits := assert.Eventually(t, func() bool {
+		timers := 0
+		return served.serving.call(func() { timers = len(served.serving.timers) }) && timers == 1
+	}, 5*time.Second, time.Millisecond)
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &before))
+	require.Equal(t, unix.EINPROGRESS, errno)
+	require.True(t, waits)
+	request := message.AppendRequest(nil, message.Probe, "patient")
+	require.Eventually(t, func() bool {
+		n, errno := sendBytes(fd, request, 0)
+		return n == len(request) && errno == 0
+	}, 5*time.Second, time.Millisecond)
+	buf := make([]byte, 256)
+	require.Eventually(t, func() bool {
+		n, _ := recvBytes(fd, buf)
+		return n > 0
+	}, 5*time.Second, time.Millisecond)
+}
