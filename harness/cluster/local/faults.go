@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/process"
 )
 
@@ -117,7 +118,7 @@ func (c *Cluster) DropTraffic(pod *corev1.Pod) error {
 }
 `
 	err = network.Do(func() error {
-		nft := exec.Command("nft", "-f", "-")
+		nft := exec.Command(hosttools.Find("nft"), "-f", "-")
 		nft.Stdin = bytes.NewBufferString(rules)
 		if out, err := nft.CombinedOutput(); err != nil {
 			return fmt.Errorf("nft: %w: %s", err, bytes.TrimSpace(out))

@@ -1,14 +1,13 @@
 package local
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/node"
 	"github.com/netproof/netproof/harness/cluster/local/process"
 	"github.com/netproof/netproof/harness/cni/calico"
@@ -73,11 +73,16 @@ type calicoNetwork struct {
 	version string
 	engines *engine.Engines
 	crds    []*unstructured.Unstructured
+	// dataplane is the same on all nodes: they share a kernel.
+	dataplane calico.Dataplane
 }
 
 func (k *calicoNetwork) info() model.CNI { return model.CNI{Name: cniCalico, Version: k.version} }
 
-func (k *calicoNetwork) prepare(*Cluster) error {
+func (k *calicoNetwork) prepare(c *Cluster) error {
+	if err := k.chooseDataplane(c); err != nil {
+		return err
+	}
 	manifest, err := k.engines.CRDs()
 	if err != nil {
 		return err
@@ -86,23 +91,36 @@ func (k *calicoNetwork) prepare(*Cluster) error {
 	return err
 }
 
+func (k *calicoNetwork) chooseDataplane(c *Cluster) error {
+	scratch, err := c.nodes[0].NewNamespace()
+	if err != nil {
+		return err
+	}
+	detect := func() (err error) {
+		k.dataplane, err = calico.DetectDataplane(slices.Contains(c.opts.IPFamilies, model.IPv6), hosttools.Find)
+		return err
+	}
+	// The node's mount namespace has the lock files, so the thread is one of the node's.
+	if err := c.nodes[0].DoIn(scratch, detect); err != nil {
+		return errors.Join(err, scratch.Close())
+	}
+	return scratch.Close()
+}
+
 func (k *calicoNetwork) install(ctx context.Context, c *Cluster) error {
-	t0 := time.Now()
 	if err := createAll(ctx, c.objects, k.crds); err != nil {
 		return err
 	}
-	c.opts.Progress(fmt.Sprint("crds created ", time.Since(t0)))
 	if err := waitServed(ctx, c.client.Discovery(), k.crds); err != nil {
 		return err
 	}
-	c.opts.Progress(fmt.Sprint("crds served ", time.Since(t0)))
 	return applyAll(ctx, c.objects, calico.Objects(k.version, c.fabric.Plan.Pods()))
 }
 
 func (k *calicoNetwork) config(c *Cluster, n *node.Node) calico.Config {
 	return calico.Config{
 		NodeName:    n.Name,
-		Dataplane:   calico.Dataplane(cmp.Or(os.Getenv("NP_DP"), "nftables")),
+		Dataplane:   k.dataplane,
 		Addresses:   c.nodePrefixes(n),
 		PodNetworks: n.PodNetworks,
 		Kubeconfig:  c.Kubeconfig(),

@@ -20,6 +20,7 @@ import (
 
 	"github.com/netproof/netproof/harness/cluster/local/controlplane"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/node"
 	"github.com/netproof/netproof/harness/cluster/local/nodeagent"
 	"github.com/netproof/netproof/harness/cluster/local/process"
@@ -250,7 +251,7 @@ func (c *Cluster) pluginDirs() []string {
 
 // environment is what a program on a node sees.
 func environment(extra ...string) []string {
-	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/", "TMPDIR=" + os.TempDir()}, extra...)
+	return append([]string{"PATH=" + hosttools.SearchPath(os.Getenv("PATH")), "HOME=/", "TMPDIR=" + os.TempDir()}, extra...)
 }
 
 // nodePrefixes are a node's addresses with the length of the fabric's networks.

@@ -24,19 +24,6 @@ const (
 	overlayHeaderV6 = 70
 )
 
-// Dataplane is the part of the kernel that Felix programs.
-type Dataplane string
-
-// The dataplanes that Calico has for Linux besides eBPF.
-const (
-	// NFTables is Felix's own use of nftables. It needs nft 1.0.1 or later.
-	NFTables Dataplane = "nftables"
-	// IPTablesNFT is the iptables that translates to nftables.
-	IPTablesNFT Dataplane = "iptables-nft"
-	// IPTablesLegacy is the older kernel interface.
-	IPTablesLegacy Dataplane = "iptables-legacy"
-)
-
 // Config describes Calico on one node.
 type Config struct {
 	NodeName  string

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/process"
 )
 
@@ -111,7 +112,7 @@ func (c *ControlPlane) StartControllers() error {
 
 // environment is what a child sees: nothing of the user's but the search path, and what is given.
 func environment(extra ...string) []string {
-	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/", "TMPDIR=" + os.TempDir()}, extra...)
+	return append([]string{"PATH=" + hosttools.SearchPath(os.Getenv("PATH")), "HOME=/", "TMPDIR=" + os.TempDir()}, extra...)
 }
 
 // RESTConfig gives access to the API server as the cluster's one user, without a client-side rate limit.

@@ -197,6 +197,21 @@ func (n *Node) Do(fn func() error) error {
 	return worker.Do(fn)
 }
 
+// DoIn runs fn on a thread that is in the node's mount namespace and in another network namespace.
+func (n *Node) DoIn(network *Namespace, fn func() error) error {
+	return n.Do(func() error {
+		if err := enterNetwork(int(network.File().Fd())); err != nil {
+			return err
+		}
+		err := fn()
+		if backErr := enterNetwork(int(n.net.File().Fd())); backErr != nil {
+			// Whatever this thread did next would happen in the wrong namespace.
+			panic(fmt.Sprintf("return to the network namespace of %s: %v", n.Name, backErr))
+		}
+		return err
+	})
+}
+
 func (n *Node) giveBack(worker *process.Thread) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
