@@ -187,8 +187,8 @@ func (p *planner) destinations(u *probeUse) (out []destination) {
 // unusedProbes reports the parts of probes that matched nothing.
 func (p *planner) unusedProbes(uses []*probeUse, where string) {
 	for _, u := range uses {
-		if u.from.kind == noPattern || u.to.kind == noPattern {
-			continue // reported when it was read
+		if u.from.kind == noPattern || u.to.kind == noPattern || u.ofRule {
+			continue // reported when it was read, or with its rule
 		}
 		switch {
 		case u.to.kind == nodePattern:
@@ -212,7 +212,7 @@ func (p *planner) unusedProbes(uses []*probeUse, where string) {
 		default:
 			for i, hit := range u.portHit {
 				if !hit {
-					p.add(u.Ports[i].At, p.portMend(u.to, u.via), "no destination of `%s` serves %s in %s", u.To, u.Ports[i], where)
+					p.add(u.Ports[i].At, p.portMend(u.to, u.via), "no destination of `%s` serves port `%s` in %s", u.To, u.Ports[i], where)
 				}
 			}
 		}

@@ -174,7 +174,7 @@ func (l *loader) checkHosts(hosts []Host, list *value) {
 		h, item := &hosts[i], list.items[i]
 		at := placeOf(item)
 		if messages := metavalidation.IsDNS1123Label(h.Name); len(messages) > 0 && (h.Name != "" || unnamed(item)) {
-			l.add(at, "add a name of lower case letters, digits and `-`", "%q is no name of a host: %s", shorten(h.Name), messages[0])
+			l.add(at, "add a name of lower case letters, digits and `-`", "%q is no name of a host: %s", shorten(h.Name), brief(messages))
 		}
 		l.checkTwice(seen, "host", h.Name, at)
 		l.checkPorts(h.Ports)
@@ -231,7 +231,7 @@ func (l *loader) checkSteps(s *Scenario, spec *value, namespaces map[string]bool
 					checkLabels(&l.collector, e.value, changes[e.key.text])
 				}
 			}
-			if len(step.Label.Pods) == 0 && len(step.Label.Namespaces) == 0 {
+			if len(step.Label.where.get("pods").list()) == 0 && len(step.Label.where.get("namespaces").list()) == 0 {
 				l.add(step.Label.At, "add `pods: {x/a: {app: web}}` or `namespaces: {x: {team: red}}`", "label changes nothing")
 			}
 		}

@@ -1,9 +1,11 @@
 package scenario
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,7 +79,11 @@ func (d *decoder) value(v *value, into reflect.Value, what string) {
 		n, ok := v.integer()
 		switch {
 		case !ok:
-			d.c.add(v.at, "write a number without quotes", "%s must be a whole number, and this is %s", what, v.describe())
+			mend := "write a whole number"
+			if _, err := strconv.Atoi(v.text); err == nil {
+				mend = "write the number without quotes"
+			}
+			d.c.add(v.at, mend, "%s must be a whole number, and this is %s", what, v.describe())
 		case into.OverflowInt(n):
 			d.c.add(v.at, "write a smaller number", "%s is out of range: %d", what, n)
 		default:
@@ -111,15 +117,15 @@ func shorten(s string) string {
 // text reads a scalar that must be text to Kubernetes' YAML too.
 func (d *decoder) text(v *value, what string) (string, bool) {
 	if v.kind == nullValue {
-		d.c.add(v.at, "write a text, or leave the key out", "%s is empty", what)
+		d.c.add(v.at, "write text, or leave the key out", "%s is empty", what)
 		return "", false
 	}
 	if v.kind != scalarValue {
-		d.c.add(v.at, "write a text", "%s must be a text, and this is %s", what, v.kind)
+		d.c.add(v.at, "write text", "%s must be text, and this is %s", what, v.kind)
 		return "", false
 	}
 	if kind := v.nonText(); kind != "" {
-		d.c.add(v.at, fmt.Sprintf("quote it: %q", v.text), "%s must be a text, and to YAML `%s` is %s", what, v.text, kind)
+		d.c.add(v.at, fmt.Sprintf("quote it: %q", v.text), "%s must be text, and to YAML `%s` is %s", what, v.text, kind)
 		return "", false
 	}
 	return v.text, true
@@ -132,7 +138,7 @@ func (d *decoder) key(k *value, what string) (string, bool) {
 		kind = "nothing"
 	}
 	if kind != "" {
-		d.c.add(k.at, fmt.Sprintf("quote it: %q", k.text), "a key of %s must be a text, and to YAML `%s` is %s", what, k.text, kind)
+		d.c.add(k.at, fmt.Sprintf("quote it: %q", k.text), "a key of %s must be text, and to YAML `%s` is %s", what, k.text, kind)
 		return "", false
 	}
 	return k.text, true
@@ -198,16 +204,21 @@ type property struct {
 	typ   reflect.Type
 }
 
-// fieldsOf lists the fields of a structure by their JSON names.
+// fieldsOf lists the fields of a structure by their JSON names, those of inlined structures included.
 func fieldsOf(t reflect.Type) map[string]property {
 	out := map[string]property{}
-	for _, f := range reflect.VisibleFields(t) {
-		tag, tagged := f.Tag.Lookup("json")
-		name, _, _ := strings.Cut(tag, ",")
-		if !tagged || name == "" || name == "-" || !f.IsExported() {
-			continue
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case !f.IsExported() || name == "-":
+		case f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct && strings.Contains(options, "inline"):
+			for inner, p := range fieldsOf(f.Type) {
+				out[inner] = property{append([]int{i}, p.index...), p.typ}
+			}
+		case name != "":
+			out[name] = property{[]int{i}, f.Type}
 		}
-		out[name] = property{f.Index, f.Type}
 	}
 	return out
 }
@@ -251,7 +262,7 @@ func (d *decoder) structure(v *value, into reflect.Value, what string) {
 				}
 				names = append(names, name)
 			}
-			d.c.add(e.key.at, didYouMean(e.key.text, names), "unknown key `%s` in %s", e.key.text, what)
+			d.c.add(e.key.at, didYouMean(e.key.text, names), "unknown key `%s` in %s", e.key.text, cmp.Or(what, "the document"))
 		}
 	}
 }
@@ -260,8 +271,11 @@ func (d *decoder) structure(v *value, into reflect.Value, what string) {
 var writtenMeta = []string{"name", "namespace", "labels", "annotations"}
 
 func child(what, key string) string {
-	if what == "" {
+	switch {
+	case what == "":
 		return key
+	case strings.HasPrefix(what, "a "):
+		return key + " of " + what
 	}
 	return what + "." + key
 }

@@ -55,7 +55,13 @@ func (f files) dir(name string) string {
 	return path.Dir(name)
 }
 
-func fsPath(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
+// fsPath is a path in the form that embedded file systems take. Nothing is outside their root.
+func fsPath(name string) string {
+	if p := strings.TrimPrefix(path.Clean("/"+name), "/"); p != "" {
+		return p
+	}
+	return "."
+}
 
 // read returns the content of a file, or reports why not. from is what asks for it.
 func (f files) read(c *collector, from Position, name string) ([]byte, bool) {

@@ -288,6 +288,9 @@ func withControllerLabels(o *object, podLabels map[string]string) map[string]str
 
 func (f *plainFolder) addPorts(s *standIn, ports []containerPort) {
 	for _, p := range ports {
+		if p.ContainerPort == 0 && f.reportedOn(p.At) {
+			continue // it is no number
+		}
 		if p.ContainerPort == 0 {
 			f.add(p.At, "add `containerPort: 80`", "the port of %s has no number", s.object)
 			continue
@@ -512,7 +515,7 @@ func (f *plainFolder) probes(asserted *AssertionsSpec) []Probe {
 		itself := r.from.exact() && r.From == r.To
 		if via == model.ViaService || via == model.ViaNodePort || isSpecial(r.from) || isSpecial(r.to) || itself {
 			out = append(out, Probe{
-				From: r.From, To: r.To, Ports: r.Ports, Via: r.Via, At: r.At, from: r.from, to: r.to, fromAt: r.fromAt, toAt: r.toAt, viaAt: r.viaAt,
+				From: r.From, To: r.To, Ports: r.Ports, Via: r.Via, At: r.At, from: r.from, to: r.to, fromAt: r.fromAt, toAt: r.toAt, viaAt: r.viaAt, ofRule: true,
 			})
 		}
 	}

@@ -50,8 +50,8 @@ func Load(paths []string, opts Options) ([]*Scenario, error) {
 		}
 		before := l.count()
 		if info.IsDir() {
-			found := l.folder(name)
-			if len(found) == 0 && l.count() == before {
+			found, any := l.folder(name)
+			if !any && l.count() == before {
 				empty = append(empty, name)
 			}
 			out = append(out, found...)
@@ -87,10 +87,10 @@ func Load(paths []string, opts Options) ([]*Scenario, error) {
 		if len(empty) == 0 {
 			return nil, fmt.Errorf("no path was given: %w", ErrNothing)
 		}
-		return nil, fmt.Errorf("%s: no scenario and no policy in it: %w", strings.Join(empty, ", "), ErrNothing)
+		return nil, fmt.Errorf("%s: no scenario and no policy in it, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(empty, ", "), ErrNothing)
 	}
 	if len(empty) > 0 {
-		return nil, fmt.Errorf("%s: no scenario and no policy in it: %w", strings.Join(empty, ", "), ErrNothing)
+		return nil, fmt.Errorf("%s: no scenario and no policy in it, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(empty, ", "), ErrNothing)
 	}
 	return out, nil
 }
@@ -109,6 +109,8 @@ type manifest struct {
 	// objects of the documents that were read as such, nil before.
 	objects []*object
 	read    bool
+	// loaded is true when its scenarios were loaded.
+	loaded bool
 	// broken is true when reading it reported problems.
 	broken bool
 }
@@ -160,12 +162,13 @@ func (l *loader) objectsOf(m *manifest) []*object {
 	return m.objects
 }
 
-// folder loads the scenarios below a folder, or makes one of its manifests.
-func (l *loader) folder(root string) (out []*Scenario) {
+// folder loads the scenarios below a folder, or makes one of its manifests. any is false when there are none, also not
+// among those that were loaded already.
+func (l *loader) folder(root string) (out []*Scenario, any bool) {
 	before := l.count()
 	names := l.walk(&l.collector, root)
 	if l.count() > before {
-		return nil
+		return nil, false
 	}
 	for _, name := range names {
 		if isScenarioName(name) {
@@ -175,7 +178,7 @@ func (l *loader) folder(root string) (out []*Scenario) {
 		}
 	}
 	if slices.ContainsFunc(names, isScenarioName) {
-		return out
+		return out, true
 	}
 	var manifests []*manifest
 	var assertions *manifest
@@ -201,13 +204,17 @@ func (l *loader) folder(root string) (out []*Scenario) {
 		}
 	}
 	if s := l.plain(root, manifests, assertions); s != nil {
-		return []*Scenario{s}
+		return []*Scenario{s}, true
 	}
-	return nil
+	return nil, false
 }
 
 // scenarios reads the scenarios of a file.
 func (l *loader) scenarios(m *manifest) (out []*Scenario) {
+	if m.loaded {
+		return nil // one path lies within another
+	}
+	m.loaded = true
 	for _, doc := range m.docs {
 		if s := l.scenario(m, doc); s != nil {
 			out = append(out, s)
@@ -289,14 +296,14 @@ func (l *loader) checkMetadata(m *Metadata, root *value) {
 	} else if m.Name == "" {
 		l.add(at, "add `metadata: {name: ...}`", "the scenario has no name")
 	} else if messages := metavalidation.IsDNS1123Subdomain(m.Name); len(messages) > 0 {
-		l.add(at, "write lower case letters, digits, `-` and `.`", "%q is no name of a scenario: %s", shorten(m.Name), messages[0])
+		l.add(at, "write lower case letters, digits, `-` and `.`", "%q is no name of a scenario: %s", shorten(m.Name), brief(messages))
 	}
 	m.At = at
 	if labels := meta.get("labels"); labels != nil {
 		// The prefix is reserved in the cluster, not here.
 		for _, e := range labels.entries {
 			if messages := metavalidation.IsQualifiedName(e.key.text); len(messages) > 0 {
-				l.add(e.key.at, "write a name such as feature", "%q is no name of a label: %s", shorten(e.key.text), messages[0])
+				l.add(e.key.at, "write a name such as feature", "%q is no name of a label: %s", shorten(e.key.text), brief(messages))
 			}
 			if text, ok := m.Labels[e.key.text]; ok {
 				checkLabelValue(&l.collector, e.value.at, e.key.text, text)
@@ -341,6 +348,11 @@ func (l *loader) readApplied(m *manifest, step *Step) {
 			l.problems = append(l.problems, l.missing(a.At, name, err))
 		}
 	}
+}
+
+// reportedOn tells whether a problem was found on the same line, at or after a place.
+func (l *loader) reportedOn(at Position) bool {
+	return slices.ContainsFunc(l.problems, func(p Problem) bool { return p.File == at.File && p.Line == at.Line && p.Column >= at.Column })
 }
 
 func (l *loader) reportedAt(at Position) bool {

@@ -28,7 +28,7 @@ func checkPortName(c *collector, at Position, name string) bool {
 		return true
 	}
 	c.add(at, "write a name of at most 15 lower case letters, digits and `-`, with a letter among them, or a number", "%q is no name of a port: %s",
-		shorten(name), strings.Join(messages, "; "))
+		shorten(name), brief(messages))
 	return false
 }
 
@@ -43,6 +43,12 @@ func checkProtocol(c *collector, at Position, protocol string) string {
 	}
 	c.add(at, mend, "%q is no protocol", shorten(protocol))
 	return ""
+}
+
+// brief is the first sentence of a message of Kubernetes' validation, without its examples and regular expressions.
+func brief(messages []string) string {
+	text, _, _ := strings.Cut(strings.Join(messages, "; "), " (e.g.")
+	return text
 }
 
 // reservedLabels begin the labels that netproof puts on what it makes.
@@ -68,7 +74,7 @@ func checkLabels(c *collector, where *value, labels map[string]*string) {
 
 func checkLabelKey(c *collector, at Position, key string) {
 	if messages := metavalidation.IsQualifiedName(key); len(messages) > 0 {
-		c.add(at, "write a name such as app or example.com/app", "%q is no name of a label: %s", shorten(key), messages[0])
+		c.add(at, "write a name such as app or example.com/app", "%q is no name of a label: %s", shorten(key), brief(messages))
 	} else if strings.HasPrefix(key, reservedLabels) {
 		c.add(at, "choose another prefix", "the label `%s` is netproof's own", key)
 	}
@@ -77,7 +83,7 @@ func checkLabelKey(c *collector, at Position, key string) {
 func checkLabelValue(c *collector, at Position, key, text string) {
 	if messages := metavalidation.IsValidLabelValue(text); len(messages) > 0 {
 		c.add(at, "write at most 63 letters, digits, `-`, `_` and `.`, beginning and ending with a letter or digit",
-			"%q is no value for the label `%s`: %s", shorten(text), key, messages[0])
+			"%q is no value for the label `%s`: %s", shorten(text), key, brief(messages))
 	}
 }
 
@@ -92,7 +98,7 @@ func withValues(labels map[string]string) map[string]*string {
 
 func checkNamespaceName(c *collector, at Position, name string) bool {
 	if messages := metavalidation.IsDNS1123Label(name); len(messages) > 0 {
-		c.add(at, "write at most 63 lower case letters, digits and `-`", "%q is no name of a namespace: %s", shorten(name), messages[0])
+		c.add(at, "write at most 63 lower case letters, digits and `-`", "%q is no name of a namespace: %s", shorten(name), brief(messages))
 		return false
 	}
 	switch {
@@ -119,11 +125,11 @@ func checkEndpointName(c *collector, at Position, what, name string, valid func(
 		return "", false
 	}
 	if messages := metavalidation.IsDNS1123Label(namespace); len(messages) > 0 {
-		c.add(at, "write namespace/name in lower case letters, digits and `-`", "%q is no namespace: %s", shorten(namespace), messages[0])
+		c.add(at, "write namespace/name in lower case letters, digits and `-`", "%q is no namespace: %s", shorten(namespace), brief(messages))
 		return "", false
 	}
 	if messages := valid(local); len(messages) > 0 {
-		c.add(at, "write lower case letters, digits and `-`", "%q is no name of a %s: %s", shorten(local), what, messages[0])
+		c.add(at, "write lower case letters, digits and `-`", "%q is no name of a %s: %s", shorten(local), what, brief(messages))
 		return "", false
 	}
 	return namespace, true

@@ -118,7 +118,7 @@ func readObjects(c *collector, doc document) []*object {
 	return objects
 }
 
-func readValue(c *collector, v *value, bullets []Position) []*object {
+func readValue(c *collector, v *value, bullets []bullet) []*object {
 	if v.kind != mappingValue {
 		if len(bullets) > 0 {
 			c.problems = append(c.problems, bulletProblem(bullets))
@@ -148,12 +148,12 @@ func readValue(c *collector, v *value, bullets []Position) []*object {
 }
 
 // bulletProblem is one problem for all bullets of a document.
-func bulletProblem(lines []Position) Problem {
+func bulletProblem(lines []bullet) Problem {
 	also := ""
 	if len(lines) > 1 {
 		numbers := make([]string, 0, len(lines)-1)
-		for _, at := range lines[1:] {
-			numbers = append(numbers, fmt.Sprint(at.Line))
+		for _, b := range lines[1:] {
+			numbers = append(numbers, fmt.Sprint(b.at.Line))
 		}
 		word := "line"
 		if len(numbers) > 1 {
@@ -161,11 +161,11 @@ func bulletProblem(lines []Position) Problem {
 		}
 		also = fmt.Sprintf(" (also on %s %s)", word, enumerate(numbers))
 	}
-	return problemAt(lines[0], bulletMend, "a bullet is not YAML%s", also)
+	return problemAt(lines[0].at, bulletMend, "`%s` is not YAML%s", lines[0].sign, also)
 }
 
 // readObject reads one object and checks it as far as its kind is known.
-func readObject(c *collector, v *value, bullets []Position) *object {
+func readObject(c *collector, v *value, bullets []bullet) *object {
 	o := &object{at: v.at, tree: v}
 	before := c.count()
 	var head envelope
@@ -354,7 +354,7 @@ func (o *object) checkMeta(c *collector) {
 		c.add(meta.at, "add `name: ...` below metadata", "the %s has no name", o.gvk.Kind)
 	case o.name != "" || meta.get("name").kind == scalarValue && meta.get("name").text == "":
 		if messages := metavalidation.IsDNS1123Subdomain(o.name); len(messages) > 0 {
-			c.add(where("name"), "write lower case letters, digits, `-` and `.`", "%q is no name: %s", shorten(o.name), messages[0])
+			c.add(where("name"), "write lower case letters, digits, `-` and `.`", "%q is no name: %s", shorten(o.name), brief(messages))
 		}
 	}
 	if o.role == namespaceRole || o.role == policyRole && policyKinds[o.gvk.Group][o.gvk.Kind] == clusterScoped {
@@ -369,7 +369,7 @@ func (o *object) checkMeta(c *collector) {
 	}
 	if o.namespace != "" {
 		if messages := metavalidation.IsDNS1123Label(o.namespace); len(messages) > 0 {
-			c.add(where("namespace"), "write at most 63 lower case letters, digits and `-`", "%q is no name of a namespace: %s", shorten(o.namespace), messages[0])
+			c.add(where("namespace"), "write at most 63 lower case letters, digits and `-`", "%q is no name of a namespace: %s", shorten(o.namespace), brief(messages))
 		}
 	} else if v := meta.get("namespace"); v.kind == scalarValue && v.text == "" {
 		c.add(v.at, "write the name of the namespace, or leave the key out", "the namespace is empty")

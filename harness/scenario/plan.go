@@ -237,6 +237,8 @@ type planner struct {
 	// selected tells of each policy source whether it ever selected a pod.
 	selected map[Position]bool
 	probes   []*probeUse
+	// silent are steps without cells.
+	silent []*Step
 }
 
 type applied struct {
@@ -259,6 +261,7 @@ func (p *planner) plan() *Plan {
 	}
 	p.unusedProbes(p.probes, "any step")
 	p.unusedServices(plan)
+	p.silentSteps()
 	plan.Vacuous = p.vacuous(plan)
 	return plan
 }
@@ -415,14 +418,31 @@ func (p *planner) step(step *Step) PlannedStep {
 	if len(step.Probes) > 0 {
 		p.unusedProbes(uses, fmt.Sprintf("step `%s`", step.Name))
 	}
-	if len(connections) == 0 && !p.shallow && p.count() == 0 {
-		p.add(step.nameAt, "declare a second pod, or ports, or probes", "step `%s` has no cell: nobody probes anybody", step.Name)
+	if len(connections) == 0 {
+		p.silent = append(p.silent, step)
 	}
 	out.Cells = p.expect(step, connections)
 	for _, c := range out.Cells {
 		out.Computed = out.Computed || c.Expected == ""
 	}
 	return out
+}
+
+// silentSteps reports steps without cells, unless other problems explain them.
+func (p *planner) silentSteps() {
+	if p.shallow || p.count() > 0 {
+		return
+	}
+	for _, step := range p.silent {
+		mend := "declare a second pod, or ports, or probes"
+		if p.s.Plain {
+			mend = "add another workload to the folder, or a host to netproof.yaml with a rule that speaks of it"
+		}
+		p.add(step.nameAt, mend, "step `%s` has no cell: nobody probes anybody", step.Name)
+		if p.s.Plain {
+			return // one place for all steps
+		}
+	}
 }
 
 func (p *planner) remove(step *Step) []Change {

@@ -102,7 +102,7 @@ func (k policyChecker) selector(at *field.Path, s *metav1.LabelSelector) {
 	}
 	for _, err := range unversioned.ValidateLabelSelector(s, unversioned.LabelSelectorValidationOptions{}, at) {
 		where := k.selectorErrorAt(at, s, err)
-		k.c.add(where, selectorMend(err), "%s: %s", err.Field, err.ErrorBody())
+		k.c.add(where, selectorMend(err), "%s: %s", err.Field, brief([]string{err.ErrorBody()}))
 	}
 }
 
@@ -198,6 +198,9 @@ func (k policyChecker) peers(at *field.Path, peers []networkingv1.NetworkPolicyP
 func (k policyChecker) peer(at *field.Path, p *networkingv1.NetworkPolicyPeer) {
 	if p.IPBlock == nil && p.PodSelector == nil && p.NamespaceSelector == nil {
 		v := k.valueAt(at)
+		if v.kind != mappingValue {
+			return // reported when it was read
+		}
 		for _, key := range []string{"podSelector", "namespaceSelector", "ipBlock"} {
 			if inner := v.get(key); inner != nil {
 				k.c.add(inner.at, fmt.Sprintf("write `%s: {}` to select everything", key), "%s is empty, which counts as absent", key)

@@ -8,7 +8,12 @@ import (
 
 // suggest returns the candidate that a typing mistake would turn into word, or "".
 func suggest(word string, candidates []string) string {
-	best, bestDistance := "", max(1, len(word)/3)+1
+	// In a short word one letter is too much of it to be a slip.
+	most := len(word) / 3
+	if len(word) < 4 {
+		most = 0
+	}
+	best, bestDistance := "", most+1
 	for _, c := range slices.Sorted(slices.Values(candidates)) {
 		d := distance(strings.ToLower(word), strings.ToLower(c))
 		if d < bestDistance {

@@ -77,6 +77,14 @@ func (v *value) keyAt(key string) Position {
 	return v.at
 }
 
+// list returns the entries of a mapping; nil for no mapping.
+func (v *value) list() []entry {
+	if v == nil {
+		return nil
+	}
+	return v.entries
+}
+
 // str returns the text of a scalar, or "".
 func (v *value) str() string {
 	if v == nil || v.kind != scalarValue {
@@ -112,6 +120,11 @@ func (v *value) integer() (int64, bool) {
 	}
 	n, err := strconv.ParseInt(strings.ReplaceAll(v.text, "_", ""), 0, 64)
 	return n, err == nil
+}
+
+func (v *value) isInteger() bool {
+	_, ok := v.integer()
+	return ok
 }
 
 // nonText says what a scalar is to Kubernetes' YAML if it is no text: "a boolean", "a number".
@@ -165,7 +178,7 @@ func (v *value) plainValue() any {
 type document struct {
 	root *value
 	// bullets are the lines that begin with a bullet instead of a dash.
-	bullets []Position
+	bullets []bullet
 }
 
 // parse reads the documents of a file. What cannot be read is reported; the documents before it are returned all the same.
@@ -205,7 +218,7 @@ func parse(file string, data []byte, c *collector) (docs []document) {
 		if len(node.Content) == 0 {
 			continue
 		}
-		b := &builder{file: file, c: c}
+		b := &builder{file: file, c: c, template: bytes.Contains(data, []byte("{{"))}
 		root := b.build(node.Content[0], 0)
 		if b.failed || root.kind == nullValue {
 			continue
@@ -249,6 +262,8 @@ func invalidUTF8(file string, data []byte) Position {
 
 var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
+var unknownAnchor = regexp.MustCompile(`^unknown anchor '([^']*)'`)
+
 // syntaxProblem turns an error of the YAML parser, which has a line at best, into a problem.
 func syntaxProblem(file string, lines []string, err error) Problem {
 	at := Position{file, 1, 1}
@@ -261,6 +276,15 @@ func syntaxProblem(file string, lines []string, err error) Problem {
 	}
 	line := strings.TrimRight(lines[at.Line-1], "\r")
 	at.Column = firstColumn(line)
+	if m := unknownAnchor.FindStringSubmatch(message); m != nil {
+		// The parser gives no line for these.
+		for i, l := range lines {
+			if before, _, ok := strings.Cut(l, "*"+m[1]); ok {
+				at.Line, at.Column = i+1, utf8.RuneCountInString(before)+1
+				break
+			}
+		}
+	}
 	for i, l := range lines {
 		first := strings.TrimSpace(l)
 		if first == "" {
@@ -277,7 +301,7 @@ func syntaxProblem(file string, lines []string, err error) Problem {
 	indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
 	switch {
 	case strings.Contains(strings.Join(lines, "\n"), "{{"):
-		mend = "this looks like a template: render it first, for example with `helm template`"
+		mend = templateMend
 	case startsWithBullet(trimmed):
 		mend = bulletMend
 	case strings.Contains(indent, "\t"):
@@ -304,7 +328,15 @@ func firstColumn(line string) int {
 	return 1
 }
 
+const templateMend = "this looks like a template: render it first, for example with `helm template`"
+
 const bulletMend = "a list item starts with `- `: replace the bullet by a dash"
+
+// bullet is a line that begins with a bullet.
+type bullet struct {
+	at   Position
+	sign string
+}
 
 // bullets are the signs that word processors and web pages set before the items of a list.
 var bullets = []string{"•", "‣", "◦", "●", "○", "▪", "∙", "·", "–", "—"}
@@ -326,10 +358,11 @@ func hasBullets(v *value) bool {
 	return false
 }
 
-func bulletLines(file string, lines []string, first, last int) (out []Position) {
+func bulletLines(file string, lines []string, first, last int) (out []bullet) {
 	for n := first; n <= last && n <= len(lines); n++ {
-		if startsWithBullet(strings.TrimSpace(lines[n-1])) {
-			out = append(out, Position{file, n, firstColumn(lines[n-1])})
+		if text := strings.TrimSpace(lines[n-1]); startsWithBullet(text) {
+			_, width := utf8.DecodeRuneInString(text)
+			out = append(out, bullet{Position{file, n, firstColumn(lines[n-1])}, text[:width]})
 		}
 	}
 	return out
@@ -341,6 +374,8 @@ type builder struct {
 	c      *collector
 	count  int
 	failed bool
+	// template is true when the file looks like a template that was not rendered.
+	template bool
 	// open are the aliases being resolved.
 	open []*yaml.Node
 }
@@ -417,7 +452,11 @@ func (b *builder) mapping(v *value, n *yaml.Node, depth int) {
 			key.kind, key.text, key.plain, key.tag = scalarValue, keyNode.Value, true, "!!null"
 		}
 		if key.kind != scalarValue {
-			b.fail(keyNode, "write a word as the key", "a key must be a single word, and this one is %s", key.kind)
+			mend := "write a word as the key"
+			if b.template {
+				mend = templateMend
+			}
+			b.fail(keyNode, mend, "a key must be a single word, and this one is %s", key.kind)
 			return
 		}
 		if key.tag == "!!merge" && key.plain {

@@ -282,7 +282,7 @@ func (p *PortRef) checkMapping(d *decoder, v *value, at Position) {
 		}
 		return at
 	}
-	if v.get("port") != nil {
+	if port := v.get("port"); port != nil && port.isInteger() {
 		checkPortNumber(d.c, where("port"), p.Port)
 	}
 	if p.Name != "" {
@@ -351,6 +351,8 @@ type Probe struct {
 
 	from, to            pattern
 	fromAt, toAt, viaAt Position
+	// ofRule is true for a probe that was made for a rule, which says what is wrong with it.
+	ofRule bool
 }
 
 // Step changes something, and says what is expected from then on. The changes are made in this order, whatever the order of
@@ -543,10 +545,11 @@ type AssertionsSpec struct {
 }
 
 func (p *Probe) decodeFrom(d *decoder, v *value) {
+	before := d.c.count()
 	type plain Probe
 	d.structure(v, valueOf((*plain)(p)), "a probe")
 	p.fromAt, p.toAt, p.viaAt = keyPlaces(v)
-	p.from, p.to = parseEnds(d, v, p.fromAt, p.toAt, p.From, p.To)
+	p.from, p.to = parseEnds(d, v, before, p.fromAt, p.toAt, p.From, p.To)
 	checkVia(d.c, p.viaAt, p.Via)
 }
 
@@ -558,7 +561,7 @@ func (r *Rule) decodeFrom(d *decoder, v *value) {
 		return
 	}
 	r.fromAt, r.toAt, r.viaAt = keyPlaces(v)
-	r.from, r.to = parseEnds(d, v, r.fromAt, r.toAt, r.From, r.To)
+	r.from, r.to = parseEnds(d, v, before, r.fromAt, r.toAt, r.From, r.To)
 	checkVia(d.c, r.viaAt, r.Via)
 	switch model.Verdict(r.Verdict) {
 	case model.Allow, model.Deny, model.Undefined:
@@ -592,13 +595,18 @@ func keyPlaces(v *value) (from, to, via Position) {
 	return place("from"), place("to"), place("via")
 }
 
-// parseEnds reads both patterns of a probe or a rule. A pattern of the wrong type was reported already.
-func parseEnds(d *decoder, v *value, fromAt, toAt Position, from, to string) (f, t pattern) {
+// parseEnds reads both patterns of a probe or a rule. A pattern of the wrong type was reported already, and a key that is
+// misspelled is not missing: before is the number of problems before the keys were read.
+func parseEnds(d *decoder, v *value, before int, fromAt, toAt Position, from, to string) (f, t pattern) {
 	if v.kind != mappingValue {
 		return f, t
 	}
+	spelled := d.c.count() == before
 	read := func(key string, at Position, text string) pattern {
 		inner := v.get(key)
+		if inner == nil && !spelled {
+			return pattern{}
+		}
 		if inner == nil {
 			d.c.add(at, fmt.Sprintf("add `%s: \"*\"`", key), "`%s` is missing", key)
 			return pattern{}
