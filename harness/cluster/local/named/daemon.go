@@ -86,13 +86,18 @@ func Init() {
 	conn, err := connOf(os.NewFile(uintptr(fd), "socket"))
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "named sandbox: %v\n", err)
-		os.Exit(1)
+		exit(1)
 	}
 	if role == roleServe {
 		serving = conn
 		return
 	}
-	os.Exit(newDaemon(conn).run())
+	exit(newDaemon(conn).run())
+}
+
+// exit ends a process that main has no part in.
+func exit(code int) {
+	os.Exit(code) //nolint:forbidigo // main of this process is not reached
 }
 
 // daemon is the process that keeps a sandbox under a name.
@@ -162,10 +167,10 @@ func (d *daemon) run() int {
 		},
 	})
 	// Nothing of the sandbox is left, and with our own copy of its socket closed there is no more to hear.
-	theirs.Close()
+	_ = theirs.Close()
 	<-heard
 	// Free the name before anybody is told.
-	listener.Close()
+	_ = listener.Close()
 	d.mu.Lock()
 	ready, failed := d.info.State != Creating, d.failed
 	d.mu.Unlock()

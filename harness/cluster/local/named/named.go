@@ -131,7 +131,7 @@ func Create(ctx context.Context, name string, o Options) (Info, error) {
 	if err := cmd.Start(); err != nil {
 		return Info{}, fmt.Errorf("create %s: start daemon: %w", name, err)
 	}
-	theirs.Close()
+	_ = theirs.Close() // the daemon has its own
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -149,7 +149,7 @@ func Create(ctx context.Context, name string, o Options) (Info, error) {
 		return info, nil
 	}
 	// It is about to end, or we have asked it to.
-	conn.Close()
+	_ = conn.Close()
 	<-ended
 	switch {
 	case ctx.Err() != nil:
@@ -371,11 +371,11 @@ func Delete(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("delete %s: watch daemon: %w", name, err)
 	}
-	defer unix.Close(daemon)
+	defer func() { _ = unix.Close(daemon) }()
 	watched := []int{daemon}
 	for _, pid := range childrenOf(c.daemon) {
 		if first, err := unix.PidfdOpen(pid, 0); err == nil { // otherwise it has ended
-			defer unix.Close(first)
+			defer func() { _ = unix.Close(first) }()
 			watched = append(watched, first)
 		}
 	}

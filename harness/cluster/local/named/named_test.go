@@ -42,27 +42,32 @@ var known = []error{named.ErrExists, named.ErrNotFound, named.ErrNotReady, conte
 func TestMain(m *testing.M) {
 	sandbox.Init()
 	named.Init()
+	os.Exit(mainOf(m)) //nolint:forbidigo // this is main, of the tests and of the programs they start
+}
+
+// mainOf runs the tests, or is the program that a test started.
+func mainOf(m *testing.M) int {
 	if os.Getenv(envMark) == "" {
-		os.Exit(testOutside(m))
+		return testOutside(m)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	code, err := command(ctx, os.Args[1], os.Args[2:])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-		for i, e := range known {
-			if errors.Is(err, e) {
-				code = codeOf + i
-			}
-		}
-		var failed *named.CreateError
-		if errors.As(err, &failed) {
-			fmt.Fprintln(os.Stderr, "program's code", failed.Code)
-			code = codeFailed
+	if err == nil {
+		return code
+	}
+	fmt.Fprintln(os.Stderr, err)
+	var failed *named.CreateError
+	if errors.As(err, &failed) {
+		fmt.Fprintln(os.Stderr, "program's code", failed.Code)
+		return codeFailed
+	}
+	for i, e := range known {
+		if errors.Is(err, e) {
+			return codeOf + i
 		}
 	}
-	os.Exit(code)
+	return 1
 }
 
 // command is the program that the tests run.
@@ -117,7 +122,7 @@ func serve(ctx context.Context, mode string) error {
 		case "fail":
 			return errors.New("no such luck")
 		case "exit":
-			os.Exit(7)
+			os.Exit(7) //nolint:forbidigo // this is what is tested
 		case "hang":
 			<-ctx.Done()
 			return context.Cause(ctx)
@@ -129,9 +134,9 @@ func serve(ctx context.Context, mode string) error {
 		if err := ready(map[string]string{"net": ns}); err != nil {
 			return err
 		}
-		fmt.Println("now in the background")
+		fmt.Fprintln(os.Stdout, "now in the background")
 		<-ctx.Done()
-		fmt.Println("going")
+		fmt.Fprintln(os.Stdout, "going")
 		if mode == "defy" {
 			select {}
 		}
@@ -172,7 +177,7 @@ func testOutside(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -448,7 +453,7 @@ func TestKill9OfTheCreatingProcessLeavesNothing(t *testing.T) {
 		for i := range 25 {
 			cmd, _, _ := u.command("create", u.name, "hang")
 			require.NoError(t, cmd.Start())
-			time.Sleep(time.Duration(2*i) * time.Millisecond)
+			<-time.After(time.Duration(2*i) * time.Millisecond)
 			require.NoError(t, cmd.Process.Kill())
 			_ = cmd.Wait()
 			u.nothingLeft()

@@ -167,7 +167,7 @@ func Enter(ctx context.Context, n *Namespaces, c Command, o EnterOptions) (int, 
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("enter sandbox: %w", err)
 	}
-	theirs.Close()
+	_ = theirs.Close() // the command has its own
 	target, err := welcome(conn, cmd.Process.Pid, invitation{
 		Exec:        o.Program,
 		Name:        c.args()[0],
@@ -180,7 +180,7 @@ func Enter(ctx context.Context, n *Namespaces, c Command, o EnterOptions) (int, 
 		_ = cmd.Wait()
 		return 0, fmt.Errorf("enter sandbox: nsenter: %s: %w", cmd.ProcessState, err)
 	}
-	defer target.Release()
+	defer func() { _ = target.Release() }()
 	started := make(chan struct{})
 	close(started)
 	end := supervise(ctx, cmd, &c, signals, target, started)
@@ -271,7 +271,7 @@ func welcome(conn *net.UnixConn, nsenter int, in invitation) (*os.Process, error
 
 // enterInit finishes the way into a sandbox that [Enter] began. It returns if this program is the one to run.
 func enterInit(control *os.File) {
-	gone := func() { os.Exit(128 + int(syscall.SIGKILL)) }
+	gone := func() { exit(128 + int(syscall.SIGKILL)) }
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0); err != nil {
@@ -327,7 +327,7 @@ func enterInit(control *os.File) {
 // enterFailed ends this process with a message.
 func enterFailed(err error, code int) {
 	fmt.Fprintf(os.Stderr, "enter sandbox: %v\n", err)
-	os.Exit(code)
+	exit(code)
 }
 
 // takeTerminal makes this process a group of its own, in the foreground of the terminal: a Ctrl-C then comes to it alone,

@@ -110,7 +110,7 @@ func TestNothingIsLeftAfterKill9OfTheEnteringProcess(t *testing.T) {
 			for i := range 20 {
 				p := prepare(t, u, "stay", env...)
 				require.NoError(t, p.Start())
-				time.Sleep(time.Duration(i) * time.Millisecond)
+				<-time.After(time.Duration(i) * time.Millisecond)
 				require.NoError(t, p.Process.Kill())
 				_ = p.Cmd.Wait()
 				nothingLeft(t, p.mark, nil)

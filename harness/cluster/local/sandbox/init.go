@@ -35,7 +35,12 @@ func Init() {
 		enterInit(control)
 		return
 	}
-	os.Exit(initMain(control, fd, stage))
+	exit(initMain(control, fd, stage))
+}
+
+// exit ends a process that is there for the sandbox, and that main has no part in.
+func exit(code int) {
+	os.Exit(code) //nolint:forbidigo // main of this process is not reached, or runs in another goroutine
 }
 
 // initMain is the life of PID 1.
@@ -43,7 +48,7 @@ func initMain(control *os.File, fd int, stage string) int {
 	go func() {
 		// Only the outer process holds the other end and it never writes: this returns when that process is gone.
 		_, _ = io.Copy(io.Discard, control)
-		os.Exit(128 + int(syscall.SIGKILL))
+		exit(128 + int(syscall.SIGKILL))
 	}()
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, forwarded...)
@@ -236,7 +241,7 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	ifr, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err

@@ -15,12 +15,12 @@ import (
 func Main(m interface{ Run() int }) {
 	Init()
 	if Inside() {
-		os.Exit(m.Run())
+		exit(m.Run())
 	}
 	code, err := Run(context.Background(), Command{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		exit(1)
 	}
-	os.Exit(code)
+	exit(code)
 }

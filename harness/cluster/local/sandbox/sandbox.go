@@ -193,7 +193,7 @@ func run(ctx context.Context, c Command, stage string) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, facts.explain("create namespaces", err)
 	}
-	theirs.Close()
+	_ = theirs.Close() // PID 1 has its own
 
 	reported := make(chan status, 1)
 	started := make(chan struct{})

@@ -43,24 +43,30 @@ const (
 
 func TestMain(m *testing.M) {
 	sandbox.Init()
-	switch what := os.Getenv(envDo); {
-	case what == "":
-		os.Exit(testOutside(m))
-	case what == "tests":
+	what := os.Getenv(envDo)
+	if what == "tests" {
 		sandbox.Main(m)
-	case sandbox.Inside() && what != "nested":
-		os.Exit(do(what))
-	default:
-		code, err := outside(what)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			if errors.Is(err, sandbox.ErrUnavailable) {
-				os.Exit(99)
-			}
-			os.Exit(98)
-		}
-		os.Exit(code)
 	}
+	os.Exit(mainOf(m, what)) //nolint:forbidigo // this is main, of the tests and of the programs they start
+}
+
+// mainOf runs the tests, or is the program that a test started to do something.
+func mainOf(m *testing.M, what string) int {
+	if what == "" {
+		return testOutside(m)
+	}
+	if sandbox.Inside() && what != "nested" {
+		return do(what)
+	}
+	code, err := outside(what)
+	if err == nil {
+		return code
+	}
+	fmt.Fprintln(os.Stderr, err)
+	if errors.Is(err, sandbox.ErrUnavailable) {
+		return 99
+	}
+	return 98
 }
 
 // outside is the program before it is in the sandbox.
@@ -168,12 +174,12 @@ func do(what string) int {
 	case "trap":
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-		fmt.Println("{}")
-		fmt.Println((<-signals).String())
+		fmt.Fprintln(os.Stdout, "{}")
+		fmt.Fprintln(os.Stdout, (<-signals).String())
 		return 40
 	case "defy", "cancelled":
 		signal.Ignore(syscall.SIGINT, syscall.SIGTERM)
-		fmt.Println("{}")
+		fmt.Fprintln(os.Stdout, "{}")
 		select {}
 	case "orphans":
 		return orphans()
@@ -184,7 +190,7 @@ func do(what string) int {
 			if err == nil {
 				_, err = c.Write([]byte("x"))
 			}
-			fmt.Println(network, errors.Is(err, syscall.ENETUNREACH), err)
+			fmt.Fprintln(os.Stdout, network, errors.Is(err, syscall.ENETUNREACH), err)
 		}
 		return 0
 	case "listen":
@@ -215,7 +221,7 @@ func do(what string) int {
 			return failed(err)
 		}
 		_, err := sandbox.Run(context.Background(), sandbox.Command{})
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		if errors.Is(err, sandbox.ErrUnavailable) {
 			return 0
 		}
@@ -263,7 +269,7 @@ func orphans() int {
 		if time.Now().After(deadline) {
 			return failed(fmt.Errorf("%d orphans left", left))
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 
@@ -299,7 +305,7 @@ func testOutside(m *testing.M) int {
 	if err != nil {
 		return failed(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		return failed(err)
@@ -569,7 +575,7 @@ func TestNothingIsLeftAfterKill9OfTheOuterProcess(t *testing.T) {
 			for i := range 40 {
 				p := prepare(t, u, "family")
 				require.NoError(t, p.Start())
-				time.Sleep(time.Duration(i) * time.Millisecond)
+				<-time.After(time.Duration(i) * time.Millisecond)
 				require.NoError(t, p.Process.Kill())
 				_ = p.Cmd.Wait()
 				nothingLeft(t, p.mark, nil)
