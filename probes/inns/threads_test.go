@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	tenSeconds  = 10 * time.Second
-	millisecond = time.Millisecond
+	patience  = 10 * time.Second
+	lookEvery = time.Millisecond
 )
 
 // threadsIn returns the ids of the threads of this process that are in ns.

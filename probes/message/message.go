@@ -42,11 +42,11 @@ const (
 )
 
 var (
-	// ErrShort: the bytes are the beginning of a message; more are needed.
+	// ErrShort says that the bytes are the beginning of a message; more are needed.
 	ErrShort = errors.New("message is not complete")
-	// ErrForeign: the bytes are no message of this format.
+	// ErrForeign says that the bytes are no message of this format.
 	ErrForeign = errors.New("not a netproof message")
-	// ErrVersion: the message is of another version of the format.
+	// ErrVersion says that the message is of another version of the format.
 	ErrVersion = errors.New("netproof message of another version")
 )
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
+	"github.com/netproof/netproof/probes/inns"
 	"github.com/netproof/netproof/probes/internal/netlab"
 )
 
@@ -124,6 +126,38 @@ func TestATableOfAllowedCellsIsProven(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestFinishedTCPProbesLeaveNoConnectionBehindOnEitherSide(t *testing.T) {
+	client, server := netlab.NewPair(t)
+	engine := newEngine(t, Options{})
+	agent := newAgent(t, engine, "client", client.NS)
+	served := newAgent(t, engine, "server", server.NS, tcp(80))
+	for _, ipv6 := range bothFamilies {
+		probeMany(t, agent, served, server.Address(ipv6), 500)
+	}
+	// TIME_WAIT, orphans, what is not accepted: one line per connection, whatever its state, and one per listener.
+	connections := func(ns netns.NsHandle) (lines []string) {
+		require.NoError(t, inns.Do(ns, func() error {
+			for _, file := range []string{"tcp", "tcp6"} {
+				text, err := os.ReadFile("/proc/thread-self/net/" + file)
+				if err != nil {
+					return err
+				}
+				for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n")[1:] {
+					if state := strings.Fields(line)[3]; state != "0A" {
+						lines = append(lines, line)
+					}
+				}
+			}
+			return nil
+		}))
+		return lines
+	}
+	for _, ns := range []netns.NsHandle{client.NS, server.NS} {
+		require.Eventually(t, func() bool { return len(connections(ns)) == 0 }, 10*time.Second, time.Millisecond,
+			"%s", connections(ns))
+	}
 }
 
 func TestCancellingAProbeLeavesNothingOpen(t *testing.T) {
@@ -351,7 +385,7 @@ func TestAProcessThatStaysStarvedReportsAnErrorAndNoTimeout(t *testing.T) {
 	stop := make(chan struct{})
 	var hog func()
 	hog = func() {
-		time.Sleep(300 * time.Millisecond)
+		<-time.After(300 * time.Millisecond)
 		select {
 		case <-stop:
 		default:

@@ -1,7 +1,6 @@
 package nsagent
 
 import (
-	"context"
 	"slices"
 	"sync"
 )
@@ -102,17 +101,5 @@ func (l *limiter) cancel(w *waiter) {
 		l.free += n
 		l.share()
 	default:
-	}
-}
-
-// acquire waits for sockets; it is request for those who have nothing else to do.
-func (l *limiter) acquire(ctx context.Context, key any, n int) (int, error) {
-	w := l.request(key, n)
-	select {
-	case got := <-w.granted:
-		return got, nil
-	case <-ctx.Done():
-		l.cancel(w)
-		return 0, ctx.Err()
 	}
 }

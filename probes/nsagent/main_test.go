@@ -4,7 +4,9 @@ import (
 	"os"
 	"testing"
 
-	"github.com/netproof/netproof/probes/internal/netlab"
+	"github.com/netproof/netproof/probes/internal/rerun"
 )
 
-func TestMain(m *testing.M) { os.Exit(netlab.Main(m)) }
+func TestMain(m *testing.M) {
+	os.Exit(rerun.InNamespaces(m)) //nolint:forbidigo // the tests ran in another process: its exit code is ours
+}

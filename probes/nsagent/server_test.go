@@ -394,7 +394,7 @@ func TestAListenerThatMayNotOpenAnotherFileWaits(t *testing.T) {
 		fd, err = newSocket(model.TCP, false)
 		return err
 	}))
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	var before unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}))

@@ -14,7 +14,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// ErrNotSupported: this kernel cannot make such a socket.
+// ErrNotSupported says that this kernel cannot make such a socket.
 var ErrNotSupported = errors.New("not supported by this kernel")
 
 var sctp struct {

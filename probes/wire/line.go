@@ -29,9 +29,9 @@ const (
 )
 
 var (
-	// ErrStream: the stream broke, or something came that is not of the protocol. What was in flight is unknown.
+	// ErrStream says that the stream broke, or something came that is not of the protocol. What was in flight is unknown.
 	ErrStream = errors.New("probe stream broken")
-	// ErrVersion: the other side speaks another version of the protocol.
+	// ErrVersion says that the other side speaks another version of the protocol.
 	ErrVersion = errors.New("probe stream of another version")
 	// errLong: a line is longer than any that the protocol has.
 	errLong = errors.New("line too long")
