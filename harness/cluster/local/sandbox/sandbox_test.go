@@ -690,3 +690,27 @@ func TestARootWithoutPrivilegesUsesAUserNamespace(t *testing.T) {
 	assert.NotEqual(t, look().Namespaces["user"], s.Namespaces["user"])
 	nothingLeft(t, p.mark, s.Namespaces)
 }
+
+func TestAContainerThatHidesPartsOfProcIsNamedAsTheObstacle(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to hide them")
+	}
+	for _, tool := range []string{"setpriv", "mount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("needs util-linux: ", err)
+		}
+	}
+	p := prepare(t, account{}, "look")
+	p.Args = []string{"sh", "-c", `mount --make-rprivate / && mount --bind /dev/null /proc/meminfo &&
+		exec setpriv --reuid 65534 --regid 65534 --clear-groups ` + p.Path}
+	p.Path = "/bin/sh"
+	p.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+	err := p.Run()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit)
+	assert.Equal(t, 99, exit.ExitCode(), "%s", p.stderr)
+	assert.Contains(t, p.stderr.String(), "mount /proc for the sandbox: operation not permitted")
+	assert.Contains(t, p.stderr.String(), "because parts of /proc are hidden (/proc/meminfo)")
+	assert.Contains(t, p.stderr.String(), "--security-opt systempaths=unconfined")
+	nothingLeft(t, p.mark, nil)
+}
