@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/features"
 	"sigs.k8s.io/e2e-framework/pkg/types"
 
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
@@ -128,4 +129,18 @@ func describe(c model.Cell) string {
 		fmt.Fprintf(&b, "\n  %s (%s) owner %q, purpose %q, review by %q", p.Policy, p.Source, p.Owner, p.Purpose, p.Review)
 	}
 	return b.String()
+}
+
+// Open gives the test binary's cluster and session, and makes them if nobody has yet. It is for tests and benchmarks that do
+// more than prove scenarios.
+func Open(tb testing.TB) (cluster.Cluster, *run.Session) {
+	tb.Helper()
+	if current == nil {
+		tb.Fatal(errNoMain)
+	}
+	session, err := current.open()
+	if err != nil {
+		tb.Fatalf("make cluster: %v", err)
+	}
+	return current.cluster, session
 }
