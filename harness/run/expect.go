@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -23,8 +24,36 @@ type Disagreement struct {
 
 // Error shows both sides and the reasons.
 func (d *Disagreement) Error() string {
-	return fmt.Sprintf("%s: scenario %s, step %q: %s: the table says %s (%s), the specification says %s:\n    %s",
-		d.File, d.Scenario, d.Step, d.Connection, d.Written, d.WrittenBy, d.Computed, strings.Join(d.Walk, "\n    "))
+	text := fmt.Sprintf("%s: scenario %s, step %q: %s: the table says %s (%s), the specification says %s",
+		d.File, d.Scenario, d.Step, d.Connection, d.Written, d.WrittenBy, d.Computed)
+	if len(d.Walk) == 0 {
+		return text + ", as in the step above"
+	}
+	return text + ":\n    " + strings.Join(d.Walk, "\n    ")
+}
+
+// brief leaves the reasons out of those disagreements that say of the same connection what an earlier one did.
+func brief(err error) error {
+	said := map[string]bool{}
+	var walk func(error)
+	walk = func(err error) {
+		if list, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, inner := range list.Unwrap() {
+				walk(inner)
+			}
+			return
+		}
+		var d *Disagreement
+		if errors.As(err, &d) {
+			key := d.Scenario + " " + d.Connection.String() + " " + d.Written + " " + d.Computed
+			if said[key] {
+				d.Walk = nil
+			}
+			said[key] = true
+		}
+	}
+	walk(err)
+	return err
 }
 
 // expectation is what is expected of one cell, and why.

@@ -64,7 +64,7 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 		}
 		out.list = append(out.list, p)
 	}
-	return out, errors.Join(errs...)
+	return out, brief(errors.Join(errs...))
 }
 
 // exampleAddress stands for an address that is not known yet: it makes an object whole, and is never sent to.
