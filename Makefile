@@ -13,7 +13,7 @@ VERSION_PACKAGE := github.com/netproof/netproof/cmd/netproof/internal/cmd/versio
 COMMIT := $(shell git -C '$(ROOT)' rev-parse HEAD 2>/dev/null)
 ARGS ?= fixtures/quickstart
 
-.PHONY: help setup build run test lint verify fuzz bench clean
+.PHONY: help setup build engines run test lint verify fuzz bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' '$(ROOT)/Makefile'
@@ -24,11 +24,14 @@ setup: ## install the programs of the machine that local clusters call
 build: ## build bin/netproof
 	@go build -C '$(ROOT)' -trimpath -buildvcs=false -ldflags '-X $(VERSION_PACKAGE).commit=$(COMMIT)' -o '$(BIN)' ./cmd/netproof
 
+engines: ## build the upstream programs of local clusters, once for this user
+	@cd '$(ROOT)' && go run ./ci/engines
+
 run: setup build ## prove the quickstart: set up, build, run; others with ARGS='PATH ...'
 	@cd '$(ROOT)' && '$(BIN)' run $(ARGS)
 
-test: setup build ## run all tests, and count those skipped with their reasons
-	@cd '$(ROOT)' && go run ./ci/gotest $(if $(COUNT),-count=$(COUNT)) ./...
+test: setup build engines ## run all tests, and count those skipped with their reasons
+	@cd '$(ROOT)' && go run ./ci/gotest -timeout 30m $(if $(COUNT),-count=$(COUNT)) ./...
 
 lint: ## run the linters, which are built on first use
 	@'$(ROOT)/ci/lint.sh'

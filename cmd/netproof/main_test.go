@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -12,11 +15,17 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+
+	"github.com/netproof/netproof/harness/cluster/local/named"
+	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
+	// Sandboxes run this binary again under names of their own, which testscript would not take for a command.
+	sandbox.Init()
+	named.Init()
 	testscript.Main(m, map[string]func(){"netproof": main})
 }
 
@@ -25,6 +34,8 @@ func TestMain(m *testing.M) {
 func TestCommandLine(t *testing.T) {
 	report, err := filepath.Abs("../../harness/report/testdata")
 	require.NoError(t, err)
+	fixtures, err := filepath.Abs("../../fixtures")
+	require.NoError(t, err)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		UpdateScripts:       *update,
@@ -32,6 +43,19 @@ func TestCommandLine(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("REPORTS", report)
+			env.Setenv("FIXTURES", fixtures)
+			// A name that no other run of this test has, and that is gone also when the script fails.
+			cluster := fmt.Sprintf("%s-%d", filepath.Base(env.WorkDir), os.Getpid())
+			env.Setenv("CLUSTER", cluster)
+			env.Defer(func() {
+				if err := named.Delete(context.Background(), cluster); err != nil && !errors.Is(err, named.ErrNotFound) {
+					t.Error(err)
+				}
+			})
+			// The engines of the user are those to run; testscript's own home is empty.
+			for _, name := range []string{"HOME", "XDG_CACHE_HOME", "NETPROOF_CACHE", "GOCACHE", "GOMODCACHE", "GOFLAGS", "GOPROXY", "GOTOOLCHAIN"} {
+				env.Setenv(name, os.Getenv(name))
+			}
 			env.Setenv("LANG", "C.UTF-8")
 			env.Setenv("NO_COLOR", "1")
 			return nil
