@@ -58,7 +58,9 @@ func brief(err error) error {
 
 // expectation is what is expected of one cell, and why.
 type expectation struct {
-	verdict  model.Verdict
+	verdict model.Verdict
+	// pending: the specification needs addresses that are not known yet.
+	pending  bool
 	by       model.Side
 	summary  string
 	walk     []string

@@ -19,6 +19,10 @@ type PreparedScenario struct {
 	scenario *scenario.Scenario
 	plan     *scenario.Plan
 	findings []model.Finding
+	// computed are the verdicts that were left to the specification, by cell id, as far as they are known.
+	computed map[string]model.Verdict
+	// expected is the reviewed table, if there is one.
+	expected *scenario.Expected
 }
 
 // Scenario returns the scenario as it was loaded.
@@ -46,7 +50,7 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 			errs = append(errs, err)
 			continue
 		}
-		p := &PreparedScenario{scenario: s, plan: plan}
+		p := &PreparedScenario{scenario: s, plan: plan, computed: map[string]model.Verdict{}}
 		for _, message := range plan.Vacuous {
 			p.findings = append(p.findings, model.Finding{Kind: model.NothingProven, Message: message, Result: model.Vacuous})
 		}
@@ -58,7 +62,11 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 				continue
 			}
 			topology := step.Topology
-			if _, err := expect(s, step, &topology, policies); err != nil {
+			list, err := expect(s, step, &topology, policies)
+			if err == nil {
+				err = p.keepComputed(step, list)
+			}
+			if err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -122,7 +130,7 @@ func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Top
 			if topologyHasAddresses(topology) {
 				errs = append(errs, err)
 			}
-			out[i].verdict = cell.Expected
+			out[i] = expectation{verdict: cell.Expected, pending: true}
 			continue
 		}
 		w := written{verdict: cell.Expected, by: cell.By, line: cell.Rule}
@@ -134,14 +142,14 @@ func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Top
 			out[i] = expectation{verdict: w.verdict, by: w.by, summary: "as written at " + w.line}
 			continue
 		}
-		verdict, table, spec, _ := reconcile(w, d)
+		verdict, table, spec, pending := reconcile(w, d)
 		if table != "" {
 			errs = append(errs, &Disagreement{
 				Scenario: s.Metadata.Name, File: s.File, Step: step.Name, Connection: cell.Connection,
 				Written: table, WrittenBy: w.line, Computed: spec, Walk: d.Walk(),
 			})
 		}
-		out[i] = expectation{verdict: verdict, by: w.by, summary: d.Summary(), walk: d.Walk()}
+		out[i] = expectation{verdict: verdict, pending: pending, by: w.by, summary: d.Summary(), walk: d.Walk()}
 		for _, p := range d.DecidingPolicies() {
 			out[i].policies = append(out[i].policies, in.notes[p.Object.Namespace+"/"+p.Object.Name])
 		}

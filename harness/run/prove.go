@@ -233,7 +233,11 @@ func (pr *proof) expectations(step scenario.PlannedStep, topology *model.Topolog
 	if err != nil {
 		return nil, err
 	}
-	return expect(pr.prepared.scenario, step, topology, policies)
+	list, err := expect(pr.prepared.scenario, step, topology, policies)
+	if err != nil {
+		return nil, err
+	}
+	return list, pr.prepared.keepComputed(step, list)
 }
 
 // judge makes the step's cells out of the window and the controls.

@@ -30,6 +30,9 @@ type Options struct {
 	// BeforeSampling and AfterSampling are called around the sampling of every step. Fault tests break things there.
 	BeforeSampling func(scenario, step string)
 	AfterSampling  func(scenario, step string)
+
+	// tune changes how the run waits. Tests give up early on what never comes.
+	tune func(*pace)
 }
 
 // Run proves the prepared scenarios on a cluster, one after the other.
@@ -114,6 +117,9 @@ func Open(ctx context.Context, c cluster.Cluster, opts Options) *Session {
 	if opts.Settle > 0 {
 		s.pace.settle = opts.Settle
 	}
+	if opts.tune != nil {
+		opts.tune(&s.pace)
+	}
 	s.result = model.Run{
 		APIVersion: model.APIVersion, Kind: model.ReportKind, Complete: true, Tool: model.Tool{Version: opts.ToolVersion},
 		Cluster: c.Info(), Scenarios: []model.Scenario{},
@@ -142,8 +148,7 @@ func (s *Session) Prove(ctx context.Context, p *PreparedScenario) (model.Scenari
 
 func (s *Session) prove(ctx context.Context, p *PreparedScenario) (model.Scenario, error) {
 	out, err := s.scenario(ctx, p)
-	var wrong *Disagreement
-	if errors.As(err, &wrong) {
+	if isInputError(err) {
 		return out, err
 	}
 	if err != nil && ctx.Err() == nil {

@@ -3,6 +3,7 @@ package list
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -58,8 +59,7 @@ type entry struct {
 }
 
 func execute(streams cli.Streams, f *flagSet, args []string) error {
-	selector, err := labels.Parse(f.selector)
-	if err != nil {
+	if _, err := labels.Parse(f.selector); err != nil {
 		return cli.Usage("--select %q: %w", f.selector, err)
 	}
 	if len(args) == 0 {
@@ -70,15 +70,11 @@ func execute(streams cli.Streams, f *flagSet, args []string) error {
 		return err
 	}
 	entries := []entry{}
-	position := 0
-	for _, s := range scenarios {
-		if !selector.Matches(labels.Set(s.Metadata.Labels)) {
-			continue
-		}
-		position++
-		if !f.shard.Has(position - 1) {
-			continue
-		}
+	selected, err := scenario.Select(scenarios, f.selector)
+	if err != nil && !errors.Is(err, scenario.ErrNothing) {
+		return err
+	}
+	for _, s := range f.shard.Of(selected) {
 		plan, err := s.Plan(flags.IPFamilies(f.ipFamily), f.nodes)
 		if err != nil {
 			return err

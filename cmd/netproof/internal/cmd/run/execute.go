@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"k8s.io/apimachinery/pkg/labels"
-
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
@@ -158,8 +156,12 @@ func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster
 		for _, j := range journals {
 			err = errors.Join(err, j.remove())
 		}
+		if len(run.Scenarios) > 0 {
+			err = errors.Join(err, output.Write(streams, run, opts.Outputs, opts.Verbose))
+		}
 		return &cli.UsageError{Err: err}
 	}
+	keepExpected(streams, prepared, opts.UpdateExpected)
 	if closeErr != nil {
 		run.Findings = append(run.Findings, model.Finding{
 			Kind: model.Cleanup, Message: "close the cluster: " + closeErr.Error(), Result: model.ResultInconclusive,
@@ -180,28 +182,21 @@ func load(opts Options) (*prove.Prepared, scenario.Problems, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var selected []*scenario.Scenario
-	for _, s := range all {
-		if opts.Select.Matches(labels.Set(s.Metadata.Labels)) {
-			selected = append(selected, s)
-		}
+	selected, err := scenario.Select(all, opts.Select)
+	if err != nil {
+		return nil, nil, err
 	}
-	if len(selected) == 0 {
-		return nil, nil, fmt.Errorf("--select %s fits none of %d scenarios: %w", opts.Select, len(all), scenario.ErrNothing)
-	}
-	i := -1
-	selected = slices.DeleteFunc(selected, func(*scenario.Scenario) bool {
-		i++
-		return !opts.Shard.Has(i)
-	})
-	if len(selected) == 0 {
-		return nil, nil, fmt.Errorf("shard %s is empty: %w", &opts.Shard, scenario.ErrNothing)
+	if selected = opts.Shard.Of(selected); len(selected) == 0 {
+		return nil, nil, fmt.Errorf("shard %s of so few scenarios is empty: %w", &opts.Shard, scenario.ErrNothing)
 	}
 	var warnings scenario.Problems
 	for _, s := range selected {
 		warnings = append(warnings, s.Warnings...)
 	}
 	prepared, err := prove.Prepare(selected, opts.IPFamilies, opts.Nodes)
+	if err == nil {
+		err = checkExpected(prepared, opts.UpdateExpected)
+	}
 	return prepared, warnings, err
 }
 

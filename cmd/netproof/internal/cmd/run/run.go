@@ -26,7 +26,7 @@ type Options struct {
 	// Cluster is the name of a cluster that netproof cluster create made; empty for one of the run's own.
 	Cluster string
 	// Select chooses scenarios by their labels.
-	Select labels.Selector
+	Select string
 	Shard  flags.Shard
 	// Lanes is how many scenarios run at the same time.
 	Lanes int
@@ -38,7 +38,9 @@ type Options struct {
 	Keep bool
 	// Kubeconfig and Context choose an existing cluster.
 	Kubeconfig, Context string
-	Outputs             []output.Output
+	// UpdateExpected writes the computed tables beside their scenarios anew.
+	UpdateExpected bool
+	Outputs        []output.Output
 	Verbose, Quiet      bool
 
 	// deadline is when Timeout is over.
@@ -83,9 +85,10 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "run only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.Shard, "shard", "run only one of several equal parts, such as 2/3")
-	flags.Number(cmd, &f.Lanes, "lanes", 1, 64, "scenarios that run at the same time")
-	fs.Int64Var(&f.Seed, "seed", 0, "seed of what is random, to repeat a run (default: a new one)")
+	flags.Number(cmd, &f.Lanes, "lanes", 1, 64, "scenarios that run at the same time; the local provider runs one after another")
+	fs.Int64Var(&f.Seed, "seed", 0, "seed of what is random; so far a run has nothing that depends on it")
 	fs.DurationVar(&f.Timeout, "timeout", f.Timeout, "end the whole run after this time, such as 10m; 0 for never")
+	fs.BoolVar(&f.UpdateExpected, "update-expected", false, "write the computed tables (expected.txt) anew instead of comparing with them")
 	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run")
 	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name")
 	fs.StringVar(&f.Kubeconfig, "kubeconfig", "", "kubeconfig of an existing cluster")
@@ -105,11 +108,11 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	}
 	opts.Provider, opts.CNI, opts.Nodes, opts.EngineDir = f.cluster.Provider, f.cluster.CNI, f.cluster.Nodes, f.cluster.EngineDir
 	opts.IPFamilies, opts.flags = f.cluster.IPFamilies(), f.cluster
-	selector, err := labels.Parse(f.selector)
-	if err != nil {
+	if _, err := labels.Parse(f.selector); err != nil {
 		return opts, cli.Usage("--select %q: %w", f.selector, err)
 	}
-	opts.Select = selector
+	opts.Select = f.selector
+	var err error
 	if opts.Outputs, err = f.output.Outputs(); err != nil {
 		return opts, err
 	}

@@ -1,0 +1,59 @@
+package run
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/harness/report"
+	prove "github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/scenario"
+)
+
+// checkExpected compares computed tables with the reviewed ones beside their scenarios.
+func checkExpected(prepared *prove.Prepared, update bool) error {
+	var errs []error
+	for _, p := range prepared.Scenarios() {
+		if steps, _ := p.Computed(); len(steps) == 0 || update {
+			continue
+		}
+		content, err := os.ReadFile(p.Scenario().ExpectedFile())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is written after the run
+		}
+		if err == nil {
+			err = p.CheckExpected(content)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// keepExpected writes the computed tables that are not there yet, or all of them if they are to be updated. It says which on the
+// error stream: they are to be reviewed.
+func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) {
+	for _, p := range prepared.Scenarios() {
+		steps, complete := p.Computed()
+		path := p.Scenario().ExpectedFile()
+		if len(steps) == 0 || !complete {
+			continue
+		}
+		old, err := os.ReadFile(path)
+		content := scenario.FormatExpected(p.Scenario().Metadata.Name, steps)
+		if err == nil && (!update || bytes.Equal(old, content)) {
+			continue
+		}
+		if err := report.WriteFile(path, func(w io.Writer) error {
+			_, err := w.Write(content)
+			return err
+		}); err != nil {
+			fmt.Fprintf(streams.Err, "warning: the computed table could not be kept: %v\n", err)
+			continue
+		}
+		fmt.Fprintf(streams.Err, "wrote %s, the table that the specification expects: review it, and keep it with the scenario\n", path)
+	}
+}
