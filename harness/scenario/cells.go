@@ -38,12 +38,18 @@ type destination struct {
 	ports    []model.Port
 }
 
+// maxCells bounds the cells of a step: more of them cannot be proven in a window that means anything.
+const maxCells = 100_000
+
 // connections lists the cells of a step, in the order of the topology.
 func (p *planner) connections(probes []*probeUse) []model.Connection {
 	rank := p.ranks()
 	seen := map[model.Connection]bool{}
 	var out []model.Connection
 	add := func(from model.Endpoint, to destination, port model.Port) {
+		if len(out) > maxCells {
+			return
+		}
 		for _, family := range p.families {
 			c := model.Connection{From: from, To: to.endpoint, Port: port.Number, Protocol: port.Protocol, IPFamily: family, Via: to.via}
 			if !seen[c] {

@@ -243,7 +243,7 @@ func (d *decoder) structure(v *value, into reflect.Value, what string) {
 		if v.kind == listValue {
 			mend = "remove the `- `, or give one mapping instead of a list"
 		}
-		d.c.add(v.at, mend, "%s must be a mapping, and this is %s", what, v.describe())
+		d.c.add(v.at, mend, "%s must be a mapping, and this is %s", cmp.Or(what, "the document"), v.describe())
 		return
 	}
 	fields := fieldsOf(into.Type())

@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -445,4 +446,23 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestWhatWouldTakeForeverIsRefusedAtOnce(t *testing.T) {
+	var pods strings.Builder
+	for i := range 400 {
+		fmt.Fprintf(&pods, "      - {name: x/p%d, ports: [80/TCP]}\n", i)
+	}
+	for name, tc := range map[string]struct{ text, want string }{
+		"deep nesting":   {strings.Repeat("[", 1_000_000), "exceeded max depth"},
+		"many documents": {strings.Repeat("---\na: b\n", 100_000), "the file has more than 2000 documents"},
+		"many values":    {"[" + strings.Repeat("a,", 500_000) + "]", "expands to more than 200000 values"},
+		"many bullets":   {"a:\n" + strings.Repeat("  • x\n", 100_000), "(also on lines 3, 4, 5, 6, 7, 8, 9 and 99992 more)"},
+		"many problems":  {strings.Repeat("a:\n", 300_000), "more problems"},
+		"many cells":     {strings.Replace(minimal, "      - {name: x/b, ports: [80/TCP]}\n", pods.String(), 1), "step `before any policy` has more than 100000 cells"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Contains(t, problemsOf(t, map[string]string{"scenario.yaml": tc.text}).Error(), tc.want)
+		})
+	}
 }

@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -111,12 +112,8 @@ type envelope struct {
 	Metadata   metav1.ObjectMeta `json:"metadata"`
 }
 
-// readObjects turns a document into the objects it holds: one, or those of a List. strict says that the document is meant to
-// be a policy, so that what has no kind is an error.
-func readObjects(c *collector, doc document) []*object {
-	objects := readValue(c, doc.root, doc.bullets)
-	return objects
-}
+// readObjects turns a document into the objects it holds: one, or those of a List.
+func readObjects(c *collector, doc document) []*object { return readValue(c, doc.root, doc.bullets) }
 
 func readValue(c *collector, v *value, bullets []bullet) []*object {
 	if v.kind != mappingValue {
@@ -135,7 +132,6 @@ func readValue(c *collector, v *value, bullets []bullet) []*object {
 		}
 		var out []*object
 		for _, item := range items.items {
-			// kubectl's own typed lists leave the kind of the items out.
 			out = append(out, readValue(c, item, nil)...)
 		}
 		return out
@@ -151,9 +147,13 @@ func readValue(c *collector, v *value, bullets []bullet) []*object {
 func bulletProblem(lines []bullet) Problem {
 	also := ""
 	if len(lines) > 1 {
-		numbers := make([]string, 0, len(lines)-1)
-		for _, b := range lines[1:] {
-			numbers = append(numbers, fmt.Sprint(b.at.Line))
+		const most = 8
+		var numbers []string
+		for _, b := range lines[1:min(len(lines), most)] {
+			numbers = append(numbers, strconv.Itoa(b.at.Line))
+		}
+		if more := len(lines) - most; more > 0 {
+			numbers = append(numbers, fmt.Sprintf("%d more", more))
 		}
 		word := "line"
 		if len(numbers) > 1 {

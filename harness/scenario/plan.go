@@ -72,7 +72,8 @@ type ApplyObject struct {
 	Object *unstructured.Unstructured
 	// Source is where the object was read.
 	Source Position
-	// Policy is the object in typed form, also with its placeholders; nil for other kinds than NetworkPolicy.
+	// Policy is the object in typed form, also with its placeholders; nil for other kinds than NetworkPolicy. It is shared
+	// between plans, and must not be changed.
 	Policy *networkingv1.NetworkPolicy
 	// NeedsAddresses is true when the object holds placeholders.
 	NeedsAddresses bool
@@ -234,8 +235,8 @@ type planner struct {
 	// created counts all pods, for spreading them over nodes.
 	created int
 	inForce []applied
-	// selected tells of each policy source whether it ever selected a pod.
-	selected map[Position]bool
+	// selected tells of each policy, by its key, whether it ever selected a pod. An update makes no new policy.
+	selected map[string]bool
 	probes   []*probeUse
 	// silent are steps without cells.
 	silent []*Step
@@ -247,7 +248,7 @@ type applied struct {
 }
 
 func newPlanner(s *Scenario, families []model.IPFamily, nodes int) *planner {
-	return &planner{s: s, families: families, nodes: nodes, order: map[model.Endpoint]int{}, selected: map[Position]bool{}}
+	return &planner{s: s, families: families, nodes: nodes, order: map[model.Endpoint]int{}, selected: map[string]bool{}}
 }
 
 func (p *planner) plan() *Plan {
@@ -420,6 +421,10 @@ func (p *planner) step(step *Step) PlannedStep {
 	}
 	if len(connections) == 0 {
 		p.silent = append(p.silent, step)
+	}
+	if len(connections) > maxCells {
+		p.add(step.nameAt, "add probes that name the connections that matter", "step `%s` has more than %d cells", step.Name, maxCells)
+		return out
 	}
 	out.Cells = p.expect(step, connections)
 	for _, c := range out.Cells {
@@ -729,31 +734,32 @@ func (p *planner) checkPlaceholders(o *object, step string) {
 
 // noteSelected remembers whether a policy that is in force selects a pod now. Kinds other than NetworkPolicy are not judged.
 func (p *planner) noteSelected(a applied) {
-	source := a.Source
+	key := a.object.key()
 	if a.Policy == nil {
-		p.selected[source] = true
+		p.selected[key] = true
 		return
 	}
 	selector, err := metav1.LabelSelectorAsSelector(&a.Policy.Spec.PodSelector)
 	if err != nil {
 		return // reported when it was read
 	}
-	found := p.selected[source]
+	found := p.selected[key]
 	for i := range p.topology.Pods {
 		pod := &p.topology.Pods[i]
 		found = found || pod.Namespace == a.object.namespace && selector.Matches(labels.Set(pod.Labels))
 	}
-	p.selected[source] = found
+	p.selected[key] = found
 }
 
 func (p *planner) vacuous(plan *Plan) (out []string) {
-	said := map[Position]bool{}
+	said := map[string]bool{}
 	for _, step := range plan.Steps {
 		for _, a := range step.InForce {
-			if p.selected[a.Source] || said[a.Source] {
+			key := objectKey(a.Object.GroupVersionKind().GroupKind(), a.Object.GetNamespace(), a.Object.GetName())
+			if p.selected[key] || said[key] {
 				continue
 			}
-			said[a.Source] = true
+			said[key] = true
 			out = append(out, fmt.Sprintf("%s (%s) selects no pod in any step: nothing is proven about it",
 				nameOf(a.Object.GetKind(), a.Object.GetNamespace(), a.Object.GetName()), a.Source.Short()))
 		}

@@ -51,11 +51,17 @@ func (p Problem) Error() string {
 // that nothing was run.
 type Problems []Problem
 
+// maxShown bounds the problems that a message spells out: nobody mends more than that at once.
+const maxShown = 200
+
 // Error renders the problems one after the other.
 func (p Problems) Error() string {
-	lines := make([]string, len(p))
-	for i := range p {
-		lines[i] = p[i].Error()
+	var lines []string
+	for i := range p[:min(len(p), maxShown)] {
+		lines = append(lines, p[i].Error())
+	}
+	if more := len(p) - len(lines); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more problems", more))
 	}
 	return strings.Join(lines, "\n")
 }

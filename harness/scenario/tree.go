@@ -20,6 +20,8 @@ const (
 	// maxValues bounds what a document's aliases expand to.
 	maxValues = 200_000
 	maxDepth  = 100
+	// maxDocuments bounds the documents of a file.
+	maxDocuments = 2000
 )
 
 type valueKind int
@@ -224,6 +226,10 @@ func parse(file string, data []byte, c *collector) (docs []document) {
 			continue
 		}
 		docs = append(docs, document{root: root})
+		if len(docs) > maxDocuments {
+			c.add(start, "split it into several files", "the file has more than %d documents", maxDocuments)
+			return nil
+		}
 	}
 	for i := range docs {
 		end := len(lines)
