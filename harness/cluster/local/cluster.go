@@ -23,6 +23,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/nodeagent"
 	"github.com/netproof/netproof/harness/cluster/local/process"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/cni/calico"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
 	"github.com/netproof/netproof/probes/nsagent"
@@ -39,13 +40,26 @@ const closeTimeout = 5 * time.Second
 
 // Provider makes local clusters.
 type Provider struct {
-	engines *engine.Engines
+	engines   *engine.Engines
+	dataplane calico.Dataplane
 }
 
 var _ cluster.Provider = (*Provider)(nil)
 
+// Option changes how a provider makes clusters.
+type Option func(*Provider)
+
+// WithDataplane makes Calico use this part of the kernel instead of the least costly one that works.
+func WithDataplane(d calico.Dataplane) Option { return func(p *Provider) { p.dataplane = d } }
+
 // New makes a provider that runs these programs. They must include those of the network plugin that is asked of it.
-func New(engines *engine.Engines) *Provider { return &Provider{engines: engines} }
+func New(engines *engine.Engines, options ...Option) *Provider {
+	p := &Provider{engines: engines}
+	for _, option := range options {
+		option(p)
+	}
+	return p
+}
 
 // Create implements [cluster.Provider]. The cluster is a [*Cluster].
 func (p *Provider) Create(ctx context.Context, opts cluster.Options) (cluster.Cluster, error) {
@@ -66,7 +80,7 @@ func (p *Provider) Start(ctx context.Context, opts cluster.Options) (*Cluster, e
 		return nil, err
 	}
 	c := &Cluster{opts: opts, engines: p.engines, started: time.Now()}
-	if c.network, err = newNetwork(opts.CNI, p.engines); err != nil {
+	if c.network, err = p.newNetwork(opts.CNI); err != nil {
 		return nil, err
 	}
 	if err := c.start(ctx); err != nil {

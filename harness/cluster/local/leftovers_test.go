@@ -34,10 +34,6 @@ import (
 	"github.com/netproof/netproof/probes"
 )
 
-func containsAll(s string, parts ...string) bool {
-	return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(s, p) })
-}
-
 // assertOnlyFabric requires that the sandbox's own namespace has nothing but what the cluster is made of.
 func assertOnlyFabric(t *testing.T) {
 	t.Helper()

@@ -50,12 +50,12 @@ type lab struct {
 	client kubernetes.Interface
 }
 
-func start(t testing.TB, opts cluster.Options) *lab {
+func start(t testing.TB, opts cluster.Options, options ...local.Option) *lab {
 	t.Helper()
 	engines, err := ensureEngines(t.Context(), opts.CNI)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, engines.Close()) })
-	c, err := local.New(engines).Start(deadline(t), opts)
+	c, err := local.New(engines, options...).Start(deadline(t), opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close(context.Background())) })
 	return newLab(t, c)

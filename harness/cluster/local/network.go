@@ -58,12 +58,12 @@ type network interface {
 	programmed(namespace, pod string, addresses []netip.Addr) (bool, error)
 }
 
-func newNetwork(name string, engines *engine.Engines) (network, error) {
+func (p *Provider) newNetwork(name string) (network, error) {
 	switch name {
 	case cniCalico:
-		return &calicoNetwork{version: engines.Version(engine.Calico), engines: engines}, nil
+		return &calicoNetwork{version: p.engines.Version(engine.Calico), engines: p.engines, dataplane: p.dataplane}, nil
 	case cniNone:
-		return noNetwork{version: engines.Version(engine.CNIPlugins)}, nil
+		return noNetwork{version: p.engines.Version(engine.CNIPlugins)}, nil
 	}
 	return nil, fmt.Errorf("unknown network plugin %q: the local provider has %s and %s", name, cniCalico, cniNone)
 }
@@ -92,6 +92,9 @@ func (k *calicoNetwork) prepare(c *Cluster) error {
 }
 
 func (k *calicoNetwork) chooseDataplane(c *Cluster) error {
+	if k.dataplane != "" {
+		return nil
+	}
 	scratch, err := c.nodes[0].NewNamespace()
 	if err != nil {
 		return err
@@ -141,7 +144,7 @@ func (k *calicoNetwork) start(ctx context.Context, c *Cluster, n *node.Node) err
 		Name:      k.enforcer(n),
 		Path:      k.engines.Path("calico-node"),
 		Args:      calico.FelixArgs(),
-		Env:       environment(k.config(c, n).FelixEnvironment()...),
+		Env:       environment(append(k.config(c, n).FelixEnvironment(), "GOMAXPROCS=2")...),
 		RestartOn: []int{calico.RestartCode},
 	})
 	if err != nil {

@@ -197,7 +197,7 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 	if err := c.startBinder(life); err != nil {
 		return err
 	}
-	c.reaper = controlplane.NewNamespaceReaper(c.client, c.fault)
+	c.reaper = controlplane.NewNamespaceReaper(c.client, c.factory.Core().V1().Pods().Lister(), c.fault)
 	if err := c.reaper.Watch(life, c.factory.Core().V1().Namespaces().Informer()); err != nil {
 		return err
 	}

@@ -109,8 +109,9 @@ func (c Config) FelixEnvironment() []string {
 		"FELIX_DEFAULTENDPOINTTOHOSTACTION=ACCEPT",
 		"FELIX_ENDPOINTSTATUSPATHPREFIX=" + StateDir,
 		"FELIX_IPTABLESLOCKFILEPATH=/run/xtables.lock",
-		// Nobody else writes rules here, so there is nothing to look for again after a write.
-		"FELIX_IPTABLESPOSTWRITECHECKINTERVALSECS=0",
+		// After each write Felix reads all rules back, and again after twice the time, and so on, in case that another program
+		// has undone it. Nobody else writes rules here. An hour or more means never; 0 would mean all the time.
+		"FELIX_IPTABLESPOSTWRITECHECKINTERVALSECS=3600",
 		"FELIX_VXLANENABLED=true",
 		fmt.Sprintf("FELIX_VXLANMTU=%d", c.MTU-overlayHeader),
 		fmt.Sprintf("FELIX_VXLANMTUV6=%d", c.MTU-overlayHeaderV6),

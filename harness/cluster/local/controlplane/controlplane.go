@@ -71,7 +71,7 @@ func Start(group *process.Group, thread *process.Thread, cfg Config) (*ControlPl
 		Name: "kube-apiserver",
 		Path: cfg.APIServer,
 		Args: apiserverArgs(cfg, creds),
-		Env:  environment("GOGC=75", "GOMAXPROCS=2"),
+		Env:  environment("GOMAXPROCS=4"),
 	}); err != nil {
 		return nil, err
 	}
@@ -110,7 +110,8 @@ func (c *ControlPlane) StartControllers() error {
 	return err
 }
 
-// environment is what a child sees: nothing of the user's but the search path, and what is given.
+// environment is what a child sees: nothing of the user's but the search path, and what is given. GOMAXPROCS keeps a child
+// from taking memory in proportion to a large machine; GOGC makes one that works little collect its garbage more often.
 func environment(extra ...string) []string {
 	return append([]string{"PATH=" + hosttools.SearchPath(os.Getenv("PATH")), "HOME=/", "TMPDIR=" + os.TempDir()}, extra...)
 }

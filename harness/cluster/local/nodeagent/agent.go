@@ -80,7 +80,7 @@ func New(cfg Config) (*Agent, error) {
 	return &Agent{
 		cfg:     cfg,
 		network: list,
-		cni:     libcni.NewCNIConfigWithCacheDir(cfg.PluginDirs, cfg.StateDir, nil),
+		cni:     libcni.NewCNIConfigWithCacheDir(cfg.PluginDirs, cfg.StateDir, newPluginRunner()),
 		ctx:     ctx,
 		cancel:  cancel,
 		pods:    map[types.UID]*worker{},
