@@ -22,42 +22,49 @@ type Observers []Observer
 
 var _ Observer = Observers(nil)
 
+// RunStarted implements [Observer].
 func (o Observers) RunStarted(run model.Run) {
 	for _, x := range o {
 		x.RunStarted(run)
 	}
 }
 
+// Note implements [Observer].
 func (o Observers) Note(text string) {
 	for _, x := range o {
 		x.Note(text)
 	}
 }
 
+// ScenarioStarted implements [Observer].
 func (o Observers) ScenarioStarted(name string, index, total int) {
 	for _, x := range o {
 		x.ScenarioStarted(name, index, total)
 	}
 }
 
+// StepStarted implements [Observer].
 func (o Observers) StepStarted(scenario, step string, index, total int) {
 	for _, x := range o {
 		x.StepStarted(scenario, step, index, total)
 	}
 }
 
+// StepDone implements [Observer].
 func (o Observers) StepDone(scenario string, step model.Step) {
 	for _, x := range o {
 		x.StepDone(scenario, step)
 	}
 }
 
+// ScenarioDone implements [Observer].
 func (o Observers) ScenarioDone(scenario model.Scenario) {
 	for _, x := range o {
 		x.ScenarioDone(scenario)
 	}
 }
 
+// Found implements [Observer].
 func (o Observers) Found(finding model.Finding) {
 	for _, x := range o {
 		x.Found(finding)

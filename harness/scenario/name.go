@@ -135,14 +135,11 @@ func checkEndpointName(c *collector, at Position, what, name string, valid func(
 	return namespace, true
 }
 
-// checkVia returns the way, podIP if none is given.
-func checkVia(c *collector, at Position, via string) model.Via {
-	switch v := model.Via(via); v {
-	case "", model.ViaPodIP:
-		return model.ViaPodIP
-	case model.ViaService, model.ViaNodePort:
-		return v
+// checkVia checks a way to a destination; none means podIP.
+func checkVia(c *collector, at Position, via string) {
+	switch model.Via(via) {
+	case "", model.ViaPodIP, model.ViaService, model.ViaNodePort:
+	default:
+		c.add(at, didYouMean(via, []string{"podIP", "service", "nodePort"}), "%q is no way to a destination", shorten(via))
 	}
-	c.add(at, didYouMean(via, []string{"podIP", "service", "nodePort"}), "%q is no way to a destination", shorten(via))
-	return model.ViaPodIP
 }

@@ -62,8 +62,8 @@ func difference(a, b []assumption) (out []assumption) {
 }
 
 // opposed finds two readings, one that allows and one that denies, that differ in as little as possible.
-func (e *Evaluator) opposed(scenes []scene) (allows, denies witness, ok bool) {
-	best := 0
+func (e *Evaluator) opposed(scenes []scene) (allows, denies witness) {
+	best, ok := 0, false
 	consider := func(a, b witness) {
 		x, y := a.assume(), b.assume()
 		distance := len(difference(x, y)) + len(difference(y, x))
@@ -82,13 +82,13 @@ func (e *Evaluator) opposed(scenes []scene) (allows, denies witness, ok bool) {
 		allowing, denying = append(allowing, a...), append(denying, d...)
 	}
 	if ok || len(allowing) == 0 {
-		return allows, denies, ok
+		return allows, denies
 	}
 	// No scene holds both: then it is the scene that matters. One that allows is enough to find its nearest opposite.
 	for _, y := range denying {
 		consider(allowing[0], y)
 	}
-	return allows, denies, ok
+	return allows, denies
 }
 
 // first returns the first reading that leads to an answer; of those that lead to a denial, the first in which no side
@@ -140,7 +140,7 @@ func (d Decision) Summary() string {
 	}
 	e, scenes := d.evaluator, d.scenes()
 	if d.Verdict == model.Undefined && !d.NeedsAddresses {
-		allows, denies, _ := e.opposed(scenes)
+		allows, denies := e.opposed(scenes)
 		a, b := allows.assume(), denies.assume()
 		return fmt.Sprintf("the specification leaves it open: allowed if %s; denied if %s",
 			texts(difference(a, b)), texts(difference(b, a)))

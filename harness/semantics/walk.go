@@ -30,7 +30,7 @@ func (d Decision) Walk() []string {
 	}
 	scenes := d.scenes()
 	if d.Verdict == model.Undefined && !d.NeedsAddresses {
-		allows, denies, _ := d.evaluator.opposed(scenes)
+		allows, denies := d.evaluator.opposed(scenes)
 		a, b := allows.assume(), denies.assume()
 		w.line(1, "allowed if %s:", texts(difference(a, b)))
 		w.sides(2, &allows)
