@@ -2,12 +2,19 @@ package controlplane_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/netproof/netproof/harness/cluster/local/controlplane"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
@@ -19,10 +26,14 @@ import (
 
 func TestMain(m *testing.M) { sandbox.Main(m) }
 
-func TestAPIServerAnswersOnceItIsReady(t *testing.T) {
+const testTimeout = 60 * time.Second
+
+// start starts etcd and the API server, without controllers.
+func start(t *testing.T, change func(*controlplane.Config)) (*controlplane.ControlPlane, error) {
+	t.Helper()
 	engines, err := engine.Ensure(t.Context(), engine.Options{CNI: "none"})
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = engines.Close() })
+	t.Cleanup(func() { require.NoError(t, engines.Close()) })
 	plan := node.Plan{Families: []model.IPFamily{model.IPv4}}
 	fabric, err := node.NewFabric(plan)
 	require.NoError(t, err)
@@ -30,9 +41,7 @@ func TestAPIServerAnswersOnceItIsReady(t *testing.T) {
 	group, err := process.NewGroup(t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(group.Kill)
-
-	began := time.Now()
-	cp, err := controlplane.Start(group, fabric.Thread(), controlplane.Config{
+	cfg := controlplane.Config{
 		Etcd:              engines.Path("etcd"),
 		APIServer:         engines.Path("kube-apiserver"),
 		ControllerManager: engines.Path("kube-controller-manager"),
@@ -40,19 +49,103 @@ func TestAPIServerAnswersOnceItIsReady(t *testing.T) {
 		Addresses:         plan.Gateway(),
 		ServiceCIDRs:      plan.Services(),
 		PodCIDRs:          plan.Pods(),
-	})
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	require.NoError(t, cp.WaitReady(ctx))
-	t.Logf("ready after %v", time.Since(began))
-
-	client, err := kubernetes.NewForConfig(cp.RESTConfig())
-	require.NoError(t, err)
-	namespaces, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
-	require.NoError(t, err)
-	for _, p := range group.Processes() {
-		t.Logf("%s: %s", p.Name(), p.Tail(30))
 	}
-	t.Logf("%d namespaces", len(namespaces.Items))
+	if change != nil {
+		change(&cfg)
+	}
+	cp, err := controlplane.Start(group, fabric.Thread(), cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	defer cancel()
+	return cp, cp.WaitReady(ctx)
+}
+
+func eventually(t *testing.T, what string, check func() (bool, string)) {
+	t.Helper()
+	end := time.Now().Add(testTimeout)
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		ok, said := check()
+		if ok {
+			return
+		}
+		require.Less(t, time.Now(), end, "not in time: %s: %s", what, said)
+		<-ticker.C
+	}
+}
+
+func TestControlPlaneServesItsUserAloneAndEmptiesNamespaces(t *testing.T) {
+	cp, err := start(t, nil)
+	require.NoError(t, err)
+
+	config, err := clientcmd.BuildConfigFromFlags("", cp.Kubeconfig())
+	require.NoError(t, err)
+	client, err := kubernetes.NewForConfig(config)
+	require.NoError(t, err)
+	version, err := client.Discovery().ServerVersion()
+	require.NoError(t, err)
+	assert.Equal(t, engine.KubernetesVersion, version.GitVersion)
+
+	t.Run("without the token nobody gets in", func(t *testing.T) {
+		stranger := cp.RESTConfig()
+		stranger.BearerToken = "guess"
+		other, err := kubernetes.NewForConfig(stranger)
+		require.NoError(t, err)
+		_, err = other.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
+		assert.True(t, apierrors.IsUnauthorized(err), "%v", err)
+	})
+	t.Run("a pod needs no service account", func(t *testing.T) {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "a"},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+		}
+		_, err := client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{})
+		require.NoError(t, err)
+	})
+	t.Run("a namespace goes once it is empty, and not before", func(t *testing.T) { namespaceGoesOnceEmpty(t, client) })
+}
+
+func namespaceGoesOnceEmpty(t *testing.T, client kubernetes.Interface) {
+	ctx, cancel := context.WithCancel(t.Context())
+	factory := informers.NewSharedInformerFactory(client, 0)
+	reaper := controlplane.NewNamespaceReaper(client, factory.Core().V1().Pods().Lister(), func(err error) { t.Error(err) })
+	require.NoError(t, reaper.Watch(ctx, factory.Core().V1().Namespaces().Informer()))
+	factory.Core().V1().Pods().Informer()
+	factory.Start(ctx.Done())
+	t.Cleanup(func() {
+		cancel()
+		factory.Shutdown()
+		reaper.Wait()
+	})
+
+	_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	for name, finalizers := range map[string][]string{"free": nil, "held": {"netproof.dev/test"}} {
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: finalizers}}
+		_, err := client.CoreV1().ConfigMaps("x").Create(t.Context(), m, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	require.NoError(t, client.CoreV1().Namespaces().Delete(t.Context(), "x", metav1.DeleteOptions{}))
+	eventually(t, "what is free is gone", func() (bool, string) {
+		_, err := client.CoreV1().ConfigMaps("x").Get(t.Context(), "free", metav1.GetOptions{})
+		return apierrors.IsNotFound(err), fmt.Sprint(err)
+	})
+	ns, err := client.CoreV1().Namespaces().Get(t.Context(), "x", metav1.GetOptions{})
+	require.NoError(t, err, "the namespace waits for what is held")
+	assert.Equal(t, corev1.NamespaceTerminating, ns.Status.Phase)
+
+	_, err = client.CoreV1().ConfigMaps("x").
+		Patch(t.Context(), "held", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	require.NoError(t, err)
+	eventually(t, "the namespace is gone", func() (bool, string) {
+		_, err := client.CoreV1().Namespaces().Get(t.Context(), "x", metav1.GetOptions{})
+		return apierrors.IsNotFound(err), fmt.Sprint(err)
+	})
+}
+
+func TestProgramThatDoesNotStartIsNamedWithItsWords(t *testing.T) {
+	_, err := start(t, func(c *controlplane.Config) { c.APIServer = c.Etcd })
+	require.ErrorContains(t, err, "kube-apiserver ended")
+	require.ErrorContains(t, err, "flag provided but not defined", "the end of its log is in the error")
 }

@@ -79,15 +79,25 @@ func enterNetwork(fd int) error {
 	return nil
 }
 
-// setUpNamespace prepares the network namespace of the calling thread: loopback up, and IPv6 addresses usable at once.
-func setUpNamespace() error {
+// sysctls are what a new namespace would otherwise take over from the machine.
+var sysctls = []struct{ name, value string }{
+	// Distributions differ, and Felix refuses to start where all interfaces are set to loose mode (2). It makes the check
+	// strict for the interfaces of pods itself.
+	{"net/ipv4/conf/%s/rp_filter", "0"},
+	{"net/ipv6/conf/%s/disable_ipv6", "0"},
 	// Nobody else is on these links, so duplicate address detection would only keep an address unusable for a second.
-	for _, name := range []string{"all", "default"} {
-		if err := writeSysctl("net/ipv6/conf/"+name+"/accept_dad", "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err := writeSysctl("net/ipv6/conf/"+name+"/accept_ra", "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+	{"net/ipv6/conf/%s/accept_dad", "0"},
+	{"net/ipv6/conf/%s/accept_ra", "0"},
+}
+
+// setUpNamespace prepares the network namespace of the calling thread: loopback up, and addresses usable at once.
+func setUpNamespace() error {
+	for _, s := range sysctls {
+		for _, which := range []string{"all", "default"} {
+			// A kernel that was started without IPv6 has none of its settings.
+			if err := writeSysctl(fmt.Sprintf(s.name, which), s.value); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
 		}
 	}
 	lo, err := netlink.LinkByName("lo")
