@@ -87,7 +87,7 @@ func (f files) read(c *collector, from Position, name string) ([]byte, bool) {
 		c.problems = append(c.problems, f.missing(from, name, err))
 		return nil, false
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // it was only read
 	// The file may grow between the two calls; one byte more than the bound is enough for parse to refuse it.
 	data, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
 	if err != nil {

@@ -50,8 +50,8 @@ func Load(paths []string, opts Options) ([]*Scenario, error) {
 		}
 		before := l.count()
 		if info.IsDir() {
-			found, any := l.folder(name)
-			if !any && l.count() == before {
+			found, ok := l.folder(name)
+			if !ok && l.count() == before {
 				empty = append(empty, name)
 			}
 			out = append(out, found...)
@@ -162,9 +162,9 @@ func (l *loader) objectsOf(m *manifest) []*object {
 	return m.objects
 }
 
-// folder loads the scenarios below a folder, or makes one of its manifests. any is false when there are none, also not
+// folder loads the scenarios below a folder, or makes one of its manifests. ok is false when there are none, also not
 // among those that were loaded already.
-func (l *loader) folder(root string) (out []*Scenario, any bool) {
+func (l *loader) folder(root string) (out []*Scenario, ok bool) {
 	before := l.count()
 	names := l.walk(&l.collector, root)
 	if l.count() > before {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
 
 	"github.com/netproof/netproof/fixtures"
 	"github.com/netproof/netproof/harness/model"
@@ -464,5 +465,21 @@ func TestWhatWouldTakeForeverIsRefusedAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			assert.Contains(t, problemsOf(t, map[string]string{"scenario.yaml": tc.text}).Error(), tc.want)
 		})
+	}
+}
+
+func TestObjectsAreConvertedAsKubectlDoes(t *testing.T) {
+	for _, text := range []string{
+		"1", "-1", "+1", "012", "0o17", "0b11", "0x1F", "1_000", "1.5", "1e3", ".5", "1.", "0x", "yes", "No", "on", "OFF", "true", "TRUE", "y", "Y", "~",
+		"null", "", "'1'", `"y"`, "2027-01-01", "2027-01-01T00:00:00Z", "1:30", "-0", "07", "08", "09.5", "9223372036854775808", "100000000000000000000.0",
+		"[1, y, a]", "{a: b, 'c': y}", "!!str 1", "|\n    text\n    more", "text # comment",
+	} {
+		policy := "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: g}\nspec:\n  v: " + text + "\n"
+		plan := planOf(t, map[string]string{"a.yaml": policy, "b.yaml": twoPods}, v4, 1)
+		have, err := plan.Steps[1].InForce[0].Object.MarshalJSON()
+		require.NoError(t, err, text)
+		want, err := yaml.YAMLToJSON([]byte(policy))
+		require.NoError(t, err, text)
+		assert.JSONEq(t, string(want), string(have), text)
 	}
 }

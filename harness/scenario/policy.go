@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	unversioned "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	metavalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/netproof/netproof/harness/model"
@@ -21,6 +22,11 @@ import (
 type policyChecker struct {
 	c    *collector
 	root *value
+}
+
+// refused tells whether what stands at a place was refused when it was read: its value is not the one that was written.
+func (k policyChecker) refused(at Position) bool {
+	return slices.ContainsFunc(k.c.problems, func(p Problem) bool { return p.Position() == at })
 }
 
 // validateNetworkPolicy reports what the API server would refuse, with the place in the file.
@@ -87,8 +93,8 @@ func (k policyChecker) types(at *field.Path, types []networkingv1.PolicyType) {
 				mend = fmt.Sprintf("write %s, with a capital letter", known)
 			}
 		}
-		if t != "" {
-			k.c.add(k.at(at.Index(i)), mend, "%q is no policy type", shorten(string(t)))
+		if where := k.at(at.Index(i)); !k.refused(where) {
+			k.c.add(where, mend, "%q is no policy type", shorten(string(t)))
 		}
 	}
 	if len(types) > 2 {
@@ -102,6 +108,9 @@ func (k policyChecker) selector(at *field.Path, s *metav1.LabelSelector) {
 	}
 	for _, err := range unversioned.ValidateLabelSelector(s, unversioned.LabelSelectorValidationOptions{}, at) {
 		where := k.selectorErrorAt(at, s, err)
+		if k.refused(where) {
+			continue
+		}
 		k.c.add(where, selectorMend(err), "%s: %s", err.Field, brief([]string{err.ErrorBody()}))
 	}
 }
@@ -158,11 +167,14 @@ func (k policyChecker) ports(at *field.Path, ports []networkingv1.NetworkPolicyP
 }
 
 func (k policyChecker) port(at *field.Path, p *networkingv1.NetworkPolicyPort) {
-	if p.Protocol != nil {
+	if p.Protocol != nil && !k.refused(k.at(at.Child("protocol"))) {
 		checkProtocol(k.c, k.at(at.Child("protocol")), string(*p.Protocol))
 		if *p.Protocol == "" {
 			k.c.add(k.at(at.Child("protocol")), "write TCP, UDP or SCTP, or leave the key out", "the protocol is empty")
 		}
+	}
+	if k.refused(k.at(at.Child("port"))) {
+		return
 	}
 	if p.Port == nil {
 		if p.EndPort != nil {
@@ -246,17 +258,35 @@ func (k policyChecker) block(at *field.Path, b *networkingv1.IPBlock) {
 	}
 }
 
+// cidr reads a network as strictly as the API server has done since Kubernetes 1.36: in canonical form, and without bits
+// beyond the prefix.
 func (k policyChecker) cidr(at *field.Path, s string) (netip.Prefix, bool) {
+	where := k.at(at)
+	if k.refused(where) {
+		return netip.Prefix{}, false
+	}
 	p, err := netip.ParsePrefix(s)
-	if err != nil {
+	switch {
+	case err != nil:
 		mend := "write a network such as 10.0.0.0/8 or 2001:db8::/32"
 		if a, err := netip.ParseAddr(s); err == nil {
 			mend = fmt.Sprintf("write %s/%d for this one address", s, a.BitLen())
 		}
-		k.c.add(k.at(at), mend, "%q is no CIDR", shorten(s))
+		k.c.add(where, mend, "%q is no CIDR", shorten(s))
+		return p, false
+	case p.Addr().Is4In6():
+		k.c.add(where, "write it as an IPv4 network, such as 10.0.0.0/8", "%q is an IPv4 network written as IPv6", s)
+		return p, false
+	case p.Masked() != p:
+		mend := fmt.Sprintf("write %s for the network, or %s/%d for the address", p.Masked(), p.Addr(), p.Addr().BitLen())
+		k.c.add(where, mend, "%q has bits beyond the prefix length", s)
+		return p.Masked(), false
+	}
+	if errs := metavalidation.IsValidCIDRForLegacyField(at, s, true, nil); len(errs) > 0 {
+		k.c.add(where, fmt.Sprintf("write %s", p), "%q is no CIDR: %s", shorten(s), errs[0].Detail)
 		return p, false
 	}
-	return p.Masked(), true
+	return p, true
 }
 
 // blockWithPlaceholders substitutes an example address: what is no CIDR then will be none later.

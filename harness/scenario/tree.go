@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -115,13 +116,23 @@ func (v *value) boolean() (b, ok bool) {
 	return false, false
 }
 
-// integer reads a scalar as an integer.
+// integer reads a scalar as an integer. 80.0 is one, as it is in JSON.
 func (v *value) integer() (int64, bool) {
-	if v.kind != scalarValue || v.tag != "!!int" {
+	if v.kind != scalarValue {
 		return 0, false
 	}
-	n, err := strconv.ParseInt(strings.ReplaceAll(v.text, "_", ""), 0, 64)
-	return n, err == nil
+	text := strings.ReplaceAll(v.text, "_", "")
+	switch v.tag {
+	case "!!int":
+		n, err := strconv.ParseInt(text, 0, 64)
+		return n, err == nil
+	case "!!float":
+		f, err := strconv.ParseFloat(text, 64)
+		if err == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+			return int64(f), true
+		}
+	}
+	return 0, false
 }
 
 func (v *value) isInteger() bool {
@@ -166,7 +177,7 @@ func (v *value) plainValue() any {
 		if n, ok := v.integer(); ok {
 			return n
 		}
-		if v.tag == "!!float" {
+		if v.tag == "!!float" || v.tag == "!!int" {
 			if f, err := strconv.ParseFloat(v.text, 64); err == nil {
 				return f
 			}
@@ -422,7 +433,11 @@ func (b *builder) build(n *yaml.Node, depth int) *value {
 		switch v.tag {
 		case "!!null":
 			v.kind = nullValue
-		case "!!str", "!!int", "!!float", "!!bool", "!!timestamp", "!!merge":
+		case "!!float":
+			if f, err := strconv.ParseFloat(strings.ReplaceAll(v.text, "_", ""), 64); err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+				return b.fail(n, fmt.Sprintf("quote it: %q", v.text), "`%s` is a number that Kubernetes cannot take", v.text)
+			}
+		case "!!str", "!!int", "!!bool", "!!timestamp", "!!merge":
 			if n.Style&yaml.TaggedStyle != 0 {
 				// An explicit !!str is as good as quotes.
 				v.plain = v.plain && v.tag != "!!str"
