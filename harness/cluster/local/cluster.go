@@ -85,10 +85,12 @@ func (p *Provider) Start(ctx context.Context, opts cluster.Options) (*Cluster, e
 	}
 	if err := c.start(ctx); err != nil {
 		err = fmt.Errorf("start local cluster: %w", err)
-		if died := c.Health(ctx); died != nil {
-			err = fmt.Errorf("%w\n%w", err, died)
+		// Another program's death may be the cause of what this one waited for.
+		var died error
+		if _, told := errors.AsType[*process.DeathError](err); !told {
+			died = c.Health(ctx)
 		}
-		return nil, errors.Join(err, c.Close(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, died, c.Close(context.WithoutCancel(ctx)))
 	}
 	return c, nil
 }

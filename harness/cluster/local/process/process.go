@@ -157,7 +157,8 @@ type Process struct {
 	child    *exec.Cmd
 	stopping bool
 	restarts []time.Time
-	status   string
+	// end is how it ended for good, asked for or not.
+	end *DeathError
 }
 
 // Start starts a program from thread, in the thread's namespaces. It dies with the thread.
@@ -221,11 +222,8 @@ func (p *Process) watch() {
 		} else if err != nil {
 			status = err.Error()
 		}
-		p.mu.Lock()
-		p.status = status
-		stopping := p.stopping
-		p.mu.Unlock()
-		if stopping {
+		if p.isStopping() {
+			p.setEnd(status)
 			p.group.record(p, "stopped", status)
 			return
 		}
@@ -237,9 +235,22 @@ func (p *Process) watch() {
 			}
 			status += ", and could not be started again: " + err.Error()
 		}
-		p.group.recordDeath(&DeathError{Name: p.cmd.Name, At: time.Now(), Status: status, Tail: p.log.Tail(tailLines)})
+		p.group.recordDeath(p.setEnd(status))
 		return
 	}
+}
+
+func (p *Process) setEnd(status string) *DeathError {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end = &DeathError{Name: p.cmd.Name, At: time.Now(), Status: status, Tail: p.log.Tail(tailLines)}
+	return p.end
+}
+
+func (p *Process) isStopping() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stopping
 }
 
 func (p *Process) mayRestart() bool {
@@ -309,14 +320,14 @@ func (p *Process) Stop(grace time.Duration) {
 	<-p.done
 }
 
-// Watch returns an error as soon as it has ended, and ctx's error when that comes first. It tells a start-up that polls a
-// program's health that there is nothing left to wait for.
+// Watch returns a [*DeathError] as soon as it has ended, and ctx's error when that comes first. It tells a start-up that
+// polls a program's health that there is nothing left to wait for.
 func (p *Process) Watch(ctx context.Context) error {
 	select {
 	case <-p.done:
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return fmt.Errorf("%s ended: %s; the end of its log:\n%s", p.cmd.Name, p.status, indent(p.log.Tail(tailLines)))
+		return p.end
 	case <-ctx.Done():
 		return ctx.Err()
 	}
