@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +33,10 @@ const (
 	exitFailed = 1
 	exitBroken = 3
 )
+
+// insideEnv marks the test binary that runs in a sandbox of its own. Being in some sandbox is not enough: somebody may call go test
+// in the shell of a cluster.
+const insideEnv = "NETPROOF_TEST_INSIDE"
 
 // settings are the flags of this package. Each has an environment variable, for CI systems that cannot pass -args.
 type settings struct {
@@ -84,6 +89,9 @@ type suite struct {
 	env      env.Environment
 	ctx      context.Context
 
+	// asked is true once a test wanted scenarios proven.
+	asked atomic.Bool
+
 	once    sync.Once
 	cluster cluster.Cluster
 	session *run.Session
@@ -112,7 +120,7 @@ func Main(m *testing.M) {
 	if f := flag.Lookup("test.list"); f != nil && f.Value.String() != "" {
 		os.Exit(m.Run())
 	}
-	if !sandbox.Inside() {
+	if !sandbox.Inside() || os.Getenv(insideEnv) == "" {
 		os.Exit(s.outside())
 	}
 	os.Exit(s.inside(m))
@@ -135,7 +143,7 @@ func (s *suite) outside() int {
 	stop()
 	code := exitBroken
 	if err == nil {
-		code, err = sandbox.Run(context.Background(), sandbox.Command{})
+		code, err = sandbox.Run(context.Background(), sandbox.Command{Env: append(os.Environ(), insideEnv+"=1")})
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
@@ -159,6 +167,10 @@ func (s *suite) inside(m *testing.M) int {
 	s.ctx = ctx
 	code := m.Run()
 	if s.session == nil {
+		if code == 0 && s.asked.Load() && !s.env.EnvConf().DryRunMode() {
+			fmt.Fprintln(os.Stderr, "prooftest: the flags select no scenario: nothing was proven")
+			code = model.ExitVacuous
+		}
 		return code
 	}
 	s.session.Close(ctx)

@@ -53,8 +53,15 @@ func Rerun(ctx context.Context, deadline time.Time) (int, error) {
 	return sandbox.Run(context.WithoutCancel(ctx), sandbox.Command{Env: environ(deadline), Grace: grace})
 }
 
+// hereEnv marks the process that Rerun and RerunIn start. Being in some sandbox is not enough: somebody may call netproof in the shell
+// of a cluster, and then it needs a sandbox of its own.
+const hereEnv = "NETPROOF_RERUN"
+
+// Here tells whether this process is the inner one.
+func Here() bool { return sandbox.Inside() && os.Getenv(hereEnv) != "" }
+
 func environ(deadline time.Time) []string {
-	env := os.Environ()
+	env := append(os.Environ(), hereEnv+"=1")
 	if !deadline.IsZero() {
 		env = append(env, deadlineEnv+"="+strconv.FormatInt(deadline.UnixMilli(), 10))
 	}
@@ -67,7 +74,7 @@ const grace = 45 * time.Second
 // Deadline is the one that the outer process handed over, zero if none.
 func Deadline() (time.Time, error) {
 	text := os.Getenv(deadlineEnv)
-	if text == "" || !sandbox.Inside() {
+	if text == "" || !Here() {
 		return time.Time{}, nil
 	}
 	ms, err := strconv.ParseInt(text, 10, 64)

@@ -16,7 +16,6 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local/named"
-	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
 	prove "github.com/netproof/netproof/harness/run"
@@ -29,7 +28,7 @@ var errTimedOut = errors.New("the overall time-out ended the run")
 // execute runs what was asked for. Outside of a sandbox it finds what is wrong with the input, prepares the machine, and runs
 // the same command line again inside; the reports are written where the run ended.
 func execute(ctx context.Context, streams cli.Streams, opts Options) error {
-	if opts.Timeout > 0 && !sandbox.Inside() {
+	if opts.Timeout > 0 && !inside.Here() {
 		// Inside, the clock goes on: what is left is handed over in the environment.
 		opts.deadline = time.Now().Add(opts.Timeout)
 	}
@@ -44,7 +43,7 @@ func execute(ctx context.Context, streams cli.Streams, opts Options) error {
 		return err
 	}
 	if attached != nil {
-		defer attached.Close(context.WithoutCancel(ctx))
+		defer func() { _ = attached.Close(context.WithoutCancel(ctx)) }() // it only lets go
 	}
 	prepared, warnings, err := load(opts)
 	if errors.Is(err, scenario.ErrNothing) {
@@ -56,7 +55,7 @@ func execute(ctx context.Context, streams cli.Streams, opts Options) error {
 	if err != nil {
 		return &cli.UsageError{Err: err}
 	}
-	if !sandbox.Inside() {
+	if !inside.Here() {
 		for _, w := range warnings {
 			fmt.Fprintf(streams.Err, "warning: %v\n", w)
 		}
@@ -74,7 +73,7 @@ func whereToRun(ctx context.Context, opts *Options) (cluster.Cluster, error) {
 	if opts.Cluster == "" || named.Serving() {
 		return nil, nil
 	}
-	if sandbox.Inside() {
+	if inside.Here() {
 		c, err := inside.Attach(ctx)
 		if err != nil {
 			return nil, err

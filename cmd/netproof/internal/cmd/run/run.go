@@ -9,8 +9,8 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
-	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -41,7 +41,7 @@ type Options struct {
 	// UpdateExpected writes the computed tables beside their scenarios anew.
 	UpdateExpected bool
 	Outputs        []output.Output
-	Verbose, Quiet      bool
+	Verbose, Quiet bool
 
 	// deadline is when Timeout is over.
 	deadline time.Time
@@ -129,7 +129,7 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	}
 	opts.Keep = false // it stays anyway
 	for _, name := range []string{"cni", "nodes", "ip-family", "engine-dir"} {
-		if cmd.Flags().Changed(name) && !sandbox.Inside() {
+		if cmd.Flags().Changed(name) && !inside.Here() {
 			return opts, cli.Usage("--%s cannot be chosen for --cluster %s: it is what it was made as", name, opts.Cluster)
 		}
 	}
