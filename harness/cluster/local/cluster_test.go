@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -25,6 +26,7 @@ import (
 	"github.com/netproof/netproof/harness/cni/calico"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
+	"github.com/netproof/netproof/probes/nsagent"
 )
 
 // TestCalico is about one cluster with Calico, two nodes and both IP families, which its parts share.
@@ -39,6 +41,7 @@ func TestCalico(t *testing.T) {
 		{"a ready pod has a whole status", readyPodHasWholeStatus},
 		{"a policy bites and lets go, on both families", policyBitesAndLetsGo},
 		{"a policy can speak of named ports and port ranges", policySpeaksOfPorts},
+		{"SCTP is served where the kernel can", sctp},
 		{"labels change in place", labelsChangeInPlace},
 		{"host network pods serve on the node", hostNetworkPods},
 		{"a name can be used again at once", nameIsUsedAgain},
@@ -172,6 +175,23 @@ func policySpeaksOfPorts(t *testing.T, l *lab) {
 		answers(t, client, a, 80, model.TCP, ns+"/server")
 		answers(t, client, a, 90, model.TCP, ns+"/server")
 	}
+}
+
+func sctp(t *testing.T, l *lab) {
+	ns := l.namespace(t, "sctp")
+	pods := l.create(t, newPod(ns, "client"), newPod(ns, "server", serving("80/TCP", "9000/SCTP")))
+	client, server := l.agent(t, pods[0]), podIPs(t, pods[1])[0]
+	answers(t, client, server, 80, model.TCP, ns+"/server")
+	if nsagent.HaveSCTP() == nil {
+		answers(t, client, server, 9000, model.SCTP, ns+"/server")
+		return
+	}
+	assert.Equal(t, probes.Unsupported, probe(t, client, server, 9000, model.SCTP).Outcome)
+	eventually(t, "an event tells that the port is not served", func() (bool, string) {
+		events, err := l.client.CoreV1().Events(ns).List(deadline(t), metav1.ListOptions{FieldSelector: "reason=UnsupportedPorts"})
+		require.NoError(t, err)
+		return len(events.Items) > 0 && strings.Contains(events.Items[0].Message, "9000/SCTP"), fmt.Sprint(events.Items)
+	})
 }
 
 func labelsChangeInPlace(t *testing.T, l *lab) {
@@ -555,7 +575,7 @@ func TestWithoutPluginPodsAreConnectedAndPoliciesIgnored(t *testing.T) {
 
 func TestBrokenPartsAreTold(t *testing.T) {
 	l := start(t, cluster.Options{CNI: "calico"})
-	ns := l.namespace(t, "broken")
+	const ns = metav1.NamespaceDefault // goes with the cluster
 	l.create(t, newPod(ns, "a", onNode(0)))
 
 	require.NoError(t, l.StopEnforcement(1))
@@ -583,4 +603,9 @@ func TestBrokenPartsAreTold(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "node-0/felix") && strings.Contains(err.Error(), "kube-controller-manager"), fmt.Sprint(err)
 	})
 	require.Error(t, l.KillProgram(deadline(t), "kubelet"))
+
+	require.NoError(t, l.KillProgram(deadline(t), "etcd"))
+	began := time.Now()
+	require.NoError(t, l.Close(t.Context()))
+	assert.Less(t, time.Since(began), 5*time.Second, "a broken cluster is removed as fast as any")
 }

@@ -105,10 +105,10 @@ func look(t *testing.T) traces {
 
 func TestNothingIsLeftAfterClose(t *testing.T) {
 	before := look(t)
-	engines, err := ensureEngines(t.Context(), "none")
+	engines, err := ensureEngines(t.Context(), "calico")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, engines.Close()) }()
-	c, err := local.New(engines).Start(deadline(t), cluster.Options{CNI: "none", Nodes: 1})
+	c, err := local.New(engines).Start(deadline(t), cluster.Options{CNI: "calico", Nodes: 1})
 	require.NoError(t, err)
 	l := newLab(t, c)
 	_, err = l.client.CoreV1().Namespaces().Create(deadline(t), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
@@ -335,17 +335,23 @@ func TestTwoClustersRunSideBySide(t *testing.T) {
 
 func TestNothingIsLeftAfterSIGKILLAtAnyMoment(t *testing.T) {
 	before := look(t)
-	for name, kill := range map[string]func(*child){
-		"while it starts": func(c *child) {
-			c.await(t, "starting")
-			time.Sleep(400 * time.Millisecond) // somewhere in the middle; any moment will do
-		},
-		"when it runs": func(c *child) { c.await(t, "ready") },
+	more := func(n int) func(*testing.T, *child) {
+		return func(t *testing.T, _ *child) {
+			eventually(t, fmt.Sprintf("there are %d more processes", n), func() (bool, string) {
+				now := look(t).processes
+				return len(now) >= len(before.processes)+n, fmt.Sprint(now)
+			})
+		}
+	}
+	for name, moment := range map[string]func(*testing.T, *child){
+		"with the sandbox":           more(2),
+		"with the control plane":     more(5),
+		"with the network plugin":    more(7),
+		"when it has pods and rules": func(t *testing.T, c *child) { c.await(t, "ready") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := spawn(t, "calico", nil)
-			kill(c)
-			assert.Greater(t, len(look(t).processes), len(before.processes)+1)
+			moment(t, c)
 			require.NoError(t, c.cmd.Process.Kill())
 			require.Error(t, c.cmd.Wait())
 			eventually(t, "nothing is left", func() (bool, string) {

@@ -184,7 +184,7 @@ func awaitHealthy(ctx context.Context, n *node.Node, port int, path, name string
 	url := fmt.Sprintf("http://127.0.0.1:%d%s", port, path)
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
-	last := "no answer"
+	var last string
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {

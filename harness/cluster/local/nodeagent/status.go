@@ -59,7 +59,8 @@ func (w *worker) report(ctx context.Context, cause *startError) {
 			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: cause.reason, Message: message}},
 		})
 	}
-	if err := w.patch(ctx, status); err != nil && ctx.Err() == nil {
+	// A pod that is gone, or another one of the same name, needs no status any more.
+	if err := w.patch(ctx, status); err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		w.agent.fault(err)
 	}
 	w.event(ctx, cause.reason, message)

@@ -38,8 +38,9 @@ const (
 	reasonNetwork = "NetworkFailed"
 	reasonServers = "ServersFailed"
 	reasonPorts   = "InvalidPorts"
-	// reasonUnsupported is told in an event; the pod starts.
+	// These are told in an event; the pod starts.
 	reasonUnsupported = "UnsupportedPorts"
+	reasonHostPorts   = "HostPortsIgnored"
 )
 
 // startError is why a pod did not start.
@@ -141,13 +142,33 @@ func (w *worker) deleteObject() {
 	}
 	ctx, cancel := context.WithTimeout(w.agent.ctx, removeTimeout)
 	defer cancel()
-	err := w.agent.cfg.Client.CoreV1().Pods(w.pod.Namespace).Delete(ctx, w.pod.Name, metav1.DeleteOptions{
-		GracePeriodSeconds: new(int64),
-		Preconditions:      metav1.NewUIDPreconditions(string(w.pod.UID)),
+	err := persist(ctx, func() error {
+		err := w.agent.cfg.Client.CoreV1().Pods(w.pod.Namespace).Delete(ctx, w.pod.Name, metav1.DeleteOptions{
+			GracePeriodSeconds: new(int64),
+			Preconditions:      metav1.NewUIDPreconditions(string(w.pod.UID)),
+		})
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return nil // gone, or replaced by another pod of the same name
+		}
+		return err
 	})
-	// A conflict is another pod of the same name: this one is gone.
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && w.agent.ctx.Err() == nil {
+	if err != nil && w.agent.ctx.Err() == nil {
 		w.agent.fault(fmt.Errorf("delete pod %s/%s: %w", w.pod.Namespace, w.pod.Name, err))
+	}
+}
+
+// persist calls fn until it succeeds or ctx ends, with growing pauses, and returns the last error.
+func persist(ctx context.Context, fn func() error) error {
+	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
+		err := fn()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
 	}
 }
 
@@ -170,6 +191,9 @@ func (s *sandbox) start(ctx context.Context) *startError {
 	ports, err := declaredPorts(s.pod)
 	if err != nil {
 		return &startError{reason: reasonPorts, err: err, final: true}
+	}
+	if hostPorts(s.pod) {
+		s.event(ctx, reasonHostPorts, "host ports are not opened: a port is served at the addresses of the pod alone")
 	}
 	addresses := s.agent.cfg.Node.Addresses
 	namespace := s.agent.cfg.Node.Network()
@@ -342,8 +366,10 @@ func (s *sandbox) remove() {
 	// A cluster that goes as a whole takes the interfaces with its namespaces.
 	if s.attached && s.agent.ctx.Err() == nil {
 		ctx, cancel := context.WithTimeout(s.agent.ctx, removeTimeout)
-		err := s.agent.cfg.Node.Do(func() error {
-			return s.agent.cni.DelNetworkList(ctx, s.agent.network, s.runtimeConf())
+		err := persist(ctx, func() error {
+			return s.agent.cfg.Node.Do(func() error {
+				return s.agent.cni.DelNetworkList(ctx, s.agent.network, s.runtimeConf())
+			})
 		})
 		cancel()
 		if err != nil && s.agent.ctx.Err() == nil {
@@ -358,6 +384,13 @@ func (s *sandbox) remove() {
 	if err := errors.Join(errs...); err != nil {
 		s.agent.fault(fmt.Errorf("remove pod %s/%s: %w", s.pod.Namespace, s.pod.Name, err))
 	}
+}
+
+// hostPorts tells whether a pod asks for ports of its node that it would not have anyway.
+func hostPorts(pod *corev1.Pod) bool {
+	return !pod.Spec.HostNetwork && slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 })
+	})
 }
 
 // declaredPorts are the ports that the containers of a pod declare.

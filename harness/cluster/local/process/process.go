@@ -235,16 +235,16 @@ func (p *Process) watch() {
 			}
 			status += ", and could not be started again: " + err.Error()
 		}
-		p.group.recordDeath(p.setEnd(status))
+		p.setEnd(status)
+		p.group.recordDeath(p.end)
 		return
 	}
 }
 
-func (p *Process) setEnd(status string) *DeathError {
+func (p *Process) setEnd(status string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.end = &DeathError{Name: p.cmd.Name, At: time.Now(), Status: status, Tail: p.log.Tail(tailLines)}
-	return p.end
 }
 
 func (p *Process) isStopping() bool {
