@@ -4,8 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/process"
 )
 
@@ -24,13 +31,14 @@ func (c *Cluster) startProxy(n *localNode) error {
 			"burst":      1000,
 		},
 		"hostnameOverride":   n.Name,
-		"mode":               "nftables",
+		"mode":               proxyMode(kernelRelease(), nftVersion()),
 		"clusterCIDR":        strings.Join(pods, ","),
 		"bindAddress":        "127.0.0.1",
 		"healthzBindAddress": "127.0.0.1:10256",
 		"metricsBindAddress": "127.0.0.1:10249",
 		// A service must not lag behind the pods that are probed through it.
 		"nftables": map[string]any{"minSyncPeriod": "10ms", "syncPeriod": "1h"},
+		"iptables": map[string]any{"minSyncPeriod": "10ms", "syncPeriod": "1h"},
 		// The limits of connection tracking belong to the machine.
 		"conntrack": map[string]any{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
 	})
@@ -49,4 +57,50 @@ func (c *Cluster) startProxy(n *localNode) error {
 		Nice: 5,
 	})
 	return err
+}
+
+// proxyMode is how kube-proxy programs the kernel. Its nftables mode needs Linux 5.13 and nft 1.0.1, and ends at once with anything
+// older; it is the quicker one.
+func proxyMode(kernel, nft string) string {
+	if atLeast(kernel, 5, 13, 0) && atLeast(nft, 1, 0, 1) {
+		return "nftables"
+	}
+	return "iptables"
+}
+
+// version is the first one in a text.
+var version = regexp.MustCompile(`(\d+)\.(\d+)(?:\.(\d+))?`)
+
+// atLeast tells whether the version in a text is this one or newer. A text without a version is older than any.
+func atLeast(text string, least ...int) bool {
+	found := version.FindStringSubmatch(text)
+	if found == nil {
+		return false
+	}
+	var numbers []int
+	for _, s := range found[1:] {
+		n, _ := strconv.Atoi(s) // a missing third part is 0
+		numbers = append(numbers, n)
+	}
+	return slices.Compare(numbers, least) >= 0
+}
+
+func kernelRelease() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
+
+func nftVersion() string {
+	path := hosttools.Find("nft")
+	if path == "" {
+		return ""
+	}
+	out, err := exec.Command(path, "--version").Output()
+	if err != nil {
+		return ""
+	}
+	return string(out)
 }
