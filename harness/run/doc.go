@@ -6,7 +6,7 @@
 // packet was sent, the server never saw it, every node had taken up the change, and a canary shows that the network plugin
 // enforces policies at all. Everything else is inconclusive.
 //
-//   - deploy.go brings a topology up, changes it and restores it;
+//   - stage.go brings a topology up, changes it and restores it;
 //   - canary.go holds the two connections that are always denied and always allowed, and the barrier that tells when a
 //     change has reached every node;
 //   - sample.go sends rounds of probes; settle.go, which is pure, says when their series has settled;

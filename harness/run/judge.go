@@ -11,7 +11,7 @@ import (
 
 // classify turns a prober's response, and what the destination remembers of it, into the verdict of one sample.
 // allowed are the endpoints that may answer, with their UIDs ("" matches any).
-func classify(r probes.Response, seen bool, allowed []probes.Identity) (model.Verdict, string) {
+func classify(r probes.Response, protocol model.Protocol, seen bool, allowed []probes.Identity) (model.Verdict, string) {
 	switch r.Outcome {
 	case probes.Answered:
 		if slices.ContainsFunc(allowed, func(id probes.Identity) bool {
@@ -31,11 +31,14 @@ func classify(r probes.Response, seen bool, allowed []probes.Identity) (model.Ve
 		}
 		return model.Deny, ""
 	case probes.Unsupported:
+		if protocol != model.SCTP {
+			return model.Inconclusive, fmt.Sprintf("the prober says that %s is unsupported, which it cannot be on a cluster that runs: %s", protocol, or(r.Detail, r.Errno))
+		}
 		return model.Unsupported, "this kernel cannot send such a probe: " + or(r.Detail, r.Errno)
 	case probes.WrongAnswer:
 		return model.Inconclusive, "the answer does not echo the probe: " + r.Detail
 	default:
-		return model.Inconclusive, "prober error: " + or(r.Detail, r.Errno)
+		return model.Inconclusive, "prober error: " + or(r.Detail, or(r.Errno, fmt.Sprintf("outcome %q", r.Outcome)))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -67,6 +68,13 @@ func watchPods(ctx context.Context, client kubernetes.Interface, selector string
 		factory.Shutdown()
 	}
 	return w, nil
+}
+
+// known are the endpoints of all pods that there are, in order.
+func (w *podWatch) known() []model.Endpoint {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.pods))
 }
 
 // until waits for a condition on the pods; describe says what is missing when ctx ends first.

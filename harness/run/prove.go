@@ -26,6 +26,8 @@ type proof struct {
 	baseline map[model.Connection]string
 	// previous is the verdict of each connection after the step before.
 	previous map[model.Connection]model.Verdict
+	// sound is true once the final control has shown that the next scenario can be played on the same pods.
+	sound bool
 }
 
 // scenario proves one scenario. The returned scenario holds whatever was judged, also when an error ends it.
@@ -44,6 +46,11 @@ func (s *Session) scenario(ctx context.Context, p *PreparedScenario) (out model.
 	return pr.out, err
 }
 
+// find notes something about the scenario that prevents a proof.
+func (pr *proof) find(kind model.FindingKind, message string) {
+	pr.out.Findings = append(pr.out.Findings, model.Finding{Kind: kind, Message: message, Result: model.ResultInconclusive})
+}
+
 func (pr *proof) prove(ctx context.Context) (err error) {
 	if err := pr.setTheStage(ctx); err != nil {
 		pr.key = ""
@@ -51,9 +58,16 @@ func (pr *proof) prove(ctx context.Context) (err error) {
 	}
 	pr.initial = pr.stage.topology()
 	defer func() {
-		if restoreErr := pr.restore(ctx, err == nil); restoreErr != nil {
+		if errors.Is(err, errDied) && pr.opts.Disposable {
 			pr.key = ""
-			pr.out.Findings = append(pr.out.Findings, model.Finding{Kind: model.Cleanup, Message: restoreErr.Error(), Result: model.ResultInconclusive})
+			return // there is nothing to restore that outlives the run, and nothing to restore it with
+		}
+		if restoreErr := pr.restore(ctx, err == nil); restoreErr != nil {
+			pr.sound = false
+			pr.find(model.Cleanup, "restore: "+restoreErr.Error())
+		}
+		if !pr.sound {
+			pr.key = ""
 		}
 	}()
 	if err := pr.takeBaseline(ctx); err != nil {
@@ -72,9 +86,15 @@ func (pr *proof) prove(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if pr.cluster.Health(ctx) != nil {
+			return errDied
+		}
 	}
 	return nil
 }
+
+// errDied ends a scenario on a cluster of which a part has died. What died is said of the run.
+var errDied = errors.New("a part of the cluster has died")
 
 // setTheStage brings the scenario's topology up, unless the one before left the same.
 func (pr *proof) setTheStage(ctx context.Context) error {
@@ -113,21 +133,22 @@ func (pr *proof) connections() []model.Connection {
 
 // takeBaseline tries every connection that can be tried before the first step.
 func (pr *proof) takeBaseline(ctx context.Context) error {
-	why, err := pr.connectAll(ctx, pr.connections())
+	why, _, err := pr.connectAll(ctx, pr.connections())
 	maps.Copy(pr.baseline, why)
 	return err
 }
 
 // connectAll tries connections that nothing should cut until each was answered once, or the time for it is over. The result has
-// an entry for each connection whose ends exist: "" if it was answered, else what happened instead.
-func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (map[model.Connection]string, error) {
+// an entry for each connection whose ends exist: "" if it was answered, else what happened instead. cut tells whether there is
+// one that was not answered although this kernel supports it.
+func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (why map[model.Connection]string, cut bool, err error) {
 	var targets []target
 	for _, c := range list {
 		if pr.stage.exists(c.From) && pr.stage.exists(c.To) {
 			targets = append(targets, pr.stage.target(c, model.Allow))
 		}
 	}
-	why := map[model.Connection]string{}
+	why = map[model.Connection]string{}
 	limit, cancel := context.WithTimeout(ctx, pr.pace.connect)
 	defer cancel()
 	s := newSampler(targets, pr.pace.rhythm, pr.nonces)
@@ -159,9 +180,10 @@ func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (map[m
 			return
 		}
 		last := series[len(series)-1]
+		cut = cut || last.verdict != model.Unsupported
 		why[t.conn] = or(last.reason, fmt.Sprintf("%s after %d tries", last.response.Outcome, len(series)))
 	})
-	return why, ctx.Err()
+	return why, cut, ctx.Err()
 }
 
 // step plays one step: change, sample, judge.
@@ -184,18 +206,39 @@ func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Ste
 	if pr.opts.BeforeSampling != nil {
 		pr.opts.BeforeSampling(pr.out.Name, step.Name)
 	}
-	w := observe(ctx, pr.pace, pr.canary, pr.nonces, targets, pr.stage.agents, start, len(step.Changes) > 0)
+	// A change that was not confirmed is still on its way, also when this step adds none.
+	w := observe(ctx, pr.pace, pr.canary, pr.nonces, pr.stage, targets, start, len(step.Changes) > 0 || pr.unconfirmed)
+	pr.unconfirmed = !w.confirmed
 	if pr.opts.AfterSampling != nil {
 		pr.opts.AfterSampling(pr.out.Name, step.Name)
 	}
-	var all string
-	if ctx.Err() != nil {
-		all = "the run was ended before this step was settled"
-	} else if all, err = pr.stage.tampered(ctx); err != nil {
-		all = "what is in force could not be read: " + err.Error()
-	}
-	return pr.judge(step, w, expected, all), nil
+	return pr.judge(step, w, expected, pr.groundChanged(ctx)), nil
 }
+
+// groundChanged says why nothing that was sampled until now proves anything, or "": the run was ended, a part of the cluster has
+// died, or somebody else changed what the run had made.
+func (pr *proof) groundChanged(ctx context.Context) string {
+	if ctx.Err() != nil {
+		return endedEarly
+	}
+	if ill := pr.cluster.Health(ctx); ill != nil {
+		first, _, _ := strings.Cut(ill.Error(), "\n")
+		return "a part of the cluster has died: " + first
+	}
+	bounded, cancel := context.WithTimeout(ctx, pr.pace.ready)
+	defer cancel()
+	difference, err := pr.stage.tampered(bounded)
+	switch {
+	case ctx.Err() != nil:
+		return endedEarly
+	case err != nil:
+		return "what is in force could not be read: " + err.Error()
+	}
+	return difference
+}
+
+// endedEarly is why cells have no verdict that were sampled when the run ended.
+const endedEarly = "the run was ended before this step was settled"
 
 // change does one change of a step.
 func (pr *proof) change(ctx context.Context, change scenario.Change) error {
@@ -245,13 +288,10 @@ func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectati
 	out := model.Step{Name: step.Name, Controls: w.controls}
 	if all != "" {
 		out.Controls.Held = false
-		pr.out.Findings = append(pr.out.Findings, model.Finding{
-			Kind: model.Control, Message: fmt.Sprintf("step %q: %s", step.Name, all), Result: model.ResultInconclusive,
-		})
+		pr.find(model.Control, fmt.Sprintf("step %q: %s", step.Name, all))
 	}
-	for _, f := range w.findings {
-		f.Message = fmt.Sprintf("step %q: %s", step.Name, f.Message)
-		pr.out.Findings = append(pr.out.Findings, f)
+	if w.enforcement != "" && all != endedEarly { // the end of the run says nothing about a node
+		pr.find(model.Control, fmt.Sprintf("step %q: %s", step.Name, w.enforcement))
 	}
 	for i, t := range w.tracks {
 		series, _ := t.series()
@@ -347,44 +387,64 @@ func seriesOut(series []sample, start time.Time) []model.Sample {
 	return out
 }
 
-// restore undoes the steps and runs the final control: without policies every connection works again. A denial that has no
-// working connection on both sides of it, in time, is taken back.
+// restore undoes the steps. In between, when the scenario came to its end, it runs the final control: without policies every
+// connection works again. A denial that has no working connection on both sides of it, in time, is taken back. Whatever fails,
+// the rest is restored all the same.
 func (pr *proof) restore(ctx context.Context, wanted bool) error {
-	interrupted := ctx.Err() != nil
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pr.pace.cleanup)
+	detached := context.WithoutCancel(ctx)
+	deletion, cancel := context.WithTimeout(detached, pr.pace.cleanup)
 	defer cancel()
-	if err := pr.stage.deletePolicies(ctx); err != nil {
-		return fmt.Errorf("restore: %w", err)
-	}
-	if wanted && !interrupted {
-		if _, err := pr.canary.barrier(ctx, pr.pace.rhythm); err != nil && !errors.Is(err, errNotConfirmed) {
-			return fmt.Errorf("restore: %w", err)
-		}
-		final, err := pr.connectAll(ctx, pr.connections())
-		if err != nil {
-			return fmt.Errorf("final control: %w", err)
-		}
-		if cut := pr.takeBack(final); len(cut) > 0 {
-			// What stays cut would be there in the next scenario too.
-			pr.key = ""
-			pr.out.Findings = append(pr.out.Findings, model.Finding{
-				Kind: model.Control, Result: model.ResultInconclusive,
-				Message: "final control: with all policies deleted there is still no connection: " + strings.Join(cut, ", "),
-			})
+	errs := []error{pr.stage.deletePolicies(deletion)}
+
+	var final map[model.Connection]string
+	if wanted && ctx.Err() == nil {
+		var err error
+		if final, err = pr.finalControl(ctx); err != nil && ctx.Err() == nil {
+			pr.find(model.Control, "final control: it could not be made: "+err.Error())
 		}
 	}
-	if err := pr.stage.restore(ctx, pr.initial); err != nil {
-		return fmt.Errorf("restore: %w", err)
+	if cut := pr.takeBack(final); len(cut) > 0 {
+		pr.find(model.Control, "final control: with all policies deleted there is still no connection: "+strings.Join(cut, ", "))
 	}
-	if difference, err := pr.stage.tampered(ctx); err != nil {
-		return fmt.Errorf("verify that all is restored: %w", err)
+
+	rest, cancel := context.WithTimeout(detached, pr.pace.cleanup)
+	defer cancel()
+	errs = append(errs, pr.stage.restore(rest, pr.initial))
+	if difference, err := pr.stage.tampered(rest); err != nil {
+		errs = append(errs, fmt.Errorf("verify: %w", err))
 	} else if difference != "" {
-		return fmt.Errorf("verify that all is restored: %s", difference)
+		errs = append(errs, errors.New(difference))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// takeBack makes denials inconclusive whose connection does not work without policies, and returns those connections.
+// finalControl tries every connection again, once all nodes have taken up the end of the policies, or the time for that is over,
+// and looks at every server.
+func (pr *proof) finalControl(ctx context.Context) (map[model.Connection]string, error) {
+	limit, cancel := context.WithTimeout(ctx, pr.pace.settle)
+	defer cancel()
+	_, err := pr.canary.barrier(limit, pr.pace.rhythm)
+	pr.unconfirmed = err != nil
+	if err != nil && !errors.Is(err, errNotConfirmed) {
+		return nil, err
+	}
+	final, cut, err := pr.connectAll(ctx, pr.connections())
+	if err != nil {
+		return final, err
+	}
+	var pods []model.Endpoint
+	for _, p := range pr.stage.declared.Pods {
+		pods = append(pods, p.Endpoint())
+	}
+	look := newLiveness(pr.stage, pr.pace.rhythm, pods)
+	look.round(ctx)
+	_, _, dead := look.finish()
+	pr.sound = !pr.unconfirmed && !cut && len(dead) == 0
+	return final, nil
+}
+
+// takeBack makes denials inconclusive whose connection does not work without policies, and returns those connections. final
+// has an entry for each connection that was tried.
 func (pr *proof) takeBack(final map[model.Connection]string) (cut []string) {
 	for i := range pr.out.Steps {
 		step := &pr.out.Steps[i]
@@ -403,7 +463,7 @@ func (pr *proof) takeBack(final map[model.Connection]string) (cut []string) {
 					cut = append(cut, s)
 				}
 			case !tried && !hadBaseline:
-				c.Reason = "no baseline: this pair of pods never existed without policies"
+				c.Reason = "no baseline: this pair of pods was never seen to connect without policies"
 			default:
 				continue
 			}

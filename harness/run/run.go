@@ -43,11 +43,13 @@ type Options struct {
 func Run(ctx context.Context, c cluster.Cluster, prepared *Prepared, opts Options) (model.Run, error) {
 	s := Open(ctx, c, opts)
 	list := grouped(prepared.list)
+	var refused scenario.Problems
 	for _, p := range list {
-		if err := s.preflight(ctx, p); err != nil {
-			s.Close(ctx)
-			return s.result, err
-		}
+		refused = append(refused, s.preflight(ctx, p)...)
+	}
+	if len(refused) > 0 {
+		s.Close(ctx)
+		return s.result, refused
 	}
 	s.observer.RunStarted(s.result)
 	for i, p := range list {
@@ -60,7 +62,7 @@ func Run(ctx context.Context, c cluster.Cluster, prepared *Prepared, opts Option
 			return s.result, err
 		}
 	}
-	s.result.Complete = ctx.Err() == nil && len(s.result.Scenarios) == len(list)
+	s.result.Complete = s.result.Complete && ctx.Err() == nil && len(s.result.Scenarios) == len(list)
 	s.Close(ctx)
 	return s.Result(), nil
 }
@@ -105,6 +107,8 @@ type Session struct {
 	key string
 	// broken is set once nothing can be proven any more; a finding says why.
 	broken bool
+	// unconfirmed is true while some node has not been seen to take up the last change.
+	unconfirmed bool
 }
 
 // Open starts a session. What goes wrong becomes a finding of its result.
@@ -135,10 +139,11 @@ func Open(ctx context.Context, c cluster.Cluster, opts Options) *Session {
 
 // Prove proves one scenario. An error means that the scenario or one of its policies is wrong, and that nothing of it was run.
 func (s *Session) Prove(ctx context.Context, p *PreparedScenario) (model.Scenario, error) {
-	if err := s.preflight(ctx, p); err != nil {
-		return model.Scenario{}, err
+	if refused := s.preflight(ctx, p); len(refused) > 0 {
+		return model.Scenario{}, refused
 	}
 	if !s.raise(ctx) {
+		s.result.Complete = false
 		return model.Scenario{
 			Name: p.scenario.Metadata.Name, Labels: p.scenario.Metadata.Labels, Result: model.ResultInconclusive, Findings: s.result.Findings,
 		}, nil
@@ -151,12 +156,13 @@ func (s *Session) prove(ctx context.Context, p *PreparedScenario) (model.Scenari
 	if isInputError(err) {
 		return out, err
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errDied) {
 		out.Findings = append(out.Findings, model.Finding{Kind: model.Infrastructure, Message: err.Error(), Result: model.ResultInconclusive})
 	}
 	if ill := s.cluster.Health(ctx); ill != nil && ctx.Err() == nil {
 		s.infrastructure(ill)
 	}
+	s.result.Complete = s.result.Complete && len(out.Steps) == len(p.plan.Steps)
 	s.result.Scenarios = append(s.result.Scenarios, out)
 	one := model.Run{Complete: true, Scenarios: []model.Scenario{out}}
 	model.Summarize(&one)
@@ -206,17 +212,22 @@ func (s *Session) raise(ctx context.Context) bool {
 	ok, err := s.raiseCanary(ctx)
 	if err != nil {
 		s.canary = nil
-		s.infrastructure(fmt.Errorf("canary: %w", err))
+		if ctx.Err() == nil {
+			s.infrastructure(errors.Join(s.cluster.Health(ctx), fmt.Errorf("canary: %w", err)))
+		}
 	}
 	s.broken = s.broken || !ok
 	return !s.broken
 }
 
-// preflight asks the API server about every object before any is created.
-func (s *Session) preflight(ctx context.Context, p *PreparedScenario) error {
+// preflight asks the API server about every object of a scenario before any is created, and returns those that it refuses. When
+// it cannot be asked, the session is broken.
+func (s *Session) preflight(ctx context.Context, p *PreparedScenario) scenario.Problems {
 	if s.broken {
 		return nil
 	}
+	bounded, cancel := context.WithTimeout(ctx, s.pace.ready)
+	defer cancel()
 	var calls []func() error
 	var applied []scenario.ApplyObject
 	seen := map[string]bool{}
@@ -232,27 +243,29 @@ func (s *Session) preflight(ctx context.Context, p *PreparedScenario) error {
 	for i, apply := range applied {
 		calls = append(calls, func() error {
 			object, err := scenario.Resolve(apply.Object, exampleAddress, s.stage.families)
-			if err == nil {
-				err = s.stage.dryRun(ctx, object)
+			if err != nil {
+				err = &refusedError{err: err, mend: "correct the placeholder"}
+			} else {
+				err = s.stage.dryRun(bounded, object)
 			}
-			if err != nil && ctx.Err() == nil {
+			var refusal *refusedError
+			if err != nil && !errors.As(err, &refusal) {
+				return fmt.Errorf("%s: ask the API server about %s: %w", apply.Source, keyOf(apply.Object), err)
+			}
+			if err != nil {
 				refused[i] = scenario.Problem{
 					File: apply.Source.File, Line: apply.Source.Line, Column: apply.Source.Column,
-					Message: fmt.Sprintf("the API server refuses %s: %v", keyOf(apply.Object), err),
-					Mend:    "correct what the message names; kubectl apply --dry-run=server says the same",
+					Message: fmt.Sprintf("the API server refuses %s: %v", keyOf(apply.Object), refusal.err),
+					Mend:    refusal.mend,
 				}
 			}
 			return nil
 		})
 	}
-	if err := sideBySide(apiConcurrency, calls...); err != nil {
-		return err
+	if err := sideBySide(apiConcurrency, calls...); err != nil && ctx.Err() == nil {
+		s.infrastructure(errors.Join(s.cluster.Health(ctx), err))
 	}
-	refused = slices.DeleteFunc(refused, func(p scenario.Problem) bool { return p.Message == "" })
-	if len(refused) > 0 {
-		return refused
-	}
-	return nil
+	return slices.DeleteFunc(refused, func(p scenario.Problem) bool { return p.Message == "" })
 }
 
 // raiseCanary deploys the canaries and shows that the network plugin allows and denies at all. When it does not, ok is false
@@ -298,14 +311,15 @@ func (s *Session) raiseCanary(ctx context.Context) (ok bool, err error) {
 	start := time.Now()
 	patient := s.pace
 	patient.mismatchWindow = 8 * time.Second // a plugin's first policy may be slow; to say that it enforces nothing is a grave word
-	w := observe(ctx, patient, c, s.nonces, c.to(canaryDenied, model.Deny), s.stage.agents, start, false)
+	patient.settle = max(patient.settle, 2*patient.mismatchWindow)
+	w := observe(ctx, patient, c, s.nonces, s.stage, c.to(canaryDenied, model.Deny), start, false)
 	for _, t := range w.tracks {
 		series, _ := t.series()
 		st := patient.judge(series, start, model.Deny)
 		switch {
 		case ctx.Err() != nil:
 			return false, context.Cause(ctx)
-		case st.verdict == model.Allow:
+		case st.verdict == model.Allow && st.ok:
 			s.find(model.Finding{
 				Kind: model.NoEnforcement, Result: model.Failed,
 				Message: fmt.Sprintf("the network plugin %s enforces no policy: %s -> %s was still answered %s after a policy that denies it; no cell was judged",

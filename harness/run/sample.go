@@ -57,6 +57,8 @@ type rhythm struct {
 	perProbe time.Duration
 	// timeout of a single probe.
 	timeout time.Duration
+	// agent bounds a call to an agent. One that does not come back has no result.
+	agent time.Duration
 }
 
 // next returns the time between the start of a round of n probes and the next. Rounds are dense while samples are not as
@@ -146,8 +148,10 @@ func (s *sampler) round(ctx context.Context, wanted func(*track) bool) int {
 			defer s.flights.Done()
 			responses := make([]probes.Response, len(f.batch))
 			answered := make([]bool, len(f.batch))
-			err := f.agent.Probe(ctx, f.batch, func(r probes.Response) {
-				if r.ID < 0 || r.ID >= int64(len(f.batch)) || r.Nonce != f.batch[r.ID].Nonce {
+			bounded, cancel := context.WithTimeout(ctx, s.rhythm.agent)
+			defer cancel()
+			err := f.agent.Probe(bounded, f.batch, func(r probes.Response) {
+				if r.ID < 0 || r.ID >= int64(len(f.batch)) || r.Nonce != f.batch[r.ID].Nonce || answered[r.ID] {
 					return // not one of ours: what it should have answered stays unknown
 				}
 				responses[r.ID], answered[r.ID] = r, true
@@ -172,7 +176,7 @@ func (s *sampler) settleFlight(ctx context.Context, tracks []*track, samples []*
 			}
 		}
 	}
-	seen, failed := records(ctx, ask)
+	seen, failed := s.records(ctx, ask)
 	for i, t := range tracks {
 		r := responses[i]
 		switch {
@@ -196,8 +200,10 @@ func (s *sampler) settleFlight(ctx context.Context, tracks []*track, samples []*
 }
 
 // records asks every agent for its nonces, side by side.
-func records(ctx context.Context, ask map[probes.Agent][]probes.Nonce) (seen map[probes.Nonce]bool, failed map[probes.Agent]error) {
+func (s *sampler) records(ctx context.Context, ask map[probes.Agent][]probes.Nonce) (seen map[probes.Nonce]bool, failed map[probes.Agent]error) {
 	seen, failed = map[probes.Nonce]bool{}, map[probes.Agent]error{}
+	ctx, cancel := context.WithTimeout(ctx, s.rhythm.agent)
+	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for agent, list := range ask {
@@ -231,11 +237,12 @@ func anyFailed(failed map[probes.Agent]error, agents []probes.Agent) error {
 func (s *sampler) resolve(t *track, smp *sample, r probes.Response, seen bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !r.SentAt.IsZero() {
+	smp.response, smp.seen, smp.resolved = r, seen || r.Outcome == probes.Answered, time.Now()
+	// The prober knows best when it sent, but not by a clock that contradicts what is known here.
+	if r.SentAt.After(smp.sent) && r.SentAt.Before(smp.resolved) {
 		smp.sent = r.SentAt
 	}
-	smp.response, smp.seen, smp.resolved = r, seen || r.Outcome == probes.Answered, time.Now()
-	smp.verdict, smp.reason = classify(r, seen, t.answerers)
+	smp.verdict, smp.reason = classify(r, t.conn.Protocol, seen, t.answerers)
 	smp.void = r.Outcome == probes.Error
 }
 
@@ -278,7 +285,7 @@ func (s *sampler) wait(ctx context.Context) {
 		}
 	}
 	s.mu.Unlock()
-	seen, failed := records(ctx, ask)
+	seen, failed := s.records(ctx, ask)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.tracks {
@@ -290,7 +297,7 @@ func (s *sampler) wait(ctx context.Context) {
 				smp.verdict, smp.reason = model.Inconclusive, "the destination could not say whether it saw the probe: "+err.Error()
 			case seen[smp.response.Nonce]:
 				smp.seen = true
-				smp.verdict, smp.reason = classify(smp.response, true, t.answerers)
+				smp.verdict, smp.reason = classify(smp.response, t.conn.Protocol, true, t.answerers)
 			}
 		}
 	}

@@ -97,12 +97,20 @@ func TestClassify(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			got, reason := classify(c.response, c.seen, []probes.Identity{b})
+			got, reason := classify(c.response, model.SCTP, c.seen, []probes.Identity{b})
 			assert.Equal(t, c.want, got)
 			if got != model.Allow && got != model.Deny {
 				assert.NotEmpty(t, reason, "whatever proves nothing says why")
 			}
 		})
+	}
+}
+
+func TestOnlySCTPCanBeUnsupported(t *testing.T) {
+	for _, protocol := range []model.Protocol{model.TCP, model.UDP} {
+		got, reason := classify(probes.Response{Outcome: probes.Unsupported}, protocol, false, nil)
+		assert.Equal(t, model.Inconclusive, got, protocol)
+		assert.Contains(t, reason, protocol)
 	}
 }
 

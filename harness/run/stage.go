@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
 	"slices"
 	"sort"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,9 +78,12 @@ type stage struct {
 	declared model.Topology
 	running  map[model.Endpoint]*corev1.Pod
 	agents   map[model.Endpoint]probes.Agent
+	services map[model.Endpoint]*corev1.Service
 	made     map[string]bool // namespaces
 	policies map[objectKey]inForce
 	hosts    map[string]cluster.Host
+	// found are the labels that namespaces which the run did not make had before it.
+	found map[string]model.Labels
 }
 
 func newStage(ctx context.Context, c cluster.Cluster, runID string) (*stage, error) {
@@ -101,6 +106,7 @@ func newStage(ctx context.Context, c cluster.Cluster, runID string) (*stage, err
 		mapper:  restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
 		running: map[model.Endpoint]*corev1.Pod{}, agents: map[model.Endpoint]probes.Agent{},
 		made: map[string]bool{}, policies: map[objectKey]inForce{}, hosts: map[string]cluster.Host{},
+		found: map[string]model.Labels{}, services: map[model.Endpoint]*corev1.Service{},
 	}, nil
 }
 
@@ -152,10 +158,7 @@ func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace) er
 					return fmt.Errorf("read namespace %s: %w", ns.Name, err)
 				}
 				s.keepNamespace(got, false)
-				if len(ns.Labels) > 0 {
-					return s.patchNamespace(ctx, ns.Name, labelPatch(nil, ns.Labels))
-				}
-				return nil
+				return s.labelNamespace(ctx, ns.Name, ns.Labels)
 			}
 			if err != nil {
 				return fmt.Errorf("create namespace %s: %w", ns.Name, err)
@@ -181,6 +184,8 @@ func (s *stage) keepNamespace(ns *corev1.Namespace, made bool) {
 	s.declared.Namespaces = append(s.declared.Namespaces, model.Namespace{Name: ns.Name, Labels: labels})
 	if made {
 		s.made[ns.Name] = true
+	} else {
+		s.found[ns.Name] = labels
 	}
 }
 
@@ -202,6 +207,7 @@ func (s *stage) createServices(ctx context.Context, list []model.Service) error 
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			s.services[svc.Endpoint()] = got
 			s.declared.Services = append(s.declared.Services, svc)
 			return nil
 		})
@@ -359,8 +365,10 @@ func (s *stage) labelPod(ctx context.Context, e model.Endpoint, to model.Labels)
 	return nil
 }
 
-// labelNamespace replaces a namespace's labels; those that Kubernetes sets stay.
+// labelNamespace replaces the labels that the scenario gave a namespace. Those that it had before the run stay.
 func (s *stage) labelNamespace(ctx context.Context, name string, to model.Labels) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	ns, ok := s.declared.Namespace(name)
 	if !ok {
 		return fmt.Errorf("label namespace %s: it does not exist", name)
@@ -369,13 +377,24 @@ func (s *stage) labelNamespace(ctx context.Context, name string, to model.Labels
 	if to == nil {
 		to = model.Labels{}
 	}
+	for k, v := range s.found[name] {
+		if _, given := to[k]; !given {
+			to[k] = v
+		}
+	}
 	to[corev1.LabelMetadataName] = name
+	if maps.Equal(ns.Labels, to) {
+		return nil
+	}
 	if err := s.patchNamespace(ctx, name, labelPatch(ns.Labels, to)); err != nil {
 		return err
 	}
 	ns.Labels = to
 	return nil
 }
+
+// errUnknownKind is matched by the error for an object of a kind that the API server does not serve.
+var errUnknownKind = errors.New("this cluster does not know the kind")
 
 // resource finds how the API server serves a kind.
 func (s *stage) resource(gvk schema.GroupVersionKind, namespace string) (dynamic.ResourceInterface, error) {
@@ -386,7 +405,7 @@ func (s *stage) resource(gvk schema.GroupVersionKind, namespace string) (dynamic
 	} else {
 		m, err := s.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 		if meta.IsNoMatchError(err) {
-			return nil, fmt.Errorf("this cluster does not know the kind %s of %s", gvk.Kind, gvk.GroupVersion())
+			return nil, fmt.Errorf("%w %s of %s", errUnknownKind, gvk.Kind, gvk.GroupVersion())
 		}
 		if err != nil {
 			return nil, fmt.Errorf("look up kind %s: %w", gvk.Kind, err)
@@ -420,25 +439,69 @@ func (s *stage) apply(ctx context.Context, obj *unstructured.Unstructured) error
 	return nil
 }
 
-// dryRun asks the API server whether it would take an object, wherever the object's namespace is not there yet.
+// refusedError says that the API server will not take an object, and what can be done about it.
+type refusedError struct {
+	err  error
+	mend string
+}
+
+func (e *refusedError) Error() string { return e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
+
+// dryRun asks the API server whether it would take an object. The object's namespace need not exist yet. Its error is a
+// [refusedError] if the server would not; any other error means that it could not be asked.
 func (s *stage) dryRun(ctx context.Context, obj *unstructured.Unstructured) error {
 	obj = obj.DeepCopy()
 	key := keyOf(obj)
-	if key.namespace != "" {
+	if key.namespace != "" && !isBuiltIn(key.namespace) {
 		obj.SetNamespace(metav1.NamespaceDefault)
 	}
-	obj.SetName("")
-	obj.SetGenerateName("netproof-dry-run-")
 	res, err := s.resource(key.kind, obj.GetNamespace())
+	if errors.Is(err, errUnknownKind) {
+		return &refusedError{err: err, mend: "leave it out, or run on a cluster whose network plugin has this kind"}
+	}
 	if err != nil {
 		return err
 	}
 	_, err = res.Create(ctx, obj, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict})
+	var status apierrors.APIStatus
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsAlreadyExists(err) && obj.GetNamespace() != key.namespace:
+		return nil // in another namespace, after it was validated
+	case apierrors.IsAlreadyExists(err):
+		return &refusedError{
+			err:  errors.New("the cluster has one of this name already, which a run must not touch"),
+			mend: "give it another name; if a run that crashed left it behind, netproof cleanup removes it",
+		}
+	case errors.As(err, &status) && refuses(status.Status().Code):
+		return &refusedError{err: err, mend: "correct what the message names; kubectl apply --dry-run=server says the same"}
+	}
 	return err
+}
+
+// refuses tells whether a status code of the API server speaks about the object that it was sent, and not about the server.
+func refuses(code int32) bool {
+	switch code {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
 }
 
 // delete removes an object that the scenario applied.
 func (s *stage) delete(ctx context.Context, key objectKey) error {
+	if err := s.unapply(ctx, key); err != nil {
+		return err
+	}
+	delete(s.policies, key)
+	return nil
+}
+
+// unapply removes an object from the API server only.
+func (s *stage) unapply(ctx context.Context, key objectKey) error {
 	res, err := s.resource(key.kind, key.namespace)
 	if err != nil {
 		return err
@@ -446,12 +509,11 @@ func (s *stage) delete(ctx context.Context, key objectKey) error {
 	if err := res.Delete(ctx, key.name, metav1.DeleteOptions{}); err != nil {
 		return fmt.Errorf("delete %s: %w", key, err)
 	}
-	delete(s.policies, key)
 	return nil
 }
 
-// tampered compares the cluster with what the run made: the pods' identity and labels, the namespaces' labels, and the
-// policies in force. It returns a sentence about the first difference, or "".
+// tampered compares the cluster with what the run made: the pods' identity and labels, the namespaces' labels, the services, and
+// the policies in force. It returns a sentence about the first difference, or "".
 func (s *stage) tampered(ctx context.Context) (string, error) {
 	selector := metav1.ListOptions{LabelSelector: runLabel + "=" + s.runID}
 	pods, err := s.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, selector)
@@ -479,6 +541,11 @@ func (s *stage) tampered(ctx context.Context) (string, error) {
 			return fmt.Sprintf("the labels of pod %s were changed behind the run's back", e), nil
 		}
 	}
+	for _, e := range slices.Sorted(maps.Keys(have)) {
+		if _, ours := s.declared.Pod(e); !ours {
+			return fmt.Sprintf("pod %s appeared behind the run's back", e), nil
+		}
+	}
 	namespaces, err := s.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", fmt.Errorf("list namespaces: %w", err)
@@ -492,7 +559,34 @@ func (s *stage) tampered(ctx context.Context) (string, error) {
 			return fmt.Sprintf("the labels of namespace %s were changed behind the run's back", want.Name), nil
 		}
 	}
+	if difference, err := s.servicesTampered(ctx); err != nil || difference != "" {
+		return difference, err
+	}
 	return s.policiesTampered(ctx)
+}
+
+func (s *stage) servicesTampered(ctx context.Context) (string, error) {
+	if len(s.services) == 0 {
+		return "", nil
+	}
+	listed, err := s.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: runLabel + "=" + s.runID})
+	if err != nil {
+		return "", fmt.Errorf("list services: %w", err)
+	}
+	have := map[types.UID]*corev1.Service{}
+	for i := range listed.Items {
+		have[listed.Items[i].UID] = &listed.Items[i]
+	}
+	for _, e := range slices.Sorted(maps.Keys(s.services)) {
+		want := s.services[e]
+		switch got := have[want.UID]; {
+		case got == nil:
+			return fmt.Sprintf("service %s was deleted during the run", e), nil
+		case !equality.Semantic.DeepEqual(got.Spec, want.Spec):
+			return fmt.Sprintf("service %s was changed behind the run's back", e), nil
+		}
+	}
+	return "", nil
 }
 
 func sameLabels(have map[string]string, want model.Labels) bool {
@@ -554,16 +648,56 @@ func (s *stage) keys() []objectKey {
 	return keys
 }
 
-// deletePolicies removes every object that the steps applied.
+// deletePolicies removes every object that the steps applied, and returns when they are gone.
 func (s *stage) deletePolicies(ctx context.Context) error {
+	return errors.Join(s.unapplyAll(ctx), s.awaitEnds(ctx))
+}
+
+func (s *stage) unapplyAll(ctx context.Context) error {
 	var errs []error
 	for _, key := range s.keys() {
-		if err := s.delete(ctx, key); err != nil && !apierrors.IsNotFound(err) {
+		if err := s.unapply(ctx, key); err != nil && !apierrors.IsNotFound(err) {
 			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// awaitEnds returns when all deleted objects are gone. Those that stay are not forgotten: they may be in force.
+func (s *stage) awaitEnds(ctx context.Context) error {
+	var errs []error
+	for _, key := range s.keys() {
+		if err := s.awaitEnd(ctx, key); err != nil {
+			errs = append(errs, err)
+			continue
 		}
 		delete(s.policies, key)
 	}
 	return errors.Join(errs...)
+}
+
+// awaitEnd returns when a deleted object is gone, which takes no time unless it has finalizers.
+func (s *stage) awaitEnd(ctx context.Context, key objectKey) error {
+	res, err := s.resource(key.kind, key.namespace)
+	if err != nil {
+		return err
+	}
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		got, err := res.Get(ctx, key.name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && got.GetDeletionTimestamp() == nil {
+			return nil // gone, or another one
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s is still there, held by finalizers %v: %w", key, got.GetFinalizers(), context.Cause(ctx))
+		}
+	}
 }
 
 // restore undoes the rest of a scenario's steps: labels back, created pods away, removed pods back. initial is the topology as it
@@ -583,8 +717,15 @@ func (s *stage) restore(ctx context.Context, initial model.Topology) error {
 	}
 	for _, ns := range initial.Namespaces {
 		have, ok := s.declared.Namespace(ns.Name)
-		if ok && !sameLabels(have.Labels, ns.Labels) && !isBuiltIn(ns.Name) {
+		if ok && !sameLabels(have.Labels, ns.Labels) {
 			errs = append(errs, s.labelNamespace(ctx, ns.Name, ns.Labels))
+		}
+	}
+	// What a step left half-made is not declared.
+	for _, e := range s.watch.known() {
+		_, declared := s.declared.Pod(e)
+		if ns, _, _ := e.Split(); !declared && ns != canaryNamespace {
+			extra = append(extra, e)
 		}
 	}
 	if len(extra) > 0 {
@@ -612,15 +753,23 @@ func (s *stage) close(ctx context.Context) error {
 }
 
 func (s *stage) remove(ctx context.Context, canaries bool) error {
-	errs := []error{s.deletePolicies(ctx)}
+	// What holds one of them up must not hold up the rest.
+	errs := []error{s.unapplyAll(ctx)}
 	keep := func(ns string) bool { return ns == canaryNamespace && !canaries }
-	var pods []model.Endpoint
+	pods := s.watch.known()
 	for _, p := range s.declared.Pods {
-		if !keep(p.Namespace) {
+		if !slices.Contains(pods, p.Endpoint()) {
 			pods = append(pods, p.Endpoint())
 		}
 	}
+	pods = slices.DeleteFunc(pods, func(e model.Endpoint) bool { ns, _, _ := e.Split(); return keep(ns) })
 	errs = append(errs, s.removePods(ctx, pods))
+	for ns, labels := range s.found {
+		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
+			errs = append(errs, s.patchNamespace(ctx, ns, labelPatch(have.Labels, labels)))
+		}
+		delete(s.found, ns)
+	}
 	for _, svc := range s.declared.Services {
 		if isBuiltIn(svc.Namespace) {
 			err := s.client.CoreV1().Services(svc.Namespace).Delete(ctx, svc.Name, metav1.DeleteOptions{})
@@ -640,12 +789,13 @@ func (s *stage) remove(ctx context.Context, canaries bool) error {
 			calls = append(calls, func() error { return s.deleteNamespace(ctx, ns) })
 		}
 	}
-	errs = append(errs, sideBySide(apiConcurrency, calls...))
+	errs = append(errs, sideBySide(apiConcurrency, calls...), s.awaitEnds(ctx))
 	for ns := range s.made {
 		if !keep(ns) {
 			delete(s.made, ns)
 		}
 	}
+	clear(s.services)
 	s.declared.Services, s.declared.Hosts = nil, nil
 	s.declared.Namespaces = slices.DeleteFunc(s.declared.Namespaces, func(n model.Namespace) bool { return !keep(n.Name) })
 	return errors.Join(errs...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ type pace struct {
 // defaultPace suits a cluster on this machine, where a round trip takes less than a millisecond.
 func defaultPace() pace {
 	return pace{
-		rhythm:   rhythm{dense: 20 * time.Millisecond, spaced: 60 * time.Millisecond, perProbe: 300 * time.Microsecond, timeout: 150 * time.Millisecond},
+		rhythm:   rhythm{dense: 20 * time.Millisecond, spaced: 60 * time.Millisecond, perProbe: 300 * time.Microsecond, timeout: 150 * time.Millisecond, agent: 10 * time.Second},
 		settling: settling{minSamples: 3, window: 120 * time.Millisecond, mismatchWindow: 2 * time.Second},
 		settle:   15 * time.Second,
 		ready:    60 * time.Second,
@@ -42,46 +43,47 @@ func defaultPace() pace {
 // window is what one step's sampling found: the series of every cell, and the controls of the same time.
 type window struct {
 	tracks []*track
-	// start is when the API server had accepted the step's changes; barrier when every node had taken them up.
+	// start is when the API server had accepted the step's changes; barrier when every node had taken them up, which is
+	// confirmed or not.
 	start, barrier time.Time
+	confirmed      bool
 	controls       model.Controls
 	// enforcement is why no denial of this window is proven; empty when the canaries and the barrier held.
 	enforcement string
-	findings    []model.Finding
 	// dead are endpoints whose servers did not answer from inside their own namespace, with the reason.
 	dead map[model.Endpoint]string
 	// deadProbers could not reach their own servers.
 	deadProbers map[model.Endpoint]string
 }
 
-// observe samples the targets until every one of them is settled, or ctx ends. changed says whether the step changed anything
-// that a barrier must confirm.
-func observe(ctx context.Context, p pace, c *canary, n *nonces, targets []target, agents map[model.Endpoint]probes.Agent, start time.Time, changed bool) window {
-	w := window{start: start, barrier: start, dead: map[model.Endpoint]string{}, deadProbers: map[model.Endpoint]string{}}
+// observe samples the targets until every one of them is settled, or ctx ends. changed says whether there is a change that a
+// barrier must confirm.
+func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targets []target, start time.Time, changed bool) window {
+	w := window{start: start, barrier: start, confirmed: true}
 	// The deadline ends the loop, not the probes under way: what they find still counts.
 	deadline, cancel := context.WithDeadline(ctx, start.Add(p.settle))
 	defer cancel()
 
 	canaries := append(c.to(canaryAllowed, model.Allow), c.to(canaryDenied, model.Deny)...)
-	selfs := selfTargets(targets, agents)
+	selfs := st.selfTargets(targets)
 	all := slices.Concat(targets, canaries, selfs)
 	s := newSampler(all, p.rhythm, n)
-	live := newLiveness(destinations(targets), agents)
+	live := newLiveness(st, p.rhythm, destinations(targets))
 
-	confirmed := make(chan struct{})
+	done := make(chan struct{})
 	var barrierErr error
 	var barrier time.Time
 	if changed {
 		go func() {
-			defer close(confirmed)
+			defer close(done)
 			barrier, barrierErr = c.barrier(deadline, p.rhythm)
 		}()
 	} else {
 		barrier = start
-		close(confirmed)
+		close(done)
 	}
 
-	waiting := confirmed
+	waiting := done
 	agreed := false
 loop:
 	for {
@@ -115,11 +117,20 @@ loop:
 	detached, stop := context.WithTimeout(context.WithoutCancel(ctx), p.cleanup)
 	defer stop()
 	s.wait(detached)
-	<-confirmed
+	<-done
+	w.confirmed = barrierErr == nil
+	// The last look comes after the last sample: a server that died in between was not there to be denied.
+	watched := newLiveness(st, p.rhythm, slices.Collect(maps.Keys(c.pods)))
+	if ctx.Err() == nil {
+		live.flights.Wait()
+		live.round(ctx)
+		watched.round(ctx)
+	}
 	w.tracks = s.tracks[:len(targets)]
-	w.judgeCanaries(p, s.tracks[len(targets):len(targets)+len(canaries)], barrierErr)
+	w.controls.Servers, w.controls.ServersAlive, w.dead = live.finish()
+	_, _, deadCanaries := watched.finish()
+	w.judgeCanaries(p, s.tracks[len(targets):len(targets)+len(canaries)], deadCanaries, barrierErr)
 	w.judgeSelfs(s.tracks[len(targets)+len(canaries):])
-	live.finish(&w)
 	w.controls.Held = w.controls.CanaryAllowed && w.controls.CanaryDenied && w.controls.Servers == w.controls.ServersAlive &&
 		w.enforcement == "" && len(w.deadProbers) == 0
 	return w
@@ -142,27 +153,51 @@ func (s *sampler) look(p settling, barrier time.Time) (open int, agreed bool) {
 	return open, agreed
 }
 
-// selfTargets are connections from each prober to a server of its own pod, which no policy can cut: a prober that cannot make
-// them proves nothing by failing elsewhere.
-func selfTargets(targets []target, agents map[model.Endpoint]probes.Agent) []target {
+// selfTargets are connections from each prober to a server of its own, which no policy can cut: a prober that cannot make
+// them proves nothing by failing elsewhere. Endpoints that serve nothing have none.
+func (s *stage) selfTargets(targets []target) []target {
 	var out []target
-	done := map[model.Endpoint]bool{}
-	for _, t := range targets {
-		// The first target to a pod tells one of its addresses and ports.
-		e := t.conn.To
-		if done[e] || t.conn.Via != model.ViaPodIP || t.conn.Protocol == model.SCTP || t.unreachable != "" || agents[e] == nil {
-			continue
+	type key struct {
+		endpoint model.Endpoint
+		family   model.IPFamily
+	}
+	made := map[key]bool{}
+	add := func(e model.Endpoint, f model.IPFamily) {
+		k := key{e, f}
+		if made[k] || s.agents[e] == nil {
+			return
 		}
-		done[e] = true
-		self := t
-		self.conn.From, self.from, self.expected = e, agents[e], model.Allow
-		out = append(out, self)
+		made[k] = true
+		ports := s.ports(e)
+		i := slices.IndexFunc(ports, func(p model.Port) bool { return p.Protocol != model.SCTP })
+		if i < 0 {
+			return
+		}
+		c := model.Connection{From: e, To: e, Port: ports[i].Number, Protocol: ports[i].Protocol, IPFamily: f, Via: model.ViaPodIP}
+		if t := s.target(c, model.Allow); t.unreachable == "" {
+			out = append(out, t)
+		}
+	}
+	for _, t := range targets {
+		add(t.conn.From, t.conn.IPFamily)
+		add(t.conn.To, t.conn.IPFamily)
 	}
 	return out
 }
 
+// ports are what an endpoint was declared to serve.
+func (s *stage) ports(e model.Endpoint) []model.Port {
+	if p, ok := s.declared.Pod(e); ok {
+		return p.Ports
+	}
+	if h, ok := s.declared.Host(e); ok {
+		return h.Ports
+	}
+	return nil
+}
+
 // judgeCanaries decides from the canaries' series whether denials of this window can be trusted at all.
-func (w *window) judgeCanaries(p pace, tracks []*track, barrierErr error) {
+func (w *window) judgeCanaries(p pace, tracks []*track, dead map[model.Endpoint]string, barrierErr error) {
 	w.controls.CanaryAllowed, w.controls.CanaryDenied = true, true
 	var leaks, cuts, silent []string
 	for _, t := range tracks {
@@ -197,6 +232,9 @@ func (w *window) judgeCanaries(p pace, tracks []*track, barrierErr error) {
 	if len(cuts) > 0 {
 		reasons = append(reasons, "the canary that must be allowed was not: "+strings.Join(cuts, ", "))
 	}
+	for _, e := range slices.Sorted(maps.Keys(dead)) {
+		reasons = append(reasons, fmt.Sprintf("the server of the canary %s was not alive: %s", e, dead[e]))
+	}
 	switch {
 	case errors.Is(barrierErr, errNotConfirmed):
 		reasons = append(reasons, fmt.Sprintf("not every node took up the change within %s: %v", p.settle, barrierErr))
@@ -204,12 +242,10 @@ func (w *window) judgeCanaries(p pace, tracks []*track, barrierErr error) {
 		reasons = append(reasons, barrierErr.Error())
 	}
 	w.enforcement = strings.Join(reasons, "; ")
-	if w.enforcement != "" {
-		w.findings = append(w.findings, model.Finding{Kind: model.Control, Message: w.enforcement, Result: model.ResultInconclusive})
-	}
 }
 
 func (w *window) judgeSelfs(tracks []*track) {
+	w.deadProbers = map[model.Endpoint]string{}
 	for _, t := range tracks {
 		series, _ := t.series()
 		if len(telling(series)) == 0 && len(series) > 0 {
@@ -239,30 +275,34 @@ func destinations(targets []target) []model.Endpoint {
 	return out
 }
 
-// liveness asks the servers of the destinations from inside their own namespaces, once per round.
+// liveness asks the servers of endpoints from inside their own namespaces, once per round.
 type liveness struct {
-	agents map[model.Endpoint]probes.Agent
+	stage  *stage
+	rhythm rhythm
 	order  []model.Endpoint
 
 	mu      sync.Mutex
 	pending map[model.Endpoint]bool
-	servers map[model.Endpoint]int
-	alive   map[model.Endpoint]int
-	dead    map[model.Endpoint]string
-	flights sync.WaitGroup
+	// alive is the smallest number of an endpoint's servers that were alive at once; there is none before a look succeeded.
+	alive map[model.Endpoint]int
+	// unsupported is the number of servers that this kernel cannot have.
+	unsupported map[model.Endpoint]int
+	dead        map[model.Endpoint]string
+	flights     sync.WaitGroup
 }
 
-func newLiveness(order []model.Endpoint, agents map[model.Endpoint]probes.Agent) *liveness {
+func newLiveness(s *stage, r rhythm, order []model.Endpoint) *liveness {
 	return &liveness{
-		agents: agents, order: order, pending: map[model.Endpoint]bool{},
-		servers: map[model.Endpoint]int{}, alive: map[model.Endpoint]int{}, dead: map[model.Endpoint]string{},
+		stage: s, rhythm: r, order: order,
+		pending: map[model.Endpoint]bool{}, alive: map[model.Endpoint]int{}, unsupported: map[model.Endpoint]int{},
+		dead: map[model.Endpoint]string{},
 	}
 }
 
-// round starts a look at every destination that is not being looked at.
+// round starts a look at every endpoint that is not being looked at.
 func (l *liveness) round(ctx context.Context) {
 	for _, e := range l.order {
-		agent := l.agents[e]
+		agent := l.stage.agents[e]
 		l.mu.Lock()
 		busy := l.pending[e]
 		l.pending[e] = true
@@ -270,52 +310,64 @@ func (l *liveness) round(ctx context.Context) {
 		if busy || agent == nil {
 			continue
 		}
+		wanted := l.stage.ports(e)
 		l.flights.Add(1)
 		go func() {
 			defer l.flights.Done()
-			status, err := agent.Liveness(ctx)
+			bounded, cancel := context.WithTimeout(ctx, l.rhythm.agent)
+			defer cancel()
+			status, err := agent.Liveness(bounded)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.pending[e] = false
-			if err != nil {
-				if ctx.Err() == nil {
-					l.dead[e] = err.Error()
-				}
-				return
+			if err == nil {
+				l.judge(e, wanted, status)
+			} else if ctx.Err() == nil {
+				l.dead[e] = err.Error()
 			}
-			alive, servers := 0, 0
-			for _, s := range status {
-				switch {
-				case s.Unsupported:
-					continue
-				case s.Unknown:
-					return // the next look will tell; a server that was never seen alive is not
-				case s.Alive:
-					alive++
-				case l.dead[e] == "":
-					l.dead[e] = fmt.Sprintf("port %s: %s", s.Port, s.Detail)
-				}
-				servers++
-			}
-			if _, known := l.alive[e]; !known || alive < l.alive[e] {
-				l.alive[e] = alive
-			}
-			l.servers[e] = max(l.servers[e], servers)
 		}()
 	}
 }
 
-// finish waits for the looks under way and writes the result into the window.
-func (l *liveness) finish(w *window) {
+// judge compares what an agent says of its servers with those that were declared: one that the agent does not speak of is
+// as dead as one that does not answer.
+func (l *liveness) judge(e model.Endpoint, wanted []model.Port, status []probes.ServerStatus) {
+	alive, unsupported, whole := 0, 0, true
+	for _, p := range wanted {
+		i := slices.IndexFunc(status, func(s probes.ServerStatus) bool { return s.Port.Number == p.Number && s.Port.Protocol == p.Protocol })
+		switch {
+		case i < 0:
+			l.bury(e, p, "there is none")
+		case status[i].Unsupported && p.Protocol == model.SCTP:
+			unsupported++
+		case status[i].Unknown:
+			whole = false // the next look will tell; a server that was never seen alive is not
+		case status[i].Alive:
+			alive++
+		default:
+			l.bury(e, p, status[i].Detail)
+		}
+	}
+	if before, known := l.alive[e]; whole && (!known || alive < before) {
+		l.alive[e], l.unsupported[e] = alive, unsupported
+	}
+}
+
+func (l *liveness) bury(e model.Endpoint, p model.Port, why string) {
+	if l.dead[e] == "" {
+		l.dead[e] = fmt.Sprintf("port %s: %s", p, why)
+	}
+}
+
+// finish waits for the looks under way. It counts the servers, and says why those endpoints are dead that are.
+func (l *liveness) finish() (servers, alive int, dead map[model.Endpoint]string) {
 	l.flights.Wait()
 	for _, e := range l.order {
-		w.controls.Servers += l.servers[e]
-		w.controls.ServersAlive += l.alive[e]
+		servers += len(l.stage.ports(e)) - l.unsupported[e]
+		alive += l.alive[e]
 		if _, looked := l.alive[e]; !looked && l.dead[e] == "" {
 			l.dead[e] = "it was never looked at"
 		}
-		if why := l.dead[e]; why != "" {
-			w.dead[e] = why
-		}
 	}
+	return servers, alive, l.dead
 }
