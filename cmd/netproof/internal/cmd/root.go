@@ -1,4 +1,3 @@
-// Package cmd puts the commands of netproof together and chooses their exit code.
 package cmd
 
 import (

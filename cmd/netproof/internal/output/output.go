@@ -1,4 +1,3 @@
-// Package output is the pair of flags --format and --output, and the writing of reports to where they say.
 package output
 
 import (

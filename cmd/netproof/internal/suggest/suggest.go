@@ -1,4 +1,3 @@
-// Package suggest finds what somebody may have meant.
 package suggest
 
 import "strings"

@@ -1,4 +1,3 @@
-// Package cluster is the command netproof cluster, and the commands below it.
 package cluster
 
 import (

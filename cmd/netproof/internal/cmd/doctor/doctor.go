@@ -1,4 +1,3 @@
-// Package doctor is the command netproof doctor.
 package doctor
 
 import (

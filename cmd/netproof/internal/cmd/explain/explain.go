@@ -1,4 +1,3 @@
-// Package explain is the command netproof explain.
 package explain
 
 import (

@@ -1,4 +1,3 @@
-// Package list is the command netproof list.
 package list
 
 import (

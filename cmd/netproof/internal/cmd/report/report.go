@@ -1,4 +1,3 @@
-// Package report is the command netproof report: what can be done with saved reports.
 package report
 
 import (

@@ -1,4 +1,3 @@
-// Package run is the command netproof run.
 package run
 
 import (

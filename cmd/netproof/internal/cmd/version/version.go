@@ -1,4 +1,3 @@
-// Package version is the command netproof version.
 package version
 
 import (

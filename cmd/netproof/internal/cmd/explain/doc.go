@@ -1,0 +1,2 @@
+// Package explain is the command netproof explain.
+package explain

@@ -1,0 +1,2 @@
+// Package list is the command netproof list.
+package list

@@ -1,0 +1,2 @@
+// Package run is the command netproof run.
+package run

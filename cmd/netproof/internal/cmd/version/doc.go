@@ -1,0 +1,2 @@
+// Package version is the command netproof version.
+package version

@@ -1,0 +1,2 @@
+// Package suggest finds what somebody may have meant.
+package suggest
