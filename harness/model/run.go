@@ -80,6 +80,8 @@ const (
 	Cleanup FindingKind = "cleanup"
 	// NothingProven: a scenario selected nothing, or a policy selects no pod.
 	NothingProven FindingKind = "vacuous"
+	// Input: a scenario or a policy turned out to be wrong once addresses were known.
+	Input FindingKind = "input"
 	// Control: a control did not hold in some window.
 	Control FindingKind = "control"
 )

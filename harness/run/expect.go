@@ -81,10 +81,12 @@ func reconcile(w written, d semantics.Decision) (verdict model.Verdict, saysTabl
 		return w.verdict, "", "", true
 	}
 	switch {
-	case w.verdict == "" || d.Verdict == model.Undefined:
-		// Where the specification says nothing, a table cannot make it: the cell is recorded.
+	case w.verdict == "":
 		return d.Verdict, "", "", false
-	case w.verdict == model.Undefined && d.Verdict != model.Undefined, w.verdict != d.Verdict:
+	case d.Verdict == model.Undefined:
+		// What the specification leaves open an author may still want: whoever does not writes undefined.
+		return w.verdict, "", "", false
+	case w.verdict != d.Verdict:
 		return w.verdict, string(w.verdict), describe(d), false
 	}
 	// A side on which the readings differ may be the one that refuses.

@@ -150,6 +150,9 @@ func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Top
 			})
 		}
 		out[i] = expectation{verdict: verdict, pending: pending, by: w.by, summary: d.Summary(), walk: d.Walk()}
+		if d.Verdict == model.Undefined && !pending && verdict != model.Undefined {
+			out[i].summary += fmt.Sprintf("; the table wants %s (%s)", verdict, w.line)
+		}
 		for _, p := range d.DecidingPolicies() {
 			out[i].policies = append(out[i].policies, in.notes[p.Object.Namespace+"/"+p.Object.Name])
 		}

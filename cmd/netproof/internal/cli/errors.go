@@ -43,12 +43,12 @@ func (e *SignalError) Error() string { return "ended by signal: " + e.Signal.Str
 // Is makes a signal count as a cancellation.
 func (e *SignalError) Is(target error) bool { return target == context.Canceled }
 
-// WithSignals gives a context that the first SIGINT, SIGTERM or SIGHUP ends, with a [SignalError] as its cause. A second
+// WithSignals gives a context that the first SIGINT, SIGTERM, SIGHUP or SIGQUIT ends, with a [SignalError] as its cause. A second
 // one ends the process at once, as it would have without this.
 func WithSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	go func() {
 		select {
 		case s := <-signals:

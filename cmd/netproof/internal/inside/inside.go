@@ -45,10 +45,43 @@ func ensure(ctx context.Context, streams cli.Streams, cni, engineDir string, qui
 const deadlineEnv = "NETPROOF_DEADLINE"
 
 // Rerun runs this command line again in a sandbox and returns its exit code. A deadline that is not zero is what [Deadline]
-// gives inside.
-func Rerun(ctx context.Context, deadline time.Time) (int, error) {
+// gives inside. done is false when the inner process ended without having called [Done]: then nobody has reported yet.
+func Rerun(ctx context.Context, deadline time.Time) (code int, done bool, err error) {
 	// The inner process ends itself at the deadline, and reports; the outer one only passes signals on.
-	return sandbox.Run(context.WithoutCancel(ctx), sandbox.Command{Env: environ(deadline), Grace: grace})
+	return rerun(func(c sandbox.Command) (int, error) { return sandbox.Run(context.WithoutCancel(ctx), c) }, sandbox.Command{Env: environ(deadline)})
+}
+
+// rerun gives the inner process one end of a pipe, for it to say that it is done.
+func rerun(run func(sandbox.Command) (int, error), c sandbox.Command) (code int, done bool, err error) {
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return 0, false, fmt.Errorf("make a pipe: %w", err)
+	}
+	defer ours.Close()
+	c.ExtraFiles, c.Grace = []*os.File{theirs}, grace
+	code, err = run(c)
+	if closeErr := theirs.Close(); err == nil && closeErr != nil {
+		err = closeErr
+	}
+	if err != nil {
+		return code, false, err
+	}
+	// Whoever else may hold the other end is gone with the sandbox, or on a named cluster with the process that was brought in.
+	if err := ours.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return code, false, fmt.Errorf("wait for the inner process: %w", err)
+	}
+	n, _ := ours.Read(make([]byte, 1))
+	return code, n == 1, nil
+}
+
+// doneFD is where the inner process finds its end of the pipe.
+const doneFD = 3
+
+// Done tells the outer process that everything there is to say has been said. It has no effect elsewhere.
+func Done() {
+	if Here() {
+		_, _ = os.NewFile(doneFD, "done").WriteString("1") // when the outer process is gone there is nobody to tell
+	}
 }
 
 // hereEnv marks the process that Rerun and RerunIn start. Being in some sandbox is not enough: somebody may call netproof in the shell

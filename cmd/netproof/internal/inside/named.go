@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -50,7 +51,11 @@ func CreateNamed(ctx context.Context, streams cli.Streams, name string, f flags.
 		}
 		args = append(args, "--engine-dir", dir)
 	}
-	info, err := named.Create(ctx, name, named.Options{Args: args})
+	opts := named.Options{Args: args}
+	if quiet {
+		opts.Progress = io.Discard
+	}
+	info, err := named.Create(ctx, name, opts)
 	if err != nil {
 		return Detail{}, err
 	}
@@ -80,9 +85,11 @@ func ServeNamed(ctx context.Context, streams cli.Streams, opts cluster.Options, 
 	})
 }
 
-// RerunIn runs this command line again on a named cluster and returns its exit code.
-func RerunIn(ctx context.Context, name string, args []string, deadline time.Time) (int, error) {
-	return named.Enter(context.WithoutCancel(ctx), name, sandbox.Command{Args: args, Env: environ(deadline), Grace: grace}, sandbox.EnterOptions{})
+// RerunIn is [Rerun] on a named cluster, with other arguments if they are not nil.
+func RerunIn(ctx context.Context, name string, args []string, deadline time.Time) (code int, done bool, err error) {
+	return rerun(func(c sandbox.Command) (int, error) {
+		return named.Enter(context.WithoutCancel(ctx), name, c, sandbox.EnterOptions{})
+	}, sandbox.Command{Args: args, Env: environ(deadline)})
 }
 
 // Attach gives the cluster in whose sandbox this process was brought.

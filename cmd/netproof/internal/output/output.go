@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -88,7 +89,7 @@ func (v pathValue) Set(path string) error {
 //	--format table --format json --output report.json
 //	--format json --output report.json --format table
 //
-// write JSON to the file and the table to standard output. Without either flag it is a table on standard output.
+// write JSON to the file and the table to standard output. Without --format it is a table.
 func (f *Flags) Outputs() ([]Output, error) {
 	var formats, paths int
 	for _, g := range f.given {
@@ -99,16 +100,20 @@ func (f *Flags) Outputs() ([]Output, error) {
 		}
 	}
 	switch {
-	case formats == 0 && paths > 0:
-		return nil, cli.Usage("--output needs a --format before it: %s", strings.Join(report.FormatNames(), ", "))
-	case paths > formats:
+	case formats == 0 && paths > 1:
+		return nil, cli.Usage("%d times --output needs as many times --format: %s", paths, strings.Join(report.FormatNames(), ", "))
+	case paths > formats && formats > 0:
 		return nil, cli.Usage("%d times --output, but only %d times --format", paths, formats)
 	case formats-paths > 1:
 		return nil, cli.Usage("%d formats have no --output, but only one can go to standard output", formats-paths)
 	}
 	if formats == 0 {
 		table, err := report.Lookup("table")
-		return []Output{{Format: table}}, err
+		if err != nil {
+			return nil, err
+		}
+		f.given = append([]given{{format: table}}, f.given...)
+		formats = 1
 	}
 	outputs := f.inOrder()
 	if paths < formats {
@@ -122,6 +127,10 @@ func (f *Flags) Outputs() ([]Output, error) {
 		key := outputs[i].Path
 		if key != "" {
 			key = filepath.Clean(key)
+			// Found out now, rather than after the run.
+			if info, err := os.Stat(filepath.Dir(key)); err != nil || !info.IsDir() {
+				return nil, cli.Usage("--output %s: there is no folder %s", out.Path, filepath.Dir(key))
+			}
 		}
 		if seen[key] && key == "" {
 			return nil, cli.Usage("two reports cannot both go to standard output")

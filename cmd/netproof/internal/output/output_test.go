@@ -39,15 +39,16 @@ func TestFormatsAndFilesPairInOrder(t *testing.T) {
 		"--format json --output r.json": "json>r.json",
 		"--output r.json --format json": "json>r.json",
 		"--format json --output -":      "json>",
-		"--format table --format json --output a --output b":                           "table>a json>b",
-		"--format table --output a --format json --output b":                           "table>a json>b",
-		"--output a --output b --format table --format json":                           "table>a json>b",
-		"--format table --format json --output r.json":                                 "table> json>r.json",
-		"--format json --output r.json --format table":                                 "json>r.json table>",
-		"--output r.json --format json --format table":                                 "json>r.json table>",
-		"--format table --format json --output a --format csv --output b":              "table> json>a csv>b",
-		"--format table --format json --format csv --output a --output b":              "table>b json> csv>a",
-		"--format=table --output=- --format=junit --output=j.xml":                      "table> junit>j.xml",
+		"--format table --format json --output a --output b":              "table>a json>b",
+		"--format table --output a --format json --output b":              "table>a json>b",
+		"--output a --output b --format table --format json":              "table>a json>b",
+		"--format table --format json --output r.json":                    "table> json>r.json",
+		"--format json --output r.json --format table":                    "json>r.json table>",
+		"--output r.json --format json --format table":                    "json>r.json table>",
+		"--format table --format json --output a --format csv --output b": "table> json>a csv>b",
+		"--format table --format json --format csv --output a --output b": "table>b json> csv>a",
+		"--format=table --output=- --format=junit --output=j.xml":         "table> junit>j.xml",
+		"--output t.txt": "table>t.txt",
 		"--format json --output a.json --format json --output b.json":                  "json>a.json json>b.json",
 		"--format table --format json --format junit --output - --output a --output b": "table> json>a junit>b",
 	} {
@@ -59,7 +60,8 @@ func TestFormatsAndFilesPairInOrder(t *testing.T) {
 
 func TestWhatCannotBePairedIsAUsageError(t *testing.T) {
 	for args, want := range map[string]string{
-		"--output r.json":                                    "--output needs a --format before it",
+		"--output a --output b":                              "2 times --output needs as many times --format",
+		"--format csv --output no/such/r.csv":                "there is no folder no/such",
 		"--format table --format json":                       "2 formats have no --output",
 		"--format table --output a --output b":               "2 times --output, but only 1 times --format",
 		"--format json --output a --format csv --output ./a": "cannot both go to ./a",
@@ -73,6 +75,8 @@ func TestWhatCannotBePairedIsAUsageError(t *testing.T) {
 
 func TestOneReportThatCannotBeWrittenDoesNotKeepTheOthersBack(t *testing.T) {
 	dir := t.TempDir()
+	gone := filepath.Join(dir, "no")
+	require.NoError(t, os.Mkdir(gone, 0o755))
 	var f output.Flags
 	cmd := &cobra.Command{Use: "x"}
 	f.Add(cmd)
@@ -82,6 +86,7 @@ func TestOneReportThatCannotBeWrittenDoesNotKeepTheOthersBack(t *testing.T) {
 	}))
 	outputs, err := f.Outputs()
 	require.NoError(t, err)
+	require.NoError(t, os.Remove(gone), "the folder goes during the run")
 	var out bytes.Buffer
 	err = output.Write(cli.Streams{Out: &out, Getenv: func(string) string { return "" }}, model.Run{}, outputs, false)
 	require.ErrorIs(t, err, os.ErrNotExist)

@@ -28,6 +28,12 @@ var errTimedOut = errors.New("the overall time-out ended the run")
 // execute runs what was asked for. Outside of a sandbox it finds what is wrong with the input, prepares the machine, and runs
 // the same command line again inside; the reports are written where the run ended.
 func execute(ctx context.Context, streams cli.Streams, opts Options) error {
+	err := attempt(ctx, streams, opts)
+	inside.Done()
+	return err
+}
+
+func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 	if opts.Timeout > 0 && !inside.Here() {
 		// Inside, the clock goes on: what is left is handed over in the environment.
 		opts.deadline = time.Now().Add(opts.Timeout)
@@ -59,7 +65,10 @@ func execute(ctx context.Context, streams cli.Streams, opts Options) error {
 		for _, w := range warnings {
 			fmt.Fprintf(streams.Err, "warning: %v\n", w)
 		}
-		code, err := rerun(ctx, streams, opts)
+		code, done, err := rerun(ctx, streams, opts)
+		if err == nil && !done {
+			err = fmt.Errorf("the process in the sandbox ended with code %d before it could report", code)
+		}
 		if err != nil {
 			return failed(ctx, streams, opts, err)
 		}
@@ -102,23 +111,23 @@ func (o *Options) take(c model.Cluster) {
 }
 
 // rerun runs the command line again: in a sandbox of its own, on a named cluster, or on one that is made to stay.
-func rerun(ctx context.Context, streams cli.Streams, opts Options) (int, error) {
+func rerun(ctx context.Context, streams cli.Streams, opts Options) (code int, done bool, err error) {
 	if opts.Cluster != "" {
 		return inside.RerunIn(ctx, opts.Cluster, nil, opts.deadline)
 	}
 	if !opts.Keep {
 		if err := inside.Prepare(ctx, streams, opts.CNI, opts.EngineDir, opts.Quiet); err != nil {
-			return 0, fmt.Errorf("prepare this machine: %w", err)
+			return 0, false, fmt.Errorf("prepare this machine: %w", err)
 		}
 		return inside.Rerun(ctx, opts.deadline)
 	}
 	name := "kept-" + strconv.Itoa(os.Getpid())
 	if _, err := inside.CreateNamed(ctx, streams, name, opts.flags, opts.Quiet); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	code, err := inside.RerunIn(ctx, name, append(slices.Clone(os.Args), "--cluster", name), opts.deadline)
+	code, done, err = inside.RerunIn(ctx, name, append(slices.Clone(os.Args), "--cluster", name), opts.deadline)
 	fmt.Fprintf(streams.Err, "cluster %s keeps running: netproof cluster shell %s looks into it, netproof cluster delete %s ends it\n", name, name, name)
-	return code, err
+	return code, done, err
 }
 
 // runInside runs on the cluster that is there, or makes one.
@@ -155,10 +164,18 @@ func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster
 		for _, j := range journals {
 			err = errors.Join(err, j.remove())
 		}
-		if len(run.Scenarios) > 0 {
-			err = errors.Join(err, output.Write(streams, run, opts.Outputs, opts.Verbose))
+		if len(run.Scenarios) == 0 {
+			return &cli.UsageError{Err: err}
 		}
-		return &cli.UsageError{Err: err}
+		// Found with live addresses, after other scenarios were judged: what they showed stays, and a mismatch outranks this.
+		fmt.Fprintf(streams.Err, "netproof: %v\n", err)
+		run.Findings = append(run.Findings, model.Finding{Kind: model.Input, Message: err.Error(), Result: model.ResultInconclusive})
+		run.Complete = false
+		var ended *cli.EndedError
+		if err := finish(ctx, streams, opts, run); errors.As(err, &ended) && ended.Code == model.ExitMismatch {
+			return err
+		}
+		return cli.Ended(model.ExitUsage)
 	}
 	keepExpected(streams, prepared, opts.UpdateExpected)
 	if closeErr != nil {
@@ -207,13 +224,28 @@ func emptyRun(opts Options) model.Run {
 	}
 }
 
-// failed reports a run that did not get as far as the first scenario.
+// failed reports a run that did not get as far as the first scenario, or whose inner process is gone; what that one left in
+// its journal is part of the report.
 func failed(ctx context.Context, streams cli.Streams, opts Options, err error) error {
-	run := emptyRun(opts)
+	run, journals := emptyRun(opts), []string(nil)
+	for _, o := range opts.Outputs {
+		path := journalPath(o)
+		if path == "" || inside.Here() {
+			continue
+		}
+		if rest, readErr := readJournal(path); readErr == nil {
+			run, journals = rest, append(journals, path)
+		}
+	}
+	run.Complete = false
 	if ctx.Err() == nil {
 		run.Findings = append(run.Findings, model.Finding{Kind: model.Infrastructure, Message: err.Error(), Result: model.ResultInconclusive})
 	}
-	return finish(ctx, streams, opts, run)
+	err = finish(ctx, streams, opts, run)
+	for _, path := range journals {
+		_ = os.Remove(path) // it is all in the report
+	}
+	return err
 }
 
 // finish completes a run with why it ended, writes the reports, and chooses the exit code.
@@ -221,6 +253,12 @@ func finish(ctx context.Context, streams cli.Streams, opts Options, run model.Ru
 	run.Summary.Signal = int(cli.SignalOf(ctx))
 	run.Summary.TimedOut = errors.Is(context.Cause(ctx), errTimedOut)
 	model.Summarize(&run)
+	if code := model.ExitCode(run); code != model.ExitOK && !showsTable(opts.Outputs) {
+		for _, f := range run.Findings {
+			fmt.Fprintf(streams.Err, "netproof: %s: %s\n", f.Kind, f.Message)
+		}
+		fmt.Fprintf(streams.Err, "netproof: %s: %d of %d cells as expected\n", run.Summary.Result, run.Summary.Passed, run.Summary.Cells)
+	}
 	if err := output.Write(streams, run, opts.Outputs, opts.Verbose); err != nil {
 		fmt.Fprintf(streams.Err, "netproof: %v\n", err)
 		if code := model.ExitCode(run); code != model.ExitOK {
@@ -229,6 +267,11 @@ func finish(ctx context.Context, streams cli.Streams, opts Options, run model.Ru
 		return cli.Ended(model.ExitInconclusive) // a report that nobody can read proves nothing
 	}
 	return cli.Ended(model.ExitCode(run))
+}
+
+// showsTable tells whether a person sees the findings anyway.
+func showsTable(outputs []output.Output) bool {
+	return slices.ContainsFunc(outputs, func(o output.Output) bool { return o.Path == "" && o.Format.Name == "table" })
 }
 
 // withDeadline ends ctx at the run's deadline.

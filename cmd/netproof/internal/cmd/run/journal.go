@@ -25,10 +25,10 @@ func openJournals(outputs []output.Output) ([]journal, error) {
 	var out []journal
 	var errs []error
 	for _, o := range outputs {
-		if o.Path == "" || o.Format.Name != "json" {
+		path := journalPath(o)
+		if path == "" {
 			continue
 		}
-		path := filepath.Clean(o.Path) + ".journal"
 		j, err := report.OpenJournal(path)
 		if err != nil {
 			errs = append(errs, err)
@@ -37,6 +37,23 @@ func openJournals(outputs []output.Output) ([]journal, error) {
 		out = append(out, journal{to: j, path: path})
 	}
 	return out, errors.Join(errs...)
+}
+
+// journalPath is where the journal of a report is kept, empty if it has none.
+func journalPath(o output.Output) string {
+	if o.Path == "" || o.Format.Name != "json" {
+		return ""
+	}
+	return filepath.Clean(o.Path) + ".journal"
+}
+
+func readJournal(path string) (model.Run, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return model.Run{}, err
+	}
+	defer f.Close()
+	return report.ReadJournal(f)
 }
 
 // remove ends a journal whose report has been written.
