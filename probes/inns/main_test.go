@@ -8,5 +8,5 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(rerun.InNamespaces(m)) //nolint:forbidigo // the tests ran in another process: its exit code is ours
+	os.Exit(rerun.InNamespaces(m)) // the tests ran in another process
 }

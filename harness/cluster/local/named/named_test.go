@@ -521,6 +521,8 @@ func TestADaemonThatDoesNotAnswerIsListedAndCanBeDeleted(t *testing.T) {
 		u := newUser(t, a)
 		info := u.create("stay")
 		require.NoError(t, syscall.Kill(info.Daemon, syscall.SIGSTOP))
+		// Each thread stops when it next comes to run, and one that has not yet may still answer.
+		require.Eventually(t, func() bool { return stopped(info.Daemon) }, 10*time.Second, time.Millisecond)
 		var list []named.Info
 		u.get(&list, "list")
 		assert.Contains(t, list, named.Info{Name: u.name, State: named.Unresponsive, Daemon: info.Daemon})
@@ -528,6 +530,21 @@ func TestADaemonThatDoesNotAnswerIsListedAndCanBeDeleted(t *testing.T) {
 		assert.Equal(t, 0, code, stderr)
 		assert.Empty(t, u.processes())
 	})
+}
+
+// stopped tells whether all threads of a process are.
+func stopped(pid int) bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(stats) == 0 {
+		return false
+	}
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if _, state, _ := strings.Cut(string(stat), ") "); err != nil || !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 func TestADaemonDoesNotKeepTheTerminalOrThePipesOfItsCreator(t *testing.T) {
