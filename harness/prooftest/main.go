@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cluster/local/hosttools"
+	"github.com/netproof/netproof/harness/cluster/local/node"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
@@ -40,8 +42,7 @@ const insideEnv = "NETPROOF_TEST_INSIDE"
 
 // settings are the flags of this package. Each has an environment variable, for CI systems that cannot pass -args.
 type settings struct {
-	provider, cni, family, engineDir, report string
-	nodes                                    int
+	provider, cni, family, engineDir, report, nodes string
 }
 
 func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
@@ -56,7 +57,7 @@ func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
 	text(&s.family, "ip-family", "NETPROOF_IP_FAMILY", "ipv4", "ipv4, ipv6 or dual")
 	text(&s.engineDir, "engine-dir", "NETPROOF_ENGINE_DIR", "", "folder of prebuilt engines")
 	text(&s.report, "report", "NETPROOF_REPORT", "", "file for the JSON report of all scenarios")
-	fs.IntVar(&s.nodes, "nodes", local.DefaultNodes, "number of nodes")
+	text(&s.nodes, "nodes", "NETPROOF_NODES", strconv.Itoa(local.DefaultNodes), "number of nodes")
 }
 
 // families translates -ip-family.
@@ -72,6 +73,15 @@ func (s *settings) families() ([]model.IPFamily, error) {
 	return nil, fmt.Errorf("-ip-family %q: it is ipv4, ipv6 or dual", s.family)
 }
 
+// nodeCount translates -nodes.
+func (s *settings) nodeCount() (int, error) {
+	n, err := strconv.Atoi(s.nodes)
+	if err != nil || n < 1 || n > node.MaxNodes {
+		return 0, fmt.Errorf("-nodes %q: it is a number from 1 to %d", s.nodes, node.MaxNodes)
+	}
+	return n, nil
+}
+
 func (s *settings) check() error {
 	if s.provider != "local" {
 		return fmt.Errorf("-provider %q is not available: there is local", s.provider)
@@ -80,6 +90,9 @@ func (s *settings) check() error {
 		return fmt.Errorf("-cni %q is not available: there are calico and none", s.cni)
 	}
 	_, err := s.families()
+	if err == nil {
+		_, err = s.nodeCount()
+	}
 	return err
 }
 
@@ -166,6 +179,16 @@ func (s *suite) inside(m *testing.M) int {
 	}
 	s.ctx = ctx
 	code := m.Run()
+	if s.err != nil {
+		// A report says why there is nothing in it.
+		failed := model.Run{
+			APIVersion: model.APIVersion, Kind: model.ReportKind,
+			Cluster:  model.Cluster{Provider: s.settings.provider, CNI: model.CNI{Name: s.settings.cni}},
+			Findings: []model.Finding{{Kind: model.Infrastructure, Message: s.err.Error(), Result: model.ResultInconclusive}},
+		}
+		model.Summarize(&failed)
+		return max(code, s.write(failed), exitFailed)
+	}
 	if s.session == nil {
 		if code == 0 && s.asked.Load() && !s.env.EnvConf().DryRunMode() {
 			fmt.Fprintln(os.Stderr, "prooftest: the flags select no scenario: nothing was proven")
@@ -185,18 +208,25 @@ func (s *suite) inside(m *testing.M) int {
 	fmt.Fprintf(os.Stderr, "prooftest: %d scenarios, %d cells: %d passed, %d failed, %d inconclusive, %d unsupported, %d flaky, %d recorded\n",
 		result.Summary.Scenarios, result.Summary.Cells, result.Summary.Passed, result.Summary.Failed,
 		result.Summary.Inconclusive, result.Summary.Unsupported, result.Summary.Flaky, result.Summary.Recorded)
-	if s.settings.report != "" {
-		if err := report.WriteFile(s.settings.report, func(w io.Writer) error { return report.WriteJSON(w, result) }); err != nil {
-			fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
-			code = max(code, exitFailed)
-		}
-	}
+	code = max(code, s.write(result))
 	if code == 0 && len(result.Scenarios) > 0 && model.ExitCode(result) != model.ExitOK {
 		// Every test passed, but not the run: something outside of the cells went wrong.
 		fmt.Fprintf(os.Stderr, "prooftest: the run as a whole: %s\n", result.Summary.Result)
 		code = exitFailed
 	}
 	return code
+}
+
+// write writes the report, if one is wanted, and returns an exit code.
+func (s *suite) write(result model.Run) int {
+	if s.settings.report == "" {
+		return 0
+	}
+	if err := report.WriteFile(s.settings.report, func(w io.Writer) error { return report.WriteJSON(w, result) }); err != nil {
+		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
+		return exitFailed
+	}
+	return 0
 }
 
 // open makes the cluster and the session, once.
@@ -207,9 +237,10 @@ func (s *suite) open() (*run.Session, error) {
 			s.err = err
 			return
 		}
-		families, _ := s.settings.families() // checked in Main
+		families, _ := s.settings.families() // both were checked in Main
+		nodes, _ := s.settings.nodeCount()
 		s.cluster, s.err = local.New(engines).Create(s.ctx, cluster.Options{
-			CNI: s.settings.cni, Nodes: s.settings.nodes, IPFamilies: families,
+			CNI: s.settings.cni, Nodes: nodes, IPFamilies: families,
 		})
 		if s.err == nil {
 			s.session = run.Open(s.ctx, s.cluster, run.Options{Disposable: true})

@@ -34,7 +34,11 @@ func Prove(t *testing.T, paths ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prepared, err := run.Prepare(scenarios, families, current.settings.nodes)
+	nodes, err := current.settings.nodeCount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	prepared, err := run.Prepare(scenarios, families, nodes)
 	if err != nil {
 		t.Fatalf("prepare scenarios: %v", err)
 	}
@@ -125,6 +129,9 @@ func assess(t *testing.T, step model.Step) {
 		default:
 			t.Error(describe(c))
 		}
+	}
+	if unsupported > 0 {
+		t.Logf("%d of %d cells unsupported: %s", unsupported, len(step.Cells), reason)
 	}
 	if len(step.Cells) > 0 && unsupported == len(step.Cells) {
 		t.Skipf("unsupported: %s", reason)
