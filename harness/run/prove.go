@@ -22,8 +22,10 @@ type proof struct {
 	out      model.Scenario
 	// initial is the topology before the first step.
 	initial model.Topology
-	// baseline has an entry for every connection that was tried without policies: "" if it worked, else why not.
+	// baseline has an entry for every connection between pods as they are now that was tried without policies: "" if it
+	// worked, else why not. based are the ids of the cells that had one when they were judged.
 	baseline map[model.Connection]string
+	based    map[string]bool
 	// previous is the verdict of each connection after the step before.
 	previous map[model.Connection]model.Verdict
 	// sound is true once the final control has shown that the next scenario can be played on the same pods.
@@ -33,7 +35,7 @@ type proof struct {
 // scenario proves one scenario. The returned scenario holds whatever was judged, also when an error ends it.
 func (s *Session) scenario(ctx context.Context, p *PreparedScenario) (out model.Scenario, err error) {
 	began := time.Now()
-	pr := &proof{Session: s, prepared: p, baseline: map[model.Connection]string{}, previous: map[model.Connection]model.Verdict{}}
+	pr := &proof{Session: s, prepared: p, baseline: map[model.Connection]string{}, based: map[string]bool{}, previous: map[model.Connection]model.Verdict{}}
 	pr.out = model.Scenario{
 		Name: p.scenario.Metadata.Name, File: p.scenario.File, Description: p.scenario.Spec.Description,
 		Labels: p.scenario.Metadata.Labels, Findings: p.findings,
@@ -139,12 +141,12 @@ func (pr *proof) takeBaseline(ctx context.Context) error {
 }
 
 // connectAll tries connections that nothing should cut until each was answered once, or the time for it is over. The result has
-// an entry for each connection whose ends exist: "" if it was answered, else what happened instead. cut tells whether there is
+// an entry for each connection that there can be: "" if it was answered, else what happened instead. cut tells whether there is
 // one that was not answered although this kernel supports it.
 func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (why map[model.Connection]string, cut bool, err error) {
 	var targets []target
 	for _, c := range list {
-		if pr.stage.exists(c.From) && pr.stage.exists(c.To) {
+		if pr.stage.exists(c) {
 			targets = append(targets, pr.stage.target(c, model.Allow))
 		}
 	}
@@ -261,6 +263,10 @@ func (pr *proof) change(ctx context.Context, change scenario.Change) error {
 	case scenario.SetNamespaceLabels:
 		return pr.stage.labelNamespace(ctx, c.Namespace, c.Labels)
 	case scenario.CreatePods:
+		// What an earlier pod of the name could do says nothing about this one.
+		for _, p := range c.Pods {
+			maps.DeleteFunc(pr.baseline, func(c model.Connection, _ string) bool { return c.From == p.Endpoint() || c.To == p.Endpoint() })
+		}
 		return pr.stage.createPods(ctx, c.Pods)
 	case scenario.RemovePods:
 		return pr.stage.removePods(ctx, c.Pods)
@@ -310,6 +316,7 @@ func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectati
 			Expected: expected[i].verdict, Observed: observed, Result: result, Manner: manner(last.response),
 			Samples: st.samples, Reason: reason, Explain: expected[i].summary,
 		}
+		_, pr.based[cell.ID] = pr.baseline[t.conn]
 		cell.Evidence = pr.evidence(t.conn, series, st, w.start)
 		if cell.Evidence.EnforcedMs > 0 {
 			if st.verdict == model.Deny {
@@ -455,14 +462,13 @@ func (pr *proof) takeBack(final map[model.Connection]string) (cut []string) {
 			}
 			conn := c.Connection()
 			after, tried := final[conn]
-			_, hadBaseline := pr.baseline[conn]
 			switch {
 			case tried && after != "":
 				c.Reason = "after all policies were deleted the connection still did not work: " + after
 				if s := conn.String(); !slices.Contains(cut, s) {
 					cut = append(cut, s)
 				}
-			case !tried && !hadBaseline:
+			case !tried && !pr.based[c.ID]:
 				c.Reason = "no baseline: this pair of pods was never seen to connect without policies"
 			default:
 				continue
@@ -473,13 +479,16 @@ func (pr *proof) takeBack(final map[model.Connection]string) (cut []string) {
 	return cut
 }
 
-// exists tells whether an endpoint is on the stage.
-func (s *stage) exists(e model.Endpoint) bool {
-	if s.agents[e] != nil {
-		return true
+// exists tells whether a connection can be made on the stage as it is now: its source is there, and somebody serves its port. A pod
+// that was replaced may serve other ports than the one before.
+func (s *stage) exists(c model.Connection) bool {
+	if s.agents[c.From] == nil {
+		return false
 	}
-	_, service := s.declared.Service(e)
-	return service
+	if c.Via != model.ViaPodIP {
+		return len(s.target(c, model.Allow).answerers) > 0
+	}
+	return slices.ContainsFunc(s.ports(c.To), func(p model.Port) bool { return p.Number == c.Port && p.Protocol == c.Protocol })
 }
 
 // address looks up the live address of an endpoint, for the placeholders in policies.

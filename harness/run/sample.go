@@ -187,10 +187,10 @@ func (s *sampler) settleFlight(ctx context.Context, tracks []*track, samples []*
 			if probeErr != nil {
 				reason += ": " + probeErr.Error()
 			}
-			s.fail(t, samples[i], reason)
+			s.fail(samples[i], reason)
 		default:
 			if err := anyFailed(failed, t.recorders); err != nil {
-				s.fail(t, samples[i], "the destination could not say whether it saw the probe: "+err.Error())
+				s.fail(samples[i], "the destination could not say whether it saw the probe: "+err.Error())
 				continue
 			}
 			s.resolve(t, samples[i], r, seen[batch[i].Nonce])
@@ -246,7 +246,7 @@ func (s *sampler) resolve(t *track, smp *sample, r probes.Response, seen bool) {
 	smp.void = r.Outcome == probes.Error
 }
 
-func (s *sampler) fail(t *track, smp *sample, reason string) {
+func (s *sampler) fail(smp *sample, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	smp.verdict, smp.reason, smp.resolved = model.Inconclusive, reason, time.Now()

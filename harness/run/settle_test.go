@@ -73,6 +73,23 @@ func TestSeriesStopsAtAProbeUnderWay(t *testing.T) {
 	assert.False(t, whole)
 }
 
+// Only samples that were sent after the barrier settle a cell: a clock that is wrong must not make one later than it was.
+func TestTheTimeOfASampleIsNotTakenFromAClockThatIsWrong(t *testing.T) {
+	for name, c := range map[string]struct{ off, want time.Duration }{
+		"a time in between is the prober's": {off: time.Millisecond, want: time.Millisecond},
+		"one before the request is not":     {off: -time.Hour},
+		"nor one in the future":             {off: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			requested := time.Now().Add(-time.Second)
+			smp := &sample{sent: requested}
+			s := &sampler{}
+			s.resolve(&track{}, smp, probes.Response{Outcome: probes.Timeout, Sent: true, SentAt: requested.Add(c.off)}, false)
+			assert.Equal(t, requested.Add(c.want), smp.sent)
+		})
+	}
+}
+
 func TestClassify(t *testing.T) {
 	b := probes.Identity{Endpoint: "x/b", UID: "1"}
 	cases := []struct {
