@@ -107,9 +107,9 @@ func resolvedPolicies(step scenario.PlannedStep, lookup func(model.Endpoint, mod
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, typed, true); err != nil {
 			return out, fmt.Errorf("%s: %w", applied.Source, err)
 		}
-		out.policies = append(out.policies, semantics.Policy{Object: typed, Source: applied.Source.String()})
+		out.policies = append(out.policies, semantics.Policy{Object: typed, Source: applied.Source.Short()})
 		note := scenario.Notes(object)
-		note.Source = applied.Source.String()
+		note.Source = applied.Source.Short()
 		out.notes[typed.Namespace+"/"+typed.Name] = note
 	}
 	return out, nil
