@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/netproof/netproof/harness/cluster/local/controlplane"
@@ -106,6 +107,60 @@ func TestControlPlaneServesItsUserAloneAndEmptiesNamespaces(t *testing.T) {
 		require.NoError(t, err)
 	})
 	t.Run("a namespace goes once it is empty, and not before", func(t *testing.T) { namespaceGoesOnceEmpty(t, client) })
+	t.Run("an event of a namespace that is gone spares the next one of its name", func(t *testing.T) { lateEventSparesNamesake(t, client) })
+}
+
+// handed is an informer whose events come from the test.
+type handed struct {
+	cache.SharedIndexInformer
+	handler cache.ResourceEventHandler
+}
+
+func (h *handed) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	h.handler = handler
+	return nil, nil
+}
+
+func lateEventSparesNamesake(t *testing.T, client kubernetes.Interface) {
+	newReaper := func() (*controlplane.NamespaceReaper, cache.ResourceEventHandler) {
+		pods := informers.NewSharedInformerFactory(client, 0).Core().V1().Pods().Lister() // there are none
+		reaper := controlplane.NewNamespaceReaper(client, pods, func(err error) { t.Error(err) })
+		informer := &handed{}
+		require.NoError(t, reaper.Watch(t.Context(), informer))
+		return reaper, informer.handler
+	}
+	namespaces := client.CoreV1().Namespaces()
+	_, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "late"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.NoError(t, namespaces.Delete(t.Context(), "late", metav1.DeleteOptions{}))
+	ending, err := namespaces.Get(t.Context(), "late", metav1.GetOptions{})
+	require.NoError(t, err)
+	first, events := newReaper()
+	events.OnAdd(ending, false)
+	first.Wait()
+	_, err = namespaces.Get(t.Context(), "late", metav1.GetOptions{})
+	require.True(t, apierrors.IsNotFound(err), "%v", err)
+
+	_, err = namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "late"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+	_, err = client.CoreV1().Services("late").Create(t.Context(), service, metav1.CreateOptions{})
+	require.NoError(t, err)
+	spared := func(by string) {
+		_, err := client.CoreV1().Services("late").Get(t.Context(), "s", metav1.GetOptions{})
+		require.NoError(t, err, by)
+		now, err := namespaces.Get(t.Context(), "late", metav1.GetOptions{})
+		require.NoError(t, err, by)
+		assert.NotEqual(t, ending.UID, now.UID)
+		assert.Contains(t, now.Spec.Finalizers, corev1.FinalizerKubernetes, by)
+	}
+	events.OnUpdate(ending, ending)
+	first.Wait()
+	spared("the reaper that has removed the one before")
+	second, events := newReaper()
+	events.OnAdd(ending, false)
+	second.Wait()
+	spared("a reaper that has not seen the one before")
 }
 
 func namespaceGoesOnceEmpty(t *testing.T, client kubernetes.Interface) {

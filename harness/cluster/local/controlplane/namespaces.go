@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	listers "k8s.io/client-go/listers/core/v1"
@@ -45,16 +46,18 @@ type NamespaceReaper struct {
 	pods   listers.PodLister
 	report func(error)
 
-	mu      sync.Mutex
-	running map[string]bool
-	wg      sync.WaitGroup
+	mu sync.Mutex
+	// begun has the UID of every namespace that was ever begun with. An event that comes late, of a namespace that is gone, must not
+	// empty the next one of its name.
+	begun map[types.UID]bool
+	wg    sync.WaitGroup
 }
 
 // NewNamespaceReaper makes a reaper. Pods take the longest to go; the lister spares asking the API server for them meanwhile.
 // report is told of errors that are not an object's own.
 func NewNamespaceReaper(client kubernetes.Interface, pods listers.PodLister, report func(error)) *NamespaceReaper {
 	return &NamespaceReaper{
-		client: client, rest: client.Discovery().RESTClient(), pods: pods, report: report, running: map[string]bool{},
+		client: client, rest: client.Discovery().RESTClient(), pods: pods, report: report, begun: map[types.UID]bool{},
 	}
 }
 
@@ -81,13 +84,12 @@ func (r *NamespaceReaper) Watch(ctx context.Context, namespaces cache.SharedInde
 func (r *NamespaceReaper) Wait() { r.wg.Wait() }
 
 func (r *NamespaceReaper) start(ctx context.Context, ns *corev1.Namespace) {
-	key := string(ns.UID)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.running[key] {
+	if r.begun[ns.UID] {
 		return
 	}
-	r.running[key] = true
+	r.begun[ns.UID] = true
 	r.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, reapTimeout)
 		defer cancel()
@@ -95,15 +97,15 @@ func (r *NamespaceReaper) start(ctx context.Context, ns *corev1.Namespace) {
 		if err != nil && ctx.Err() == nil {
 			r.report(fmt.Errorf("remove namespace %s: %w", ns.Name, err))
 		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.running, key)
 	})
 }
 
 func (r *NamespaceReaper) reap(ctx context.Context, ns *corev1.Namespace) error {
 	remaining, err := r.resources()
 	if err != nil {
+		return err
+	}
+	if still, err := r.current(ctx, ns); err != nil || still == nil {
 		return err
 	}
 	if remaining, err = r.each(ctx, remaining, func(ctx context.Context, c collection) (bool, error) {
@@ -119,6 +121,10 @@ func (r *NamespaceReaper) reap(ctx context.Context, ns *corev1.Namespace) error 
 			return ctx.Err()
 		case <-ticker.C:
 		}
+		// The upstream controller may have been faster, and the name be in use again.
+		if still, err := r.current(ctx, ns); err != nil || still == nil {
+			return err
+		}
 		if known, err := r.pods.Pods(ns.Name).List(labels.Everything()); err != nil || len(known) > 0 {
 			continue
 		}
@@ -128,7 +134,22 @@ func (r *NamespaceReaper) reap(ctx context.Context, ns *corev1.Namespace) error 
 			return err
 		}
 	}
-	return r.finalize(ctx, ns.Name)
+	return r.finalize(ctx, ns)
+}
+
+// current reads the namespace again; nil when it is gone, or when there is another one of its name.
+func (r *NamespaceReaper) current(ctx context.Context, ns *corev1.Namespace) (*corev1.Namespace, error) {
+	now, err := r.client.CoreV1().Namespaces().Get(ctx, ns.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	if now.UID != ns.UID {
+		return nil, nil
+	}
+	return now, nil
 }
 
 // collection is a kind of namespaced object that can be listed and deleted.
@@ -263,19 +284,16 @@ func namesIn(body []byte) ([]string, error) {
 }
 
 // finalize lets the namespace go.
-func (r *NamespaceReaper) finalize(ctx context.Context, name string) error {
+func (r *NamespaceReaper) finalize(ctx context.Context, ns *corev1.Namespace) error {
 	for {
-		ns, err := r.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
+		now, err := r.current(ctx, ns)
+		if err != nil || now == nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("read: %w", err)
-		}
-		ns.Spec.Finalizers = slices.DeleteFunc(ns.Spec.Finalizers, func(f corev1.FinalizerName) bool {
+		now.Spec.Finalizers = slices.DeleteFunc(now.Spec.Finalizers, func(f corev1.FinalizerName) bool {
 			return f == corev1.FinalizerKubernetes
 		})
-		_, err = r.client.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{})
+		_, err = r.client.CoreV1().Namespaces().Finalize(ctx, now, metav1.UpdateOptions{})
 		switch {
 		case err == nil || apierrors.IsNotFound(err):
 			return nil
