@@ -21,12 +21,26 @@ func (c *Cluster) serve(network *os.File, identity probes.Identity, ports []mode
 	if err != nil {
 		return nil, fmt.Errorf("make agent of %s: %w", identity.Endpoint, err)
 	}
-	err = agent.Listen(ports...)
-	switch {
-	case err == nil:
-		return agent, nil
-	case errors.Is(err, nsagent.ErrNotSupported):
-		return agent, fmt.Errorf("%w: %w", nodeagent.ErrUnsupportedPorts, err)
+	unsupported, err := listen(agent.Listen, ports)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("serve %s: %w", identity.Endpoint, err), agent.Close())
 	}
-	return nil, errors.Join(fmt.Errorf("serve %s: %w", identity.Endpoint, err), agent.Close())
+	if unsupported != nil {
+		return agent, fmt.Errorf("%w: %w", nodeagent.ErrUnsupportedPorts, unsupported)
+	}
+	return agent, nil
+}
+
+// listen serves ports one by one: of several together, one error would hide what became of the others. unsupported tells of
+// those for which this kernel lacks the protocol, err of those that it could serve and does not.
+func listen(on func(...model.Port) error, ports []model.Port) (unsupported, err error) {
+	for _, p := range ports {
+		failed := on(p)
+		if errors.Is(failed, nsagent.ErrNotSupported) {
+			unsupported = errors.Join(unsupported, failed)
+		} else {
+			err = errors.Join(err, failed)
+		}
+	}
+	return unsupported, err
 }
