@@ -3,7 +3,8 @@
 //
 // [Run] starts /proc/self/exe in new network, mount and PID namespaces, and in a new user namespace when the caller
 // has not the privilege for these. Inside there is only a loopback interface and no route, a private /proc, /sys and /run,
-// and TMPDIR lies on a tmpfs that vanishes with the sandbox. /tmp and all other files are those of the machine.
+// and TMPDIR lies on a tmpfs that vanishes with the sandbox. /tmp and all other files are those of the machine; so are the folders in
+// /run, apart from those of system services and of container engines. What is written directly into /run goes with the sandbox.
 //
 // A program takes part by calling [Init] first thing in main or TestMain, and asking [Inside] afterwards:
 //

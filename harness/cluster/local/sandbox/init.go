@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -171,24 +172,30 @@ func mountSys() error {
 	return nil
 }
 
-// keptOfRun are folders below /run with files that belong to the user, not to the system's services.
-var keptOfRun = []string{"user", "media", "secrets", "wrappers"}
+// privateOfRun are the entries of /run that a sandbox does not share with the machine. Either programs in it keep their own state there,
+// or they would take the machine's services for the sandbox's.
+var privateOfRun = []string{
+	filepath.Base(filepath.Dir(TempDir)), "lock", "xtables.lock", "netns", "calico", "cni", "cilium", "flannel", "kubernetes",
+	"containerd", "crio", "docker", "podman", "runc", "dbus", "mount", "systemd", "udev",
+}
 
-// mountRun gives the sandbox an empty /run, apart from keptOfRun and from links such as NixOS has to its programs.
+// mountRun gives the sandbox a /run of its own with the machine's folders in it, where people have files too, and with
+// links such as NixOS has to its programs. Sockets and files of services, which lie directly in /run, are left out, as is privateOfRun.
 func mountRun() error {
-	links := map[string]string{}
+	links, kept := map[string]string{}, map[string]tree{}
 	// What cannot be read cannot be kept.
 	entries, _ := os.ReadDir("/run")
 	for _, e := range entries {
-		if e.Type() == os.ModeSymlink {
-			if to, err := os.Readlink(filepath.Join("/run", e.Name())); err == nil {
+		path := filepath.Join("/run", e.Name())
+		switch {
+		case slices.Contains(privateOfRun, e.Name()):
+		case e.IsDir():
+			kept[e.Name()] = cloneTree(path)
+		case e.Type() == os.ModeSymlink:
+			if to, err := os.Readlink(path); err == nil {
 				links[e.Name()] = to
 			}
 		}
-	}
-	kept := map[string]tree{}
-	for _, name := range keptOfRun {
-		kept[name] = cloneTree(filepath.Join("/run", name))
 	}
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 		return err
