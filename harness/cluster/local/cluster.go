@@ -175,11 +175,12 @@ func (c *Cluster) Kubeconfig() string { return c.control.Kubeconfig() }
 // Dir is the folder of the cluster's data and, under logs, of the logs of its processes.
 func (c *Cluster) Dir() string { return c.dir }
 
-// Nodes implements [cluster.Cluster].
+// Nodes implements [cluster.Cluster]. After a node's own addresses, one per family, come those of its tunnels, from which it sends to the
+// pods of other nodes: a policy may see either.
 func (c *Cluster) Nodes() []model.Node {
 	nodes := make([]model.Node, len(c.nodes))
 	for i, n := range c.nodes {
-		nodes[i] = model.Node{Index: n.Index, Name: n.Name, Addresses: slices.Clone(n.Addresses)}
+		nodes[i] = model.Node{Index: n.Index, Name: n.Name, Addresses: slices.Concat(n.Addresses, c.network.tunnels(c, n.Node))}
 	}
 	return nodes
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/nodeagent"
 	"github.com/netproof/netproof/harness/cni/calico"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/semantics"
 	"github.com/netproof/netproof/probes"
 	"github.com/netproof/netproof/probes/nsagent"
 )
@@ -44,6 +45,7 @@ func TestCalico(t *testing.T) {
 		{"SCTP is served where the kernel can", sctp},
 		{"labels change in place", labelsChangeInPlace},
 		{"host network pods serve on the node", hostNetworkPods},
+		{"a node sends to other nodes' pods from its tunnel", nodeSendsFromTunnel},
 		{"a name can be used again at once", nameIsUsedAgain},
 		{"a force-deleted pod leaves the node", forceDeletedPod},
 		{"deleting a namespace finishes, whatever is in it", namespaceDeletion},
@@ -78,10 +80,20 @@ func clusterSaysWhatItIs(t *testing.T, l *lab) {
 	require.Len(t, nodes, 2)
 	for i, n := range nodes {
 		assert.Equal(t, i, n.Index)
-		require.Len(t, n.Addresses, 2)
+		require.Len(t, n.Addresses, 4, "its own and those of its tunnels")
+		assert.Equal(t, netip.MustParseAddr(fmt.Sprintf("10.244.%d.1", i)), n.Addresses[2])
+		assert.Equal(t, netip.MustParseAddr(fmt.Sprintf("fd00:10:244:%d::1", i)), n.Addresses[3])
+		for f, family := range info.IPFamilies {
+			own, ok := model.AddressOf(n.Addresses, family)
+			require.True(t, ok)
+			assert.Equal(t, n.Addresses[f], own, "what $(ip:node:N) and node ports use is the node's own address")
+		}
 		object, err := l.client.CoreV1().Nodes().Get(t.Context(), n.Name, metav1.GetOptions{})
 		require.NoError(t, err)
 		assert.Equal(t, n.Addresses[0].String(), object.Status.Addresses[0].Address)
+		for _, a := range object.Status.Addresses {
+			assert.NotContains(t, []string{n.Addresses[2].String(), n.Addresses[3].String()}, a.Address, "a tunnel is no way to reach a node")
+		}
 		assert.Contains(t, fmt.Sprint(object.Status.Conditions), "NetworkPluginReady")
 	}
 }
@@ -222,14 +234,88 @@ func hostNetworkPods(t *testing.T, l *lab) {
 	ns := l.namespace(t, "hostnet")
 	pods := l.create(t, newPod(ns, "client", onNode(0)), newPod(ns, "server", onNode(1), hostNetwork, serving("8090/TCP")))
 	node := l.Nodes()[1]
-	assert.Equal(t, node.Addresses, podIPs(t, pods[1]))
-	for _, a := range node.Addresses {
+	own := node.Addresses[:2]
+	assert.Equal(t, own, podIPs(t, pods[1]))
+	for _, a := range own {
 		answers(t, l.agent(t, pods[0]), a, 8090, model.TCP, ns+"/server")
 	}
 	other, err := l.NodeAgent(t.Context(), 0)
 	require.NoError(t, err)
 	answers(t, other, node.Addresses[0], 8090, model.TCP, ns+"/server")
 	answers(t, l.agent(t, pods[1]), podIPs(t, pods[0])[0], 80, model.TCP, ns+"/client")
+}
+
+// nodeSendsFromTunnel admits some of a node's addresses. The verdict that the specification gives must leave room for what the
+// packets show, and be a certain one where a rule does not tell the node's addresses from one another. Each policy has a port
+// of its own that it opens to all: while that answers, the policy is in force.
+func nodeSendsFromTunnel(t *testing.T, l *lab) {
+	ns := l.namespace(t, "tunnel")
+	server := l.create(t, newPod(ns, "server", onNode(1), serving("80/TCP", "9000/TCP", "9001/TCP", "9002/TCP", "9003/TCP")))[0]
+	agent, err := l.NodeAgent(t.Context(), 0)
+	require.NoError(t, err)
+	nodes := l.Nodes()
+	sources := nodes[0].Addresses
+	for _, to := range podIPs(t, server) {
+		answers(t, agent, to, 80, model.TCP, ns+"/server")
+	}
+	l.policy(t, ns, denyIngress("deny", metav1.LabelSelector{}))
+	for _, to := range podIPs(t, server) {
+		silent(t, agent, to, 80, model.TCP)
+	}
+	for i, c := range []struct {
+		name    string
+		admits  []netip.Addr
+		sent    bool
+		verdict model.Verdict
+	}{
+		{"tunnel", sources[2:], true, model.Undefined},
+		{"own", sources[:2], false, model.Undefined},
+		{"both", sources, true, model.Allow},
+		{"neither", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, false, model.Deny},
+	} {
+		var peers []networkingv1.NetworkPolicyPeer
+		for _, a := range c.admits {
+			peers = append(peers, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: netip.PrefixFrom(a, a.BitLen()).String()}})
+		}
+		own := intstr.FromInt(9000 + i)
+		policy := denyIngress(c.name, metav1.LabelSelector{}, networkingv1.NetworkPolicyIngressRule{From: peers},
+			networkingv1.NetworkPolicyIngressRule{Ports: []networkingv1.NetworkPolicyPort{{Port: &own}}})
+		policy.Namespace = ns
+		policy.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+		l.policy(t, ns, policy)
+		evaluator, err := semantics.New(&model.Topology{
+			Namespaces: []model.Namespace{{Name: ns}},
+			Pods: []model.Pod{{
+				Namespace: ns, Name: "server", Node: 1, Addresses: podIPs(t, server),
+				Ports: []model.Port{{Number: 80, Protocol: model.TCP}},
+			}},
+			Nodes: nodes,
+		}, []semantics.Policy{{Object: policy}})
+		require.NoError(t, err)
+		for _, to := range podIPs(t, server) {
+			d, err := evaluator.Decide(model.Connection{
+				From: model.NodeEndpoint(0), To: model.PodEndpoint(ns, "server"), Port: 80, Protocol: model.TCP,
+				IPFamily: model.FamilyOf(to), Via: model.ViaPodIP,
+			})
+			require.NoError(t, err)
+			assert.Equal(t, c.verdict, d.Verdict, "%s, to %s: %s", c.name, to, d.Summary())
+			answers(t, agent, to, own.IntValue(), model.TCP, ns+"/server")
+			seen := probe(t, agent, to, 80, model.TCP)
+			if !c.sent {
+				assert.Equal(t, probes.Timeout, seen.Outcome, "%s, to %s: %+v", c.name, to, seen)
+				continue
+			}
+			require.Equal(t, probes.Answered, seen.Outcome, "%s, to %s: %+v", c.name, to, seen)
+			records, err := l.agent(t, server).Records(t.Context(), []probes.Nonce{seen.Nonce})
+			require.NoError(t, err)
+			require.Len(t, records, 1)
+			assert.Contains(t, sources[2:], records[0].Peer.Addr(), "policy %s", c.name)
+		}
+		require.NoError(t, l.client.NetworkingV1().NetworkPolicies(ns).Delete(deadline(t), c.name, metav1.DeleteOptions{}))
+		for _, to := range podIPs(t, server) {
+			silent(t, agent, to, own.IntValue(), model.TCP)
+		}
+	}
 }
 
 func nameIsUsedAgain(t *testing.T, l *lab) {
@@ -384,7 +470,7 @@ func nodePort(t *testing.T, l *lab) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.RemoveHost(t.Context(), "visitor")) })
 	for _, n := range l.Nodes() {
-		for _, a := range n.Addresses {
+		for _, a := range n.Addresses[:2] {
 			answers(t, l.agent(t, pods[0]), a, port, model.TCP, ns+"/server")
 			answers(t, host.Agent, a, port, model.TCP, ns+"/server")
 		}

@@ -48,6 +48,8 @@ type network interface {
 	install(ctx context.Context, c *Cluster) error
 	// annotations belong on the Node object.
 	annotations(c *Cluster, n *node.Node) map[string]string
+	// tunnels are the addresses, besides the node's own, from which a node sends to pods of other nodes.
+	tunnels(c *Cluster, n *node.Node) []netip.Addr
 	// networkList is the configuration for libcni on a node.
 	networkList(c *Cluster, n *node.Node) ([]byte, error)
 	// start starts the plugin's program on a node, if it has one, and returns when it is ready.
@@ -135,6 +137,10 @@ func (k *calicoNetwork) annotations(c *Cluster, n *node.Node) map[string]string 
 	return k.config(c, n).NodeAnnotations()
 }
 
+func (k *calicoNetwork) tunnels(c *Cluster, n *node.Node) []netip.Addr {
+	return k.config(c, n).TunnelAddresses()
+}
+
 func (k *calicoNetwork) networkList(c *Cluster, n *node.Node) ([]byte, error) {
 	return k.config(c, n).CNIConfig()
 }
@@ -215,6 +221,7 @@ type noNetwork struct{ version string }
 func (noNetwork) prepare(*Cluster) error                                { return nil }
 func (noNetwork) install(context.Context, *Cluster) error               { return nil }
 func (noNetwork) annotations(*Cluster, *node.Node) map[string]string    { return nil }
+func (noNetwork) tunnels(*Cluster, *node.Node) []netip.Addr             { return nil }
 func (w noNetwork) info() model.CNI                                     { return model.CNI{Name: cniNone, Version: w.version} }
 func (noNetwork) enforcer(*node.Node) string                            { return "" }
 func (noNetwork) programmed(string, string, []netip.Addr) (bool, error) { return true, nil }

@@ -39,6 +39,7 @@ func TestNodeAnnotationsSayWhereNodeAndTunnelAre(t *testing.T) {
 		"projectcalico.org/IPv4VXLANTunnelAddr": "10.244.1.1",
 		"projectcalico.org/IPv6VXLANTunnelAddr": "fd00:10:244:1::1",
 	}, dual.NodeAnnotations())
+	assert.Equal(t, []netip.Addr{netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:10:244:1::1")}, dual.TunnelAddresses())
 }
 
 func TestCNIConfigIsOneThatLibcniTakes(t *testing.T) {

@@ -59,6 +59,15 @@ func (c Config) podMTU() int {
 // to a pod.
 func tunnelAddress(network netip.Prefix) netip.Addr { return network.Addr().Next() }
 
+// TunnelAddresses are those of the overlay interface, one per IP family. From them the node itself sends to the pods of other nodes.
+func (c Config) TunnelAddresses() []netip.Addr {
+	var addrs []netip.Addr
+	for _, n := range c.PodNetworks {
+		addrs = append(addrs, tunnelAddress(n))
+	}
+	return addrs
+}
+
 // NodeAnnotations belong on the node's Node object. Calico reads from them how the node is reached.
 func (c Config) NodeAnnotations() map[string]string {
 	annotations := map[string]string{}
