@@ -178,9 +178,9 @@ type Evidence struct {
 	Errno   string `json:"errno,omitempty"`
 	// AnsweredBy is the pod that answered, as namespace/name.
 	AnsweredBy string `json:"answeredBy,omitempty"`
-	// RTTMicros is the median round-trip time of the answered samples.
+	// RTTMicros is the median round-trip time of the agreeing samples that were answered.
 	RTTMicros int64 `json:"rttUs,omitempty"`
-	// Seen is the number of samples whose nonce the server recorded.
+	// Seen is the number of the agreeing samples whose nonce the server recorded: 0 for a proven denial.
 	Seen int `json:"seen"`
 	// EnforcedMs is the time from the step's change to the first sample of the agreeing run at the end, if the cell changed.
 	EnforcedMs int64    `json:"enforcedMs,omitempty"`

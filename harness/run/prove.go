@@ -318,6 +318,9 @@ func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectati
 		}
 		_, pr.based[cell.ID] = pr.baseline[t.conn]
 		cell.Evidence = pr.evidence(t.conn, series, st, w.start)
+		if len(step.Changes) == 0 {
+			cell.Evidence.EnforcedMs = 0 // nothing was to take effect
+		}
 		if cell.Evidence.EnforcedMs > 0 {
 			if st.verdict == model.Deny {
 				out.EnforcedMs = max(out.EnforcedMs, cell.Evidence.EnforcedMs)
@@ -360,6 +363,11 @@ func (pr *proof) evidence(c model.Connection, series []sample, st settled, start
 	var rtts []time.Duration
 	changed := false
 	for _, s := range series {
+		if s.sent.Before(st.since) {
+			// From before the change took effect: it is in the series, but no evidence for the verdict.
+			changed = changed || (s.verdict != st.verdict && !s.void)
+			continue
+		}
 		if s.seen {
 			e.Seen++
 		}
@@ -367,7 +375,6 @@ func (pr *proof) evidence(c model.Connection, series []sample, st settled, start
 			rtts = append(rtts, s.response.RTT)
 			e.AnsweredBy = string(s.response.By.Endpoint)
 		}
-		changed = changed || (s.verdict != st.verdict && s.sent.Before(st.since))
 	}
 	if n := len(series); n > 0 {
 		e.Outcome, e.Errno = string(series[n-1].response.Outcome), series[n-1].response.Errno
@@ -447,7 +454,38 @@ func (pr *proof) finalControl(ctx context.Context) (map[model.Connection]string,
 	look.round(ctx)
 	_, _, dead := look.finish()
 	pr.sound = !pr.unconfirmed && !cut && len(dead) == 0
-	return final, nil
+	return final, pr.laterBaseline(ctx, final)
+}
+
+// laterBaseline makes up for what pods that came and went under a standing policy could not show: it runs them once more, as they
+// were, and tries without policies what was denied. The restoration takes them away again.
+func (pr *proof) laterBaseline(ctx context.Context, final map[model.Connection]string) error {
+	var pods []model.Pod
+	var missing []model.Connection
+	for i, step := range pr.out.Steps {
+		for _, c := range step.Cells {
+			conn := c.Connection()
+			if _, tried := final[conn]; tried || c.Observed != model.Deny || pr.based[c.ID] || slices.Contains(missing, conn) {
+				continue
+			}
+			missing = append(missing, conn)
+			for _, e := range []model.Endpoint{conn.From, conn.To} {
+				p, planned := pr.prepared.plan.Steps[i].Topology.Pod(e)
+				if planned && pr.stage.agents[e] == nil && !slices.ContainsFunc(pods, func(p model.Pod) bool { return p.Endpoint() == e }) {
+					pods = append(pods, *p)
+				}
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := pr.stage.createPods(ctx, pods); err != nil {
+		return fmt.Errorf("run pods once more for their baseline: %w", err)
+	}
+	why, _, err := pr.connectAll(ctx, missing)
+	maps.Copy(final, why)
+	return err
 }
 
 // takeBack makes denials inconclusive whose connection does not work without policies, and returns those connections. final
