@@ -210,12 +210,6 @@ func (l *loader) checkSteps(s *Scenario, spec *value, namespaces map[string]bool
 				l.checkPod(&step.Create.Pods[j], pod, namespaces)
 				l.checkTwice(created, "pod", step.Create.Pods[j].Name, placeOf(pod))
 			}
-			if len(step.Create.Pods) == 0 {
-				l.add(step.Create.At, "add `pods: [{name: x/a, ports: [80/TCP]}]`", "create names no pods")
-			}
-		}
-		if step.Remove != nil && len(step.Remove.Pods) == 0 {
-			l.add(step.Remove.At, "add `pods: [x/a]`", "remove names no pods")
 		}
 		if step.Label != nil {
 			for _, group := range []string{"pods", "namespaces"} {
@@ -230,9 +224,6 @@ func (l *loader) checkSteps(s *Scenario, spec *value, namespaces map[string]bool
 				for _, e := range where.entries {
 					checkLabels(&l.collector, e.value, changes[e.key.text])
 				}
-			}
-			if len(step.Label.where.get("pods").list()) == 0 && len(step.Label.where.get("namespaces").list()) == 0 {
-				l.add(step.Label.At, "add `pods: {x/a: {app: web}}` or `namespaces: {x: {team: red}}`", "label changes nothing")
 			}
 		}
 	}

@@ -518,6 +518,9 @@ func (p *planner) label(step *Step) (out []Change) {
 				p.add(e.key.at, p.podMend(e.key.text), "there is no pod `%s` to label in step `%s`", e.key.text, step.Name)
 				continue
 			}
+			if len(e.value.entries) == 0 {
+				continue
+			}
 			pod.Labels = p.relabelled("pod "+e.key.text, pod.Labels, e.value, step.Label.Pods[e.key.text])
 			out = append(out, SetPodLabels{pod.Endpoint(), maps.Clone(pod.Labels)})
 		}
@@ -540,6 +543,9 @@ func (p *planner) label(step *Step) (out []Change) {
 		}
 		if v := e.value.get(nameLabel); v != nil {
 			p.add(v.at, "leave it out", "Kubernetes sets the label `%s` itself", nameLabel)
+			continue
+		}
+		if len(e.value.entries) == 0 {
 			continue
 		}
 		ns.Labels = p.relabelled("namespace "+e.key.text, ns.Labels, e.value, step.Label.Namespaces[e.key.text])

@@ -394,3 +394,74 @@ func TestPlanningTwiceGivesTheSame(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, second, third)
 }
+
+func TestVerbsWithoutContentChangeNothing(t *testing.T) {
+	for _, verb := range []string{
+		"create: {pods: []}", "create: {pods: }", "create: {}", "create:", "remove: {pods: []}", "remove: {pods: }", "remove: {}", "remove:",
+		"delete: []", "delete:", "apply: []", "apply:", "label: {}", "label:", "label: {pods: {}}", "label: {namespaces: {}}", "label: {pods: , namespaces: }",
+		"label: {pods: {x/a: {}}}", "label: {pods: {x/a: }}", `label: {namespaces: {"y": {}}}`, `label: {namespaces: {"y": }}`,
+	} {
+		t.Run(verb, func(t *testing.T) {
+			plan := planOf(t, story("  steps:\n    - name: nothing\n      "+verb+"\n      expect: {default: allow}\n"), v4, 2)
+			require.Len(t, plan.Steps, 1)
+			assert.Empty(t, plan.Steps[0].Changes)
+			assert.Equal(t, plan.Initial, plan.Steps[0].Topology)
+		})
+	}
+}
+
+func TestVerbsWithoutContentStillNameWhatThereIs(t *testing.T) {
+	err := problemsOf(t, story("  steps:\n    - name: nothing\n      label: {pods: {x/q: {}}, namespaces: {z: {}}}\n      expect: {default: allow}\n"))
+	assert.ErrorContains(t, err, "there is no pod `x/q` to label")
+	assert.ErrorContains(t, err, "there is no namespace `z` to label")
+}
+
+// contractExample is the scenario that the project's contract with its scripts shows: whoever copies it must be able to load it.
+const contractExample = `apiVersion: netproof.dev/v1alpha1
+kind: Scenario
+metadata:
+  name: default-deny-ingress
+  labels: {feature: ingress, level: core}
+spec:
+  description: A policy that selects every pod and lists no ingress rule isolates the namespace.
+  source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
+  topology:
+    namespaces:
+      - {name: x, labels: {team: blue}}
+      - {name: "y"}
+    pods:
+      - {name: x/a, labels: {app: web}, ports: [80/TCP, 81/UDP]}
+      - {name: x/b, node: 1, ports: [80/TCP, {name: metrics, port: 9090, protocol: TCP}]}
+      - {name: y/a, hostNetwork: false, ports: [80/TCP]}
+    services:
+      - {name: x/web, selector: {app: web}, ports: [80/TCP]}
+  probes:                # optional. Default: every pod to every other pod, on every port the destination serves
+    - {from: "*", to: "x/*", ports: [80/TCP], via: podIP}     # via: podIP | service | nodePort. A step may have its own
+  steps:
+    - name: before any policy
+      expect: {default: allow}
+    - name: isolated
+      apply: [deny.yaml]            # a file beside the scenario, or an inline object; Kubernetes and CNI kinds
+      delete: []                    # kind/namespace/name
+      label: {pods: {x/a: {app: null}}, namespaces: {"y": {team: red}}}
+      create: {pods: []}            # pods that appear now; ` + "`remove: {pods: [x/b]}`" + ` for those that go
+      expect:
+        default: allow
+        rules:                      # in order, the last that matches wins
+          - {from: "*", to: "x/*", verdict: deny}
+          - {from: x/a, to: x/b, ports: [80/TCP], verdict: allow}
+          # by: ingress | egress | both   optional: which side must refuse
+`
+
+func TestTheExampleOfTheContractIsPlanned(t *testing.T) {
+	plan := planOf(t, map[string]string{"scenario.yaml": contractExample, "deny.yaml": denyPolicy}, v4, 2)
+	require.Len(t, plan.Steps, 2)
+	assert.Empty(t, plan.Vacuous)
+	assert.Empty(t, plan.Scenario.Warnings)
+	assert.Equal(t, []string{"label pod x/a ", "label namespace y kubernetes.io/metadata.name=y,team=red", "apply NetworkPolicy x/deny (deny.yaml:1)"},
+		changesOf(plan.Steps[1]))
+	assert.Equal(t, []string{
+		"x/a->x/b:80/TCP/IPv4/podIP allow", "x/b->x/a:80/TCP/IPv4/podIP deny",
+		"y/a->x/a:80/TCP/IPv4/podIP deny", "y/a->x/b:80/TCP/IPv4/podIP deny",
+	}, cellsOf(plan.Steps[1]))
+}

@@ -425,17 +425,17 @@ func (l *LabelChanges) decodeFrom(d *decoder, v *value) {
 	l.where = v
 }
 
-// Create names pods that appear.
+// Create names pods that appear. Without any, nothing changes.
 type Create struct {
 	// Pods that appear, as under topology.
-	Pods []Pod    `json:"pods"`
+	Pods []Pod    `json:"pods,omitempty"`
 	At   Position `json:"-"`
 }
 
-// Remove names pods that go.
+// Remove names pods that go. Without any, nothing changes.
 type Remove struct {
 	// Pods that go, as namespace/name.
-	Pods []string `json:"pods"`
+	Pods []string `json:"pods,omitempty"`
 	At   Position `json:"-"`
 
 	where *value
