@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,20 +28,22 @@ const canaryNamespace = "netproof-canary"
 const (
 	canaryAllowed = 7000
 	canaryDenied  = 7001
-	// The barrier's port is one of these two, by turns.
-	canaryTurn = 7010
+	// The barrier's port is one of these.
+	canaryTurn  = 7010
+	canaryTurns = 8
 )
 
 // turnLabel is the label of the canary namespace and its pods that every turn of the barrier changes.
 const turnLabel = "netproof.dev/turn"
 
 // canary is one pod on each node, a connection from each to the next that a policy always allows, one that it always denies,
-// and a third that moves between two ports: the barrier.
+// and a third that moves from port to port: the barrier.
 //
 // A network plugin tells nobody when a policy has reached a node. The barrier finds out: it changes the label of the canary
-// namespace, the label of the canary pods, and a policy that admits only the new labels and only on the other port. The API
+// namespace, the label of the canary pods, and a policy that admits only the new labels and only on another port. The API
 // server orders the changes of one kind of object, so a node that admits the new connection has taken up every change of
-// policies, pods and namespaces that was made before it.
+// policies, pods and namespaces that was made before it. A node that is stuck goes on admitting the port of the change that it took
+// up last, so a port is not used again before every node has been seen to have left it.
 type canary struct {
 	client kubernetes.Interface
 	nonces *nonces
@@ -48,6 +51,8 @@ type canary struct {
 	// links are the connections from each canary to the next, one per family.
 	links []target
 	turn  int
+	// ports are those that a node may still admit: the last one that was confirmed, and those of the turns after it.
+	ports []int
 }
 
 // errNotConfirmed is matched by a barrier's error when some node did not take up a change in time.
@@ -60,11 +65,13 @@ func canarySpec(nodes int) (model.Namespace, []model.Pod) {
 	for i := range max(nodes, 2) {
 		pods = append(pods, model.Pod{
 			Namespace: canaryNamespace, Name: "canary-" + strconv.Itoa(i), Node: i % nodes, Labels: model.Labels{turnLabel: "0"},
-			Ports: []model.Port{
-				{Number: canaryAllowed, Protocol: model.TCP}, {Number: canaryDenied, Protocol: model.TCP},
-				{Number: canaryTurn, Protocol: model.TCP}, {Number: canaryTurn + 1, Protocol: model.TCP},
-			},
+			Ports: []model.Port{{Number: canaryAllowed, Protocol: model.TCP}, {Number: canaryDenied, Protocol: model.TCP}},
 		})
+	}
+	for i := range pods {
+		for turn := range canaryTurns {
+			pods[i].Ports = append(pods[i].Ports, model.Port{Number: canaryTurn + turn, Protocol: model.TCP})
+		}
 	}
 	return ns, pods
 }
@@ -105,8 +112,8 @@ func (c *canary) link(ctx context.Context, pods []model.Pod, agents func(context
 	return nil
 }
 
-// policies are the canaries' policies at a turn.
-func (c *canary) policies(turn int) []*networkingv1.NetworkPolicy {
+// policies are the canaries' policies at a turn, which admits a port.
+func (c *canary) policies(turn, turnPort int) []*networkingv1.NetworkPolicy {
 	tcp := corev1.ProtocolTCP
 	port := func(n int) []networkingv1.NetworkPolicyPort {
 		p := intstr.FromInt32(int32(n))
@@ -126,7 +133,7 @@ func (c *canary) policies(turn int) []*networkingv1.NetworkPolicy {
 	return []*networkingv1.NetworkPolicy{
 		policy("always", networkingv1.NetworkPolicyIngressRule{Ports: port(canaryAllowed)}),
 		policy("turn", networkingv1.NetworkPolicyIngressRule{
-			Ports: port(canaryTurn + turn%2),
+			Ports: port(turnPort),
 			From:  []networkingv1.NetworkPolicyPeer{{NamespaceSelector: selector, PodSelector: selector}},
 		}),
 	}
@@ -136,6 +143,11 @@ func (c *canary) policies(turn int) []*networkingv1.NetworkPolicy {
 // one was seen to have. Its error matches errNotConfirmed when ctx ended first, and names the nodes.
 func (c *canary) barrier(ctx context.Context, r rhythm) (time.Time, error) {
 	c.turn++
+	port, ok := c.freePort()
+	if !ok {
+		return time.Time{}, fmt.Errorf("%w, nor the %d before it", errNotConfirmed, canaryTurns-1)
+	}
+	c.ports = append(c.ports, port)
 	label := map[string]any{"metadata": map[string]any{"labels": map[string]any{turnLabel: strconv.Itoa(c.turn)}}}
 	patch, err := jsonPatch(label)
 	if err != nil {
@@ -145,7 +157,7 @@ func (c *canary) barrier(ctx context.Context, r rhythm) (time.Time, error) {
 		_, err := c.client.CoreV1().Namespaces().Patch(ctx, canaryNamespace, types.MergePatchType, patch, metav1.PatchOptions{})
 		return err
 	}, func() error {
-		return applyObject(ctx, c.client.NetworkingV1().RESTClient(), "networkpolicies", c.policies(c.turn)[1])
+		return applyObject(ctx, c.client.NetworkingV1().RESTClient(), "networkpolicies", c.policies(c.turn, port)[1])
 	}}
 	for e := range maps.Keys(c.pods) {
 		calls = append(calls, func() error {
@@ -157,7 +169,22 @@ func (c *canary) barrier(ctx context.Context, r rhythm) (time.Time, error) {
 	if err := sideBySide(len(calls), calls...); err != nil {
 		return time.Time{}, fmt.Errorf("move the canary: %w", err)
 	}
-	return c.await(ctx, r, canaryTurn+c.turn%2)
+	at, err := c.await(ctx, r, port)
+	if err == nil {
+		c.ports = []int{port}
+	}
+	return at, err
+}
+
+// freePort is a port of the barrier that no node can admit yet.
+func (c *canary) freePort() (port int, ok bool) {
+	for i := range canaryTurns {
+		port = canaryTurn + (c.turn+i)%canaryTurns
+		if !slices.Contains(c.ports, port) {
+			return port, true
+		}
+	}
+	return 0, false
 }
 
 // await samples the links to a port, densely, until each was answered once, and returns when the last one was.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -71,6 +72,34 @@ func TestAServerThatDiesProvesNoDenial(t *testing.T) {
 	})
 }
 
+// A server that dies between the last look at it and the last probe would have been alive, and denied it.
+func TestServersAreLookedAtAfterTheLastProbe(t *testing.T) {
+	th := openTheatre(t)
+	var mu sync.Mutex
+	var probed, looked time.Time
+	note := func(at *time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		*at = time.Now()
+	}
+	r := th.play(t, "isolated", func() {
+		th.agent("x/c").tell(lies{probe: func(ctx context.Context, real probes.Agent, batch []probes.Request, deliver func(probes.Response)) error {
+			defer note(&probed)
+			return real.Probe(ctx, batch, deliver)
+		}})
+		th.agent("x/b").tell(lies{liveness: func(ctx context.Context, real probes.Agent) ([]probes.ServerStatus, error) {
+			note(&looked)
+			return real.Liveness(ctx)
+		}})
+	}, func() {
+		th.agent("x/c").tell(lies{})
+		th.agent("x/b").tell(lies{})
+	}, isolation("last"))
+	green(t, r)
+	assert.False(t, probed.IsZero())
+	assert.True(t, looked.After(probed), "the last look began %v after the last probe ended", looked.Sub(probed))
+}
+
 func TestAFakeProberThatDoesNotProbeProvesNothing(t *testing.T) {
 	th := openTheatre(t)
 	answer := func(r probes.Request, o probes.Outcome, sent bool) probes.Response {
@@ -124,7 +153,9 @@ func TestAFakeProberThatDoesNotProbeProvesNothing(t *testing.T) {
 		}), "the prober of x/c could not reach its own server"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			began := time.Now()
 			r := th.lie(t, "x/c", lies{probe: tc.probe}, isolation("prober"))
+			assert.Less(t, time.Since(began), patience/4, "a prober that hangs does not hold up the run")
 			notGreen(t, r)
 			onlyPassed(t, stepOf(t, r, "open"))
 			step := stepOf(t, r, "isolated")
@@ -169,6 +200,13 @@ func TestAFakeDestinationThatDoesNotTellWhatItSawProvesNoDenial(t *testing.T) {
 				out[i].Nonce = n
 			}
 			return out, nil
+		}}, "the server saw the probe, but its answer did not come back"},
+		// Only after the sampling is a destination asked for many at once.
+		{"it sees the probes when their prober has given up", lies{records: func(ctx context.Context, real probes.Agent, nonces []probes.Nonce) ([]probes.Record, error) {
+			if len(nonces) == 1 {
+				return real.Records(ctx, nonces)
+			}
+			return []probes.Record{{Nonce: nonces[len(nonces)-1]}}, nil
 		}}, "the server saw the probe, but its answer did not come back"},
 		{"its memory never answers", lies{records: func(ctx context.Context, _ probes.Agent, _ []probes.Nonce) ([]probes.Record, error) {
 			<-ctx.Done()
@@ -511,11 +549,8 @@ func answers(from probes.Agent, ip string, port int) (missing string) {
 func TestAConnectionThatDidNotWorkBeforeIsNotDeniedByAPolicy(t *testing.T) {
 	th := openTheatre(t)
 	var silent atomic.Bool
-	th.reached = func(p *corev1.Pod) {
-		if p.Namespace == "x" && p.Name == "a" {
-			silent.Store(true)
-		}
-	}
+	t.Cleanup(func() { th.wrap = nil })
+	silent.Store(true)
 	th.wrap = func(a *fakeAgent) {
 		if a.Identity().Endpoint == "x/b" {
 			a.tell(lies{records: func(ctx context.Context, real probes.Agent, nonces []probes.Nonce) ([]probes.Record, error) {
@@ -534,7 +569,8 @@ func TestAConnectionThatDidNotWorkBeforeIsNotDeniedByAPolicy(t *testing.T) {
 			})})
 		}
 	}
-	r := th.play(t, "isolated", nil, func() { silent.Store(false) }, isolation("before"))
+	r := th.play(t, "isolated", nil, func() { silent.Store(false) },
+		strings.Replace(isolation("before"), "team: blue", "team: another", 1)) // these pods are not there yet
 	notGreen(t, r)
 	for _, name := range []string{"open", "isolated"} {
 		step := stepOf(t, r, name)
@@ -724,7 +760,7 @@ func TestCleanUpThatFailsIsTold(t *testing.T) {
 	l := sharedCluster(t)
 	const hold = `{"metadata":{"finalizers":["netproof.dev/held"]}}`
 	const free = `{"metadata":{"finalizers":null}}`
-	quick := func(p *pace) { impatient(p); p.cleanup = 3 * time.Second }
+	quick := func(p *pace) { impatient(p); p.cleanup = 2 * time.Second }
 
 	t.Run("a namespace that does not go", func(t *testing.T) {
 		namespaces := l.client.CoreV1().Namespaces()
@@ -734,7 +770,7 @@ func TestCleanUpThatFailsIsTold(t *testing.T) {
 		})}, isolation("held"))
 		_, err := namespaces.Patch(soon(t), "x", types.MergePatchType, []byte(free), metav1.PatchOptions{})
 		require.NoError(t, err)
-		eventually(t, func() string { return strings.Join(l.traces(t), ", ") })
+		eventually(t, func() string { return strings.Join(l.left(t), ", ") })
 
 		assert.Equal(t, model.ExitCleanupFailed, model.ExitCode(r))
 		assert.Equal(t, passed, r.Summary.Result, "what was proven stays proven")
@@ -749,7 +785,7 @@ func TestCleanUpThatFailsIsTold(t *testing.T) {
 		})}, isolation("held"))
 		_, err := policies.Patch(soon(t), "isolate-b", types.MergePatchType, []byte(free), metav1.PatchOptions{})
 		require.NoError(t, err)
-		eventually(t, func() string { return strings.Join(l.traces(t), ", ") })
+		eventually(t, func() string { return strings.Join(l.left(t), ", ") })
 
 		// The policy is still in force, so the connection that it cuts has no control.
 		notGreen(t, r)
@@ -760,7 +796,7 @@ func TestCleanUpThatFailsIsTold(t *testing.T) {
 
 func TestWrongInputCreatesNothing(t *testing.T) {
 	l := sharedCluster(t)
-	before := l.traces(t)
+	before := l.left(t)
 	t.Run("a table that the specification contradicts", func(t *testing.T) {
 		_, err := Prepare(load(t, scene("wrong", trio, "  steps:", "    - name: isolated"+isolateB+"      expect: {default: allow}")), []model.IPFamily{model.IPv4}, 2)
 		var d *Disagreement
@@ -770,7 +806,7 @@ func TestWrongInputCreatesNothing(t *testing.T) {
 		assert.Equal(t, "deny by ingress", d.Computed)
 		assert.Contains(t, err.Error(), "0.scenario.yaml:")
 		assert.Contains(t, err.Error(), "isolate-b")
-		assert.Equal(t, before, l.traces(t))
+		assert.Equal(t, before, l.left(t))
 	})
 	t.Run("a table that live addresses contradict", func(t *testing.T) {
 		text := scene("wrong", trio, "  steps:", `
@@ -788,7 +824,7 @@ func TestWrongInputCreatesNothing(t *testing.T) {
 		var d *Disagreement
 		require.ErrorAs(t, err, &d)
 		assert.Equal(t, model.Endpoint("x/c"), d.Connection.From)
-		assert.Equal(t, before, l.traces(t), "all is gone")
+		assert.Equal(t, before, l.left(t), "all is gone")
 	})
 	for name, object := range map[string]string{
 		"a policy that a custom resource's schema refuses": `
@@ -820,7 +856,7 @@ func TestWrongInputCreatesNothing(t *testing.T) {
 			assert.Positive(t, problems[0].Line)
 			assert.NotEmpty(t, problems[0].Mend)
 			assert.False(t, made, "not even the canaries")
-			assert.Equal(t, before, l.traces(t))
+			assert.Equal(t, before, l.left(t))
 		})
 	}
 }

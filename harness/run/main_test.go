@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -106,30 +107,52 @@ var shared sharedLab
 
 type sharedLab struct {
 	lab *lab
+	// theatre is open as long as nobody needs the cluster for a run of its own.
+	theatre *theatre
 }
 
 func (s *sharedLab) stop() error {
 	if s.lab == nil {
 		return nil
 	}
-	l := s.lab
+	l, left := s.lab, s.clear()
 	s.lab = nil
-	return l.stop()
+	return errors.Join(left, l.stop())
 }
 
-// sharedCluster is for faults that end with the pods of a scenario. Each test finds it as new: that is checked.
-func sharedCluster(t *testing.T) *lab {
+// clear closes the theatre, of which nothing may be left.
+func (s *sharedLab) clear() error {
+	if s.theatre == nil {
+		return nil
+	}
+	s.theatre.session.Close(context.Background())
+	findings := s.theatre.session.result.Findings
+	s.theatre = nil
+	left, err := s.lab.traces()
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("the theatre left something behind: %v (%v)", left, findings)
+	}
+	return err
+}
+
+func (s *sharedLab) open(t *testing.T) *lab {
 	t.Helper()
-	if shared.lab == nil {
+	if s.lab == nil {
 		l, err := newLab("calico", 2)
 		require.NoError(t, err)
-		shared.lab = l
+		s.lab = l
 	}
-	t.Cleanup(func() {
-		require.NoError(t, shared.lab.Health(t.Context()), "the test broke the shared cluster")
-		assert.Empty(t, shared.lab.traces(t), "the test left something on the shared cluster")
-	})
-	return shared.lab
+	t.Cleanup(func() { require.NoError(t, s.lab.Health(t.Context()), "the test broke the shared cluster") })
+	return s.lab
+}
+
+// sharedCluster is for runs that leave the cluster as it was. That is checked.
+func sharedCluster(t *testing.T) *lab {
+	t.Helper()
+	l := shared.open(t)
+	require.NoError(t, shared.clear())
+	t.Cleanup(func() { assert.Empty(t, l.left(t), "the test left something on the shared cluster") })
+	return l
 }
 
 // ownCluster is for faults that ruin it. A sandbox has room for one cluster, so the shared one makes way.
@@ -143,12 +166,14 @@ func ownCluster(t *testing.T, cni string) *lab {
 }
 
 // traces are what a run could have left behind: namespaces that Kubernetes did not make, pods, services and policies.
-func (l *lab) traces(t *testing.T) []string {
-	t.Helper()
-	ctx := soon(t)
+func (l *lab) traces() ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	var out []string
 	namespaces, err := l.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	for _, n := range namespaces.Items {
 		if n.Name != "default" && !strings.HasPrefix(n.Name, "kube-") {
 			out = append(out, "namespace "+n.Name)
@@ -160,20 +185,34 @@ func (l *lab) traces(t *testing.T) []string {
 		}
 	}
 	pods, err := l.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range pods.Items {
 		out = append(out, "pod "+p.Namespace+"/"+p.Name)
 	}
 	services, err := l.client.CoreV1().Services("").List(ctx, metav1.ListOptions{LabelSelector: managedLabel})
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range services.Items {
 		out = append(out, "service "+s.Namespace+"/"+s.Name)
 	}
 	policies, err := l.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range policies.Items {
 		out = append(out, "policy "+p.Namespace+"/"+p.Name)
 	}
+	return out, nil
+}
+
+// left are the traces, for tests.
+func (l *lab) left(t *testing.T) []string {
+	t.Helper()
+	out, err := l.traces()
+	require.NoError(t, err)
 	return out
 }
 
@@ -308,7 +347,10 @@ type theatre struct {
 
 func openTheatre(t *testing.T) *theatre {
 	t.Helper()
-	l := sharedCluster(t)
+	l := shared.open(t)
+	if shared.theatre != nil {
+		return shared.theatre
+	}
 	th := &theatre{fakeCluster: withFakes(l), lab: l}
 	th.session = Open(t.Context(), th, Options{
 		tune: func(p *pace) {
@@ -318,7 +360,7 @@ func openTheatre(t *testing.T) *theatre {
 		BeforeSampling: func(scenario, step string) { th.before(scenario, step) },
 		AfterSampling:  func(scenario, step string) { th.after(scenario, step) },
 	})
-	t.Cleanup(func() { th.session.Close(context.Background()) })
+	shared.theatre = th
 	return th
 }
 

@@ -217,7 +217,7 @@ func TestRunsOnOneClusterFollowEachOtherWithoutTraces(t *testing.T) {
 	l := sharedCluster(t)
 	for _, text := range []string{isolation("first"), moving} {
 		green(t, play(t, l, Options{}, text))
-		assert.Empty(t, l.traces(t))
+		assert.Empty(t, l.left(t))
 	}
 }
 
@@ -226,7 +226,7 @@ func TestARunWithoutScenariosProvesNothing(t *testing.T) {
 	r, err := Run(t.Context(), l, &Prepared{}, Options{})
 	require.NoError(t, err)
 	assert.Equal(t, model.ExitVacuous, model.ExitCode(r))
-	assert.Empty(t, l.traces(t), "not even the canaries")
+	assert.Empty(t, l.left(t), "not even the canaries")
 }
 
 func TestAStepThatCannotBeDoneEndsTheScenarioAndIsUndone(t *testing.T) {
@@ -287,4 +287,24 @@ func TestADenialWithoutAnyBaselineIsTakenBack(t *testing.T) {
 	assert.Equal(t, inconclusive, never.Result)
 	assert.Contains(t, never.Reason, "this pair of pods was never seen to connect without policies")
 	assert.Equal(t, inconclusive, judged(true, map[model.Connection]string{cell.Connection(): "timeout"}).Result)
+}
+
+func TestServicesFollowThePodsBehindThem(t *testing.T) {
+	th := openTheatre(t)
+	green(t, th.play(t, "", nil, nil, scene("services", trio, `
+    services: [{name: x/web, selector: {app: b}, ports: [80/TCP]}]
+  probes: [{from: x/a, to: x/web, via: service}]
+  steps:
+    - name: one pod
+      expect: {default: allow}
+    - name: another pod instead
+      remove: {pods: [x/b]}
+      create: {pods: [{name: x/d, node: 0, labels: {app: b}, ports: [80/TCP]}]}
+      expect: {default: allow}
+    - name: a pod that came by its label
+      label: {pods: {x/d: {app: d}, x/c: {app: b}}}
+      expect: {default: allow}
+    - name: denied`+isolateB+`
+      label: {pods: {x/a: {app: z}}}
+      expect: {default: deny}`)))
 }

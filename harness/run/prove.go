@@ -195,6 +195,11 @@ func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Ste
 			return model.Step{}, err
 		}
 	}
+	if len(step.Changes) > 0 {
+		if err := pr.stage.awaitBackends(ctx, pr.pace.ready); err != nil {
+			return model.Step{}, err
+		}
+	}
 	start := time.Now()
 	topology := pr.stage.topology()
 	expected, err := pr.expectations(step, &topology)

@@ -226,6 +226,10 @@ func (s *Session) preflight(ctx context.Context, p *PreparedScenario) scenario.P
 	if s.broken {
 		return nil
 	}
+	if ill := s.cluster.Health(ctx); ill != nil {
+		s.infrastructure(ill)
+		return nil
+	}
 	bounded, cancel := context.WithTimeout(ctx, s.pace.ready)
 	defer cancel()
 	var calls []func() error
@@ -263,7 +267,7 @@ func (s *Session) preflight(ctx context.Context, p *PreparedScenario) scenario.P
 		})
 	}
 	if err := sideBySide(apiConcurrency, calls...); err != nil && ctx.Err() == nil {
-		s.infrastructure(errors.Join(s.cluster.Health(ctx), err))
+		s.infrastructure(err)
 	}
 	return slices.DeleteFunc(refused, func(p scenario.Problem) bool { return p.Message == "" })
 }
@@ -303,7 +307,8 @@ func (s *Session) raiseCanary(ctx context.Context) (ok bool, err error) {
 			return false, err
 		}
 	}
-	for _, p := range c.policies(0) {
+	c.ports = []int{canaryTurn}
+	for _, p := range c.policies(0, canaryTurn) {
 		if err := applyObject(ctx, s.stage.client.NetworkingV1().RESTClient(), "networkpolicies", p); err != nil {
 			return false, fmt.Errorf("apply policy %s: %w", p.Name, err)
 		}

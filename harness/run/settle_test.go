@@ -73,6 +73,23 @@ func TestSeriesStopsAtAProbeUnderWay(t *testing.T) {
 	assert.False(t, whole)
 }
 
+// A node that is stuck admits for ever what it admitted last, and must never be taken for one that has followed.
+func TestTheBarrierUsesNoPortThatAStuckNodeMayAdmit(t *testing.T) {
+	c := &canary{ports: []int{canaryTurn}}
+	for range canaryTurns - 1 {
+		c.turn++
+		port, ok := c.freePort()
+		assert.True(t, ok)
+		assert.NotContains(t, c.ports, port)
+		c.ports = append(c.ports, port)
+	}
+	c.turn++
+	_, ok := c.freePort()
+	assert.False(t, ok, "with no port left nothing can be confirmed")
+	_, err := c.barrier(t.Context(), rhythm{})
+	assert.ErrorIs(t, err, errNotConfirmed)
+}
+
 // Only samples that were sent after the barrier settle a cell: a clock that is wrong must not make one later than it was.
 func TestTheTimeOfASampleIsNotTakenFromAClockThatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct{ off, want time.Duration }{

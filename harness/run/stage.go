@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -213,6 +214,77 @@ func (s *stage) createServices(ctx context.Context, list []model.Service) error 
 		})
 	}
 	return sideBySide(apiConcurrency, calls...)
+}
+
+// awaitBackends returns when the endpoints of every service are the pods that it selects. Until then a connection through it fails
+// without any policy.
+func (s *stage) awaitBackends(ctx context.Context, limit time.Duration) error {
+	if len(s.declared.Services) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		late, err := s.lateService(ctx)
+		if err != nil || late == "" {
+			return err
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the endpoints of service %s are still not its pods: %w", late, context.Cause(ctx))
+		}
+	}
+}
+
+// lateService finds a service whose endpoints are not the pods that it selects.
+func (s *stage) lateService(ctx context.Context) (model.Endpoint, error) {
+	have := map[model.Endpoint][]netip.Addr{}
+	listed := map[string]bool{}
+	for _, svc := range s.declared.Services {
+		if listed[svc.Namespace] {
+			continue
+		}
+		listed[svc.Namespace] = true
+		found, err := s.client.DiscoveryV1().EndpointSlices(svc.Namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return "", fmt.Errorf("list the endpoints of services: %w", err)
+		}
+		for _, slice := range found.Items {
+			e := model.PodEndpoint(slice.Namespace, slice.Labels[discoveryv1.LabelServiceName])
+			for _, end := range slice.Endpoints {
+				for _, text := range end.Addresses {
+					if a, err := netip.ParseAddr(text); err == nil {
+						have[e] = append(have[e], a)
+					}
+				}
+			}
+		}
+	}
+	for _, svc := range s.declared.Services {
+		var want []netip.Addr
+		for _, p := range s.declared.Pods {
+			if p.Namespace == svc.Namespace && selects(svc.Selector, p.Labels) {
+				want = append(want, p.Addresses...)
+			}
+		}
+		if len(svc.Selector) > 0 && !sameAddresses(have[svc.Endpoint()], want) {
+			return svc.Endpoint(), nil
+		}
+	}
+	return "", nil
+}
+
+// sameAddresses tells whether two lists hold the same addresses, in any order and number.
+func sameAddresses(a, b []netip.Addr) bool {
+	sorted := func(list []netip.Addr) []netip.Addr {
+		list = slices.Clone(list)
+		slices.SortFunc(list, netip.Addr.Compare)
+		return slices.Compact(list)
+	}
+	return slices.Equal(sorted(a), sorted(b))
 }
 
 func (s *stage) serviceObject(svc model.Service) *corev1.Service {
