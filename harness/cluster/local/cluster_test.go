@@ -55,6 +55,7 @@ func TestCalico(t *testing.T) {
 		{"a node port leads to a ready pod", nodePort},
 		{"a deployment makes pods", deployment},
 		{"a host outside is reached, and reaches in", hosts},
+		{"one run at a time has the cluster, and nothing is left of it", runsTakeTurns},
 		{"nothing leads out of the machine", nothingLeadsOut},
 		{"stopped servers are seen", stoppedServersAreSeen},
 		{"dropped traffic is dropped, but for loopback", droppedTraffic},

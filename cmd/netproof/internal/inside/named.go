@@ -92,5 +92,14 @@ func RerunIn(ctx context.Context, name string, args []string, deadline time.Time
 	}, sandbox.Command{Args: args, Env: environ(deadline)})
 }
 
-// Attach gives the cluster in whose sandbox this process was brought.
-func Attach(ctx context.Context) (cluster.Cluster, error) { return attach.Dial(ctx, attach.SocketPath) }
+// Attach gives the cluster of this name, in whose sandbox this process was brought, for as long as no other run has it.
+func Attach(ctx context.Context, name string) (cluster.Cluster, error) {
+	c, err := attach.Dial(ctx, attach.SocketPath)
+	if errors.Is(err, attach.ErrInUse) {
+		return nil, fmt.Errorf("cluster %s is %w: wait for that one to end, or make another cluster", name, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach to cluster %s: %w", name, err)
+	}
+	return c, nil
+}

@@ -27,6 +27,7 @@ const SocketPath = "/run/netproof/attach.sock"
 
 // The operations.
 const (
+	opLease      = "lease"
 	opDescribe   = "describe"
 	opHealth     = "health"
 	opPod        = "pod"
@@ -48,11 +49,15 @@ type request struct {
 	NodeName  string       `json:"nodeName,omitempty"`
 	Index     int          `json:"index,omitempty"`
 	Ports     []model.Port `json:"ports,omitempty"`
+	// Lease is the number that the run was given with the cluster.
+	Lease int `json:"lease,omitempty"`
 }
 
 type response struct {
 	Error       string        `json:"error,omitempty"`
 	Unsupported bool          `json:"unsupported,omitempty"`
+	InUse       bool          `json:"inUse,omitempty"`
+	Lease       int           `json:"lease,omitempty"`
 	Info        model.Cluster `json:"info,omitzero"`
 	Nodes       []model.Node  `json:"nodes,omitempty"`
 	Kubeconfig  string        `json:"kubeconfig,omitempty"`
@@ -63,6 +68,8 @@ func (r response) err() error {
 	switch {
 	case r.Error == "":
 		return nil
+	case r.InUse:
+		return ErrInUse
 	case r.Unsupported:
 		return fmt.Errorf("%s: %w", r.Error, errors.ErrUnsupported)
 	}
@@ -73,14 +80,31 @@ func (r response) err() error {
 type server struct {
 	cluster    cluster.Cluster
 	kubeconfig string
+	api
+
+	lease lease
+	// soiled and labels belong to whoever has the turn: whether the last run's remains could not all be removed, and the labels
+	// that the namespaces which stay had before the run.
+	soiled bool
+	labels map[string]map[string]string
 
 	mu    sync.Mutex
 	hosts map[string]probes.Agent
+	// holder is the number of the lease that is out, 0 if none, and last that of the last one.
+	holder, last int
 }
 
-// Serve answers on a listener until ctx ends. kubeconfig is a file that gives access to the API server from inside the sandbox.
+// Serve answers on a listener until ctx ends. One run at a time has the cluster; when it ends, what it left is removed before
+// the next may have it. kubeconfig is a file that gives access to the API server from inside the sandbox.
 func Serve(ctx context.Context, l net.Listener, c cluster.Cluster, kubeconfig string) error {
-	s := &server{cluster: c, kubeconfig: kubeconfig, hosts: map[string]probes.Agent{}}
+	objects, err := newAPI(c.RESTConfig())
+	if err != nil {
+		return err
+	}
+	s := &server{
+		cluster: c, kubeconfig: kubeconfig, api: objects,
+		lease: lease{turn: make(chan struct{}, 1)}, hosts: map[string]probes.Agent{},
+	}
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	var conns sync.WaitGroup
@@ -111,6 +135,10 @@ func (s *server) serve(ctx context.Context, conn net.Conn) {
 		_ = writeLine(conn, response{Error: "read request: " + err.Error()})
 		return
 	}
+	if req.Op == opLease {
+		s.lend(ctx, conn)
+		return
+	}
 	resp, agent, err := s.answer(ctx, req)
 	if err != nil {
 		resp = response{Error: err.Error(), Unsupported: errors.Is(err, errors.ErrUnsupported)}
@@ -135,10 +163,7 @@ func (s *server) answer(ctx context.Context, req request) (resp response, agent 
 		agent, err = s.cluster.NodeAgent(ctx, req.Index)
 	case opAddHost:
 		var host cluster.Host
-		if host, err = s.cluster.AddHost(ctx, req.Name, req.Ports); err == nil {
-			s.mu.Lock()
-			s.hosts[req.Name] = host.Agent
-			s.mu.Unlock()
+		if host, err = s.addHost(ctx, req); err == nil {
 			resp.Addresses = host.Addresses
 		}
 	case opHost:
@@ -149,10 +174,7 @@ func (s *server) answer(ctx context.Context, req request) (resp response, agent 
 			err = fmt.Errorf("there is no host %s", req.Name)
 		}
 	case opRemoveHost:
-		s.mu.Lock()
-		delete(s.hosts, req.Name)
-		s.mu.Unlock()
-		err = s.cluster.RemoveHost(ctx, req.Name)
+		err = s.removeHost(ctx, req)
 	default:
 		err = fmt.Errorf("unknown operation %q", req.Op)
 	}
@@ -191,32 +213,48 @@ type Cluster struct {
 	nodes []model.Node
 	rest  *rest.Config
 	file  string
+	// number is that of the lease.
+	number int
 
 	mu    sync.Mutex
 	conns []net.Conn
+	// lease is the connection that holds the cluster, nil when it was given back.
+	lease *net.UnixConn
 }
 
 var _ cluster.Cluster = (*Cluster)(nil)
 
-// Dial finds the cluster that listens at path.
+// Dial takes the cluster that listens at path, for this process alone, until Close or the process's end. Its error is
+// [ErrInUse] if another has it.
 func Dial(ctx context.Context, path string) (*Cluster, error) {
 	c := &Cluster{path: path}
-	resp, conn, err := c.call(ctx, request{Op: opDescribe})
+	resp, conn, err := c.call(ctx, request{Op: opLease})
 	if err != nil {
 		return nil, err
 	}
-	_ = conn.Close()
-	c.info, c.nodes, c.file = resp.Info, resp.Nodes, resp.Kubeconfig
-	if c.rest, err = clientcmd.BuildConfigFromFlags("", resp.Kubeconfig); err != nil {
-		return nil, fmt.Errorf("read kubeconfig of the cluster: %w", err)
+	c.lease, c.number = conn, resp.Lease
+	if err := c.describe(ctx); err != nil {
+		return nil, errors.Join(err, c.Close(context.WithoutCancel(ctx)))
 	}
 	return c, nil
 }
 
+func (c *Cluster) describe(ctx context.Context) error {
+	resp, err := c.ask(ctx, request{Op: opDescribe})
+	if err != nil {
+		return err
+	}
+	c.info, c.nodes, c.file = resp.Info, resp.Nodes, resp.Kubeconfig
+	if c.rest, err = clientcmd.BuildConfigFromFlags("", resp.Kubeconfig); err != nil {
+		return fmt.Errorf("read kubeconfig of the cluster: %w", err)
+	}
+	return nil
+}
+
 // call asks for one thing. The connection is open for what follows.
-func (c *Cluster) call(ctx context.Context, req request) (response, net.Conn, error) {
+func (c *Cluster) call(ctx context.Context, req request) (response, *net.UnixConn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.path)
+	conn, err := d.DialUnix(ctx, "unix", nil, &net.UnixAddr{Name: c.path, Net: "unix"})
 	if err != nil {
 		return response{}, nil, fmt.Errorf("reach the cluster's process: %w", err)
 	}
@@ -284,7 +322,7 @@ func (c *Cluster) NodeAgent(ctx context.Context, index int) (probes.Agent, error
 
 // AddHost implements cluster.Cluster.
 func (c *Cluster) AddHost(ctx context.Context, name string, ports []model.Port) (cluster.Host, error) {
-	resp, err := c.ask(ctx, request{Op: opAddHost, Name: name, Ports: ports})
+	resp, err := c.ask(ctx, request{Op: opAddHost, Name: name, Ports: ports, Lease: c.number})
 	if err != nil {
 		return cluster.Host{}, err
 	}
@@ -297,7 +335,7 @@ func (c *Cluster) AddHost(ctx context.Context, name string, ports []model.Port) 
 
 // RemoveHost implements cluster.Cluster.
 func (c *Cluster) RemoveHost(ctx context.Context, name string) error {
-	_, err := c.ask(ctx, request{Op: opRemoveHost, Name: name})
+	_, err := c.ask(ctx, request{Op: opRemoveHost, Name: name, Lease: c.number})
 	return err
 }
 
@@ -307,8 +345,9 @@ func (c *Cluster) Health(ctx context.Context) error {
 	return err
 }
 
-// Close lets go of the cluster, which goes on without this process.
-func (c *Cluster) Close(context.Context) error {
+// Close gives the cluster back, which goes on without this process. It returns when the cluster has removed what was left in it
+// and could be had by another run. Closing again has no effect.
+func (c *Cluster) Close(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
@@ -316,5 +355,25 @@ func (c *Cluster) Close(context.Context) error {
 		errs = append(errs, conn.Close())
 	}
 	c.conns = nil
+	if c.lease != nil {
+		errs = append(errs, giveBack(ctx, c.lease))
+		c.lease = nil
+	}
 	return errors.Join(errs...)
+}
+
+func giveBack(ctx context.Context, lease *net.UnixConn) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, sweepTimeout+handover, errSlow)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = lease.Close() })
+	defer stop()
+	var resp response
+	err := lease.CloseWrite()
+	if err == nil {
+		err = readLine(lease, &resp)
+	}
+	if err != nil {
+		return fmt.Errorf("give the cluster back: %w", errors.Join(err, context.Cause(ctx)))
+	}
+	return errors.Join(resp.err(), lease.Close())
 }

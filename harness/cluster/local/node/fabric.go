@@ -111,22 +111,29 @@ type Host struct {
 	number    int
 }
 
-// ErrHost says that a host exists already, or does not.
-var ErrHost = errors.New("no such host, or one too many")
+var (
+	// ErrHostExists says that there is a host of the name already.
+	ErrHostExists = errors.New("it exists already")
+	// ErrNoHost says that there is no host of the name.
+	ErrNoHost = errors.New("it does not exist")
+)
+
+// maxHosts bounds the hosts of a fabric; the addresses of its plan would do for a few more.
+const maxHosts = 201
 
 // AddHost makes a host with an address of its own, which nodes and pods reach and which reaches them.
 func (f *Fabric) AddHost(name string) (*Host, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.hosts[name] != nil {
-		return nil, fmt.Errorf("add host %s: it exists already: %w", name, ErrHost)
+		return nil, fmt.Errorf("add host %s: %w", name, ErrHostExists)
 	}
 	number := 0
 	for f.taken[number] {
 		number++
 	}
-	if number > 200 {
-		return nil, fmt.Errorf("add host %s: there are %d already: %w", name, number, ErrHost)
+	if number >= maxHosts {
+		return nil, fmt.Errorf("add host %s: there are %d already, the most that a cluster can have", name, number)
 	}
 	h := &Host{Name: name, Addresses: f.Plan.Host(number), number: number}
 	if err := f.connect(h); err != nil {
@@ -192,7 +199,7 @@ func (f *Fabric) RemoveHost(name string) error {
 func (f *Fabric) removeHostLocked(name string) error {
 	h := f.hosts[name]
 	if h == nil {
-		return fmt.Errorf("remove host %s: it does not exist: %w", name, ErrHost)
+		return fmt.Errorf("remove host %s: %w", name, ErrNoHost)
 	}
 	delete(f.hosts, name)
 	delete(f.taken, h.number)

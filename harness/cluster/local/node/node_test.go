@@ -95,7 +95,7 @@ func TestHostsComeAndGo(t *testing.T) {
 		h, err := f.AddHost("h")
 		require.NoError(t, err)
 		_, err = f.AddHost("h")
-		require.ErrorIs(t, err, node.ErrHost)
+		require.ErrorIs(t, err, node.ErrHostExists)
 		other, err := f.AddHost("other")
 		require.NoError(t, err)
 		assert.NotEqual(t, h.Addresses, other.Addresses)
@@ -107,7 +107,7 @@ func TestHostsComeAndGo(t *testing.T) {
 		}
 		require.NoError(t, f.RemoveHost("h"))
 		require.NoError(t, f.RemoveHost("other"))
-		require.ErrorIs(t, f.RemoveHost("h"), node.ErrHost)
+		require.ErrorIs(t, f.RemoveHost("h"), node.ErrNoHost)
 	}
 }
 

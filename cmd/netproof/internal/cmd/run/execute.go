@@ -83,7 +83,7 @@ func whereToRun(ctx context.Context, opts *Options) (cluster.Cluster, error) {
 		return nil, nil
 	}
 	if inside.Here() {
-		c, err := inside.Attach(ctx)
+		c, err := inside.Attach(ctx, opts.Cluster)
 		if err != nil {
 			return nil, err
 		}
