@@ -88,7 +88,7 @@ func explainStep(step scenario.PlannedStep, q Question, port model.Port) (Answer
 			return answer, nil
 		}
 	}
-	policies, err := resolvedPolicies(step, exampleAddress, q.Families)
+	policies, err := unresolvedPolicies(step, q.Families)
 	if err != nil {
 		return answer, err
 	}

@@ -3,9 +3,9 @@ package run
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/netproof/netproof/harness/model"
@@ -56,7 +56,7 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 		}
 		for _, step := range plan.Steps {
 			// Objects with placeholders have no meaning yet; live addresses come with the pods.
-			policies, err := resolvedPolicies(step, exampleAddress, families)
+			policies, err := unresolvedPolicies(step, families)
 			if err != nil {
 				errs = append(errs, err)
 				continue
@@ -75,14 +75,6 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 	return out, brief(errors.Join(errs...))
 }
 
-// exampleAddress stands for an address that is not known yet: it makes an object whole, and is never sent to.
-func exampleAddress(_ model.Endpoint, family model.IPFamily) (netip.Addr, bool) {
-	if family == model.IPv6 {
-		return netip.MustParseAddr("2001:db8::1"), true
-	}
-	return netip.MustParseAddr("192.0.2.1"), true
-}
-
 // policySet are the policies in force in a step, as far as the specification of NetworkPolicy speaks of them.
 type policySet struct {
 	policies []semantics.Policy
@@ -91,20 +83,60 @@ type policySet struct {
 	foreign bool
 }
 
+// unresolvedPolicies are the policies in force before any address is known. Explanations show their placeholders.
+func unresolvedPolicies(step scenario.PlannedStep, families []model.IPFamily) (policySet, error) {
+	out, err := policiesOf(step, func(a scenario.ApplyObject) (*unstructured.Unstructured, error) { return a.Example(families) })
+	if err != nil {
+		return out, err
+	}
+	i := 0
+	for _, applied := range step.InForce {
+		if applied.Policy == nil {
+			continue
+		}
+		if applied.NeedsAddresses {
+			object, err := scenario.Expand(applied.Object, families)
+			if err != nil {
+				return out, fmt.Errorf("%s: %w", applied.Source, err)
+			}
+			if out.policies[i].Written, err = typedPolicy(object); err != nil {
+				return out, fmt.Errorf("%s: %w", applied.Source, err)
+			}
+		}
+		i++
+	}
+	return out, nil
+}
+
+func typedPolicy(object *unstructured.Unstructured) (*networkingv1.NetworkPolicy, error) {
+	typed := &networkingv1.NetworkPolicy{}
+	return typed, runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, typed, true)
+}
+
 // resolvedPolicies replaces the placeholders of the policies in force.
-func resolvedPolicies(step scenario.PlannedStep, lookup func(model.Endpoint, model.IPFamily) (netip.Addr, bool), families []model.IPFamily) (policySet, error) {
+func resolvedPolicies(step scenario.PlannedStep, lookup scenario.Lookup, families []model.IPFamily) (policySet, error) {
+	return policiesOf(step, func(a scenario.ApplyObject) (*unstructured.Unstructured, error) {
+		object, err := scenario.Resolve(a.Object, lookup, families)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", a.Source, err)
+		}
+		return object, nil
+	})
+}
+
+func policiesOf(step scenario.PlannedStep, resolve func(scenario.ApplyObject) (*unstructured.Unstructured, error)) (policySet, error) {
 	out := policySet{notes: map[string]model.PolicyNote{}}
 	for _, applied := range step.InForce {
-		object, err := scenario.Resolve(applied.Object, lookup, families)
+		object, err := resolve(applied)
 		if err != nil {
-			return out, fmt.Errorf("%s: %w", applied.Source, err)
+			return out, err
 		}
 		if object.GroupVersionKind() != networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy") {
 			out.foreign = true
 			continue
 		}
-		typed := &networkingv1.NetworkPolicy{}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, typed, true); err != nil {
+		typed, err := typedPolicy(object)
+		if err != nil {
 			return out, fmt.Errorf("%s: %w", applied.Source, err)
 		}
 		out.policies = append(out.policies, semantics.Policy{Object: typed, Source: applied.Source.Short()})

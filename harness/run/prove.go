@@ -253,9 +253,9 @@ func (pr *proof) change(ctx context.Context, change scenario.Change) error {
 	defer cancel()
 	switch c := change.(type) {
 	case scenario.ApplyObject:
-		object, err := scenario.Resolve(c.Object, pr.stage.address, pr.stage.families)
+		object, err := c.Resolve(pr.stage.address, pr.stage.families)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.Source, err)
+			return err
 		}
 		if err := pr.stage.apply(ctx, object); err != nil {
 			return fmt.Errorf("%s: %w", c.Source, err)

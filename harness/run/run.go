@@ -246,7 +246,7 @@ func (s *Session) preflight(ctx context.Context, p *PreparedScenario) scenario.P
 	refused := make(scenario.Problems, len(applied))
 	for i, apply := range applied {
 		calls = append(calls, func() error {
-			object, err := scenario.Resolve(apply.Object, exampleAddress, s.stage.families)
+			object, err := apply.Example(s.stage.families)
 			if err != nil {
 				err = &refusedError{err: err, mend: "correct the placeholder"}
 			} else {

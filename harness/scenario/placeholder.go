@@ -175,12 +175,24 @@ func (e *UnknownAddressError) Error() string {
 //
 // The error is an [UnknownAddressError] when lookup knows no address, and otherwise says which placeholder makes no sense.
 func Resolve(object *unstructured.Unstructured, lookup Lookup, families []model.IPFamily) (*unstructured.Unstructured, error) {
+	return rewrite(object, func(text string, family model.IPFamily) (string, error) { return substitute(text, lookup, family) }, families)
+}
+
+// Expand gives an object the lists that [Resolve] gives it, and leaves the placeholders as they were written.
+func Expand(object *unstructured.Unstructured, families []model.IPFamily) (*unstructured.Unstructured, error) {
+	return rewrite(object, func(text string, _ model.IPFamily) (string, error) { return text, nil }, families)
+}
+
+// substitution is what a text with placeholders becomes in a family.
+type substitution func(text string, family model.IPFamily) (string, error)
+
+func rewrite(object *unstructured.Unstructured, by substitution, families []model.IPFamily) (*unstructured.Unstructured, error) {
 	out := object.DeepCopy()
 	for key, v := range out.Object {
 		if key == "metadata" || !hasPlaceholder(v) {
 			continue
 		}
-		resolved, err := resolve(v, lookup, families)
+		resolved, err := resolve(v, by, families)
 		if err != nil {
 			return nil, fmt.Errorf("resolve %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
@@ -189,7 +201,7 @@ func Resolve(object *unstructured.Unstructured, lookup Lookup, families []model.
 	return out, nil
 }
 
-func resolve(v any, lookup Lookup, families []model.IPFamily) (any, error) {
+func resolve(v any, by substitution, families []model.IPFamily) (any, error) {
 	switch v := v.(type) {
 	case string:
 		if !placeholderPattern.MatchString(v) {
@@ -198,10 +210,10 @@ func resolve(v any, lookup Lookup, families []model.IPFamily) (any, error) {
 		if len(families) != 1 {
 			return nil, fmt.Errorf("%s does not stand in a list, and can be only one address where there are %d families", v, len(families))
 		}
-		return substitute(v, lookup, families[0])
+		return by(v, families[0])
 	case map[string]any:
 		for key, inner := range v {
-			resolved, err := resolve(inner, lookup, families)
+			resolved, err := resolve(inner, by, families)
 			if err != nil {
 				return nil, err
 			}
@@ -215,7 +227,7 @@ func resolve(v any, lookup Lookup, families []model.IPFamily) (any, error) {
 				out = append(out, item)
 				continue
 			}
-			items, err := resolveItem(item, lookup, families)
+			items, err := resolveItem(item, by, families)
 			if err != nil {
 				return nil, err
 			}
@@ -227,14 +239,14 @@ func resolve(v any, lookup Lookup, families []model.IPFamily) (any, error) {
 }
 
 // resolveItem resolves an item of a list, and repeats it per family if it is a text or a block of addresses.
-func resolveItem(item any, lookup Lookup, families []model.IPFamily) ([]any, error) {
+func resolveItem(item any, by substitution, families []model.IPFamily) ([]any, error) {
 	if text, ok := item.(string); ok {
 		var out []any
 		for _, family := range families {
 			if !fits(text, family) {
 				continue
 			}
-			s, err := substitute(text, lookup, family)
+			s, err := by(text, family)
 			if err != nil {
 				return nil, err
 			}
@@ -247,7 +259,7 @@ func resolveItem(item any, lookup Lookup, families []model.IPFamily) ([]any, err
 	}
 	block := blockOf(item)
 	if block == nil {
-		resolved, err := resolve(item, lookup, families)
+		resolved, err := resolve(item, by, families)
 		return []any{resolved}, err
 	}
 	var out []any
@@ -259,11 +271,11 @@ func resolveItem(item any, lookup Lookup, families []model.IPFamily) ([]any, err
 		if !ok {
 			continue
 		}
-		if err := substituteBlock(blockOf(fresh), lookup, family); err != nil {
+		if err := substituteBlock(blockOf(fresh), by, family); err != nil {
 			return nil, err
 		}
 		// What stands beside the block, such as a list of ports, is resolved as everywhere else.
-		resolved, err := resolve(fresh, lookup, []model.IPFamily{family})
+		resolved, err := resolve(fresh, by, []model.IPFamily{family})
 		if err != nil {
 			return nil, err
 		}
@@ -350,9 +362,9 @@ func fits(text string, family model.IPFamily) bool {
 	return true
 }
 
-func substituteBlock(block map[string]any, lookup Lookup, family model.IPFamily) error {
+func substituteBlock(block map[string]any, by substitution, family model.IPFamily) error {
 	if s, ok := block["cidr"].(string); ok {
-		text, err := substitute(s, lookup, family)
+		text, err := by(s, family)
 		if err != nil {
 			return err
 		}
@@ -361,7 +373,7 @@ func substituteBlock(block map[string]any, lookup Lookup, family model.IPFamily)
 	if list, ok := block["except"].([]any); ok {
 		for i, item := range list {
 			if s, ok := item.(string); ok {
-				text, err := substitute(s, lookup, family)
+				text, err := by(s, family)
 				if err != nil {
 					return err
 				}

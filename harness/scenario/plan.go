@@ -77,6 +77,9 @@ type ApplyObject struct {
 	Policy *networkingv1.NetworkPolicy
 	// NeedsAddresses is true when the object holds placeholders.
 	NeedsAddresses bool
+
+	// written is the object with the places of its parts.
+	written *value
 }
 
 // DeleteObject deletes a policy that was applied.
@@ -647,7 +650,7 @@ func (p *planner) apply(step *Step) (out []Change) {
 			thisStep[o.key()] = o.at
 			p.checkNamespaceOf(o)
 			p.checkPlaceholders(o, step.Name)
-			change := ApplyObject{Object: o.unstructured(), Source: o.at, Policy: o.policy, NeedsAddresses: len(o.placeholders) > 0}
+			change := ApplyObject{Object: o.unstructured(), Source: o.at, Policy: o.policy, NeedsAddresses: len(o.placeholders) > 0, written: o.tree}
 			out = append(out, change)
 			next := applied{change, o}
 			if at := slices.IndexFunc(p.inForce, func(a applied) bool { return a.object.key() == o.key() }); at >= 0 {

@@ -352,14 +352,14 @@ func (e *Evaluator) peerMiss(namespace string, p *peer, h *half) []string {
 
 func blockMiss(p *peer, end *party, family model.IPFamily) string {
 	if familyOf(p.block) != family {
-		return fmt.Sprintf("%s is %s, the connection %s", p.block, familyOf(p.block), family)
+		return fmt.Sprintf("%s is %s, the connection %s", p.blockText(), familyOf(p.block), family)
 	}
-	for _, except := range p.except {
+	for i, except := range p.except {
 		if except.Contains(end.addr) {
-			return fmt.Sprintf("address %s of %s is in the exception %s", end.addr, end.at, except)
+			return fmt.Sprintf("address %s of %s is in the exception %s", end.addr, end.at, p.exceptText(i))
 		}
 	}
-	return fmt.Sprintf("address %s of %s is outside %s", end.addr, end.at, p.block)
+	return fmt.Sprintf("address %s of %s is outside %s", end.addr, end.at, p.blockText())
 }
 
 // labelMisses says which requirements of a selector a set of labels does not meet.

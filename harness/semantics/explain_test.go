@@ -2,6 +2,7 @@ package semantics
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,4 +147,18 @@ func TestWhatALabelLacksIsSaid(t *testing.T) {
 		got := labelMisses(e.policies[0].selector, model.Labels{"app": "api", "empty": ""}, "it")
 		assert.Equal(t, want, and(got), sel)
 	}
+}
+
+func TestNetworksAreToldAsTheyWereWritten(t *testing.T) {
+	p := makePolicy("p", "x", ingressRule(block("192.0.2.0/24", "192.0.2.1/32")))
+	p.Written = makePolicy("p", "x", ingressRule(block("$(cidr:x/b/24)", "$(cidr:x/b)"))).Object
+	out, err := (&compiler{evaluator: &Evaluator{}, sets: map[setKey]podSet{}}).compile(p)
+	require.NoError(t, err)
+	peer := &out.rules[ingress][0].peers[0]
+	assert.Equal(t, "ipBlock $(cidr:x/b/24) except $(cidr:x/b)", peerText(peer))
+	assert.Equal(t, "$(cidr:x/b/24) is IPv4, the connection IPv6", blockMiss(peer, &party{}, model.IPv6))
+	end := &party{at: "x/b", addr: netip.MustParseAddr("192.0.2.1")}
+	assert.Equal(t, "address 192.0.2.1 of x/b is in the exception $(cidr:x/b)", blockMiss(peer, end, model.IPv4))
+	end.addr = netip.MustParseAddr("198.51.100.1")
+	assert.Equal(t, "address 198.51.100.1 of x/b is outside $(cidr:x/b/24)", blockMiss(peer, end, model.IPv4))
 }

@@ -20,6 +20,9 @@ type Policy struct {
 	Object *networkingv1.NetworkPolicy
 	// Source is file and line, such as deny.yaml:3; may be empty.
 	Source string
+	// Written is Object as its author wrote it, for the texts of explanations: networks that stand for addresses which are not
+	// known yet are named by what was written. It has the same rules and peers. Nil if Object says it all.
+	Written *networkingv1.NetworkPolicy
 }
 
 // String names the policy and its source: x/deny (deny.yaml:3).
@@ -112,9 +115,27 @@ type peer struct {
 
 	block  netip.Prefix // invalid unless the peer is an IP block
 	except []netip.Prefix
+	// written is how the block is told; nil for its networks.
+	written *networkingv1.IPBlock
 }
 
 func (p *peer) isBlock() bool { return p.block.IsValid() }
+
+// blockText is how the block's network is told.
+func (p *peer) blockText() string {
+	if p.written != nil {
+		return p.written.CIDR
+	}
+	return p.block.String()
+}
+
+// exceptText is how an exception is told.
+func (p *peer) exceptText(i int) string {
+	if p.written != nil && i < len(p.written.Except) {
+		return p.written.Except[i]
+	}
+	return p.except[i].String()
+}
 
 type port struct {
 	protocol model.Protocol
@@ -187,7 +208,25 @@ func (c *compiler) compile(p Policy) (*compiled, error) {
 		}
 		out.rules[egress] = append(out.rules[egress], r)
 	}
+	if p.Written != nil {
+		for i, r := range p.Written.Spec.Ingress {
+			out.tellAsWritten(ingress, i, r.From)
+		}
+		for i, r := range p.Written.Spec.Egress {
+			out.tellAsWritten(egress, i, r.To)
+		}
+	}
 	return out, nil
+}
+
+// tellAsWritten takes the texts of a rule's blocks from what was written.
+func (p *compiled) tellAsWritten(d direction, index int, peers []networkingv1.NetworkPolicyPeer) {
+	if index >= len(p.rules[d]) || len(peers) != len(p.rules[d][index].peers) {
+		return
+	}
+	for i := range peers {
+		p.rules[d][index].peers[i].written = peers[i].IPBlock
+	}
 }
 
 // policyTypes tells which directions a policy applies to. "If no policyTypes are specified on a NetworkPolicy then by

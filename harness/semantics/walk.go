@@ -239,14 +239,14 @@ func (w *walker) rule(indent int, p *compiled, r *rule, h *half) {
 
 func peerText(p *peer) string {
 	if p.isBlock() {
-		out := "ipBlock " + p.block.String()
-		for i, except := range p.except {
+		out := "ipBlock " + p.blockText()
+		for i := range p.except {
 			if i == 0 {
 				out += " except "
 			} else {
 				out += ", "
 			}
-			out += except.String()
+			out += p.exceptText(i)
 		}
 		return out
 	}
