@@ -80,14 +80,6 @@ func (v *value) keyAt(key string) Position {
 	return v.at
 }
 
-// list returns the entries of a mapping; nil for no mapping.
-func (v *value) list() []entry {
-	if v == nil {
-		return nil
-	}
-	return v.entries
-}
-
 // str returns the text of a scalar, or "".
 func (v *value) str() string {
 	if v == nil || v.kind != scalarValue {
