@@ -12,7 +12,9 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/reviewed"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
@@ -31,7 +33,8 @@ func New(streams cli.Streams) *cobra.Command {
 		Use:   "list [PATH ...]",
 		Short: "show what would run: scenarios, features, number of cells",
 		Long: `Show the scenarios that 'netproof run' would prove with the same arguments, without running
-anything. Their files are checked on the way. The default PATH is the current folder.`,
+anything. What a run finds before it sends a packet is found here too: files that are wrong, tables that the
+specification contradicts, and an expected.txt that is out of date. The default PATH is the current folder.`,
 		Example: `  netproof list fixtures/
   netproof list scenarios/ --select feature=egress --format json`,
 		RunE: func(_ *cobra.Command, args []string) error { return execute(streams, &f, args) },
@@ -73,11 +76,15 @@ func execute(streams cli.Streams, f *flagSet, args []string) error {
 	if err != nil && !errors.Is(err, scenario.ErrNothing) {
 		return err
 	}
-	for _, s := range f.shard.Of(selected) {
-		plan, err := s.Plan(flags.IPFamilies(f.ipFamily), f.nodes)
-		if err != nil {
-			return err
-		}
+	prepared, err := run.Prepare(f.shard.Of(selected), flags.IPFamilies(f.ipFamily), f.nodes)
+	if err == nil {
+		err = reviewed.Check(prepared)
+	}
+	if err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	for _, p := range prepared.Scenarios() {
+		s, plan := p.Scenario(), p.Plan()
 		e := entry{
 			Name: s.Metadata.Name, Description: s.Spec.Description, File: s.File, Labels: s.Metadata.Labels,
 			Steps: len(plan.Steps), Vacuous: plan.Vacuous,

@@ -14,6 +14,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
+	"github.com/netproof/netproof/cmd/netproof/internal/reviewed"
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/model"
@@ -210,8 +211,8 @@ func load(opts Options) (*prove.Prepared, scenario.Problems, error) {
 		warnings = append(warnings, s.Warnings...)
 	}
 	prepared, err := prove.Prepare(selected, opts.IPFamilies, opts.Nodes)
-	if err == nil {
-		err = checkExpected(prepared, opts.UpdateExpected)
+	if err == nil && !opts.UpdateExpected {
+		err = reviewed.Check(prepared)
 	}
 	return prepared, warnings, err
 }

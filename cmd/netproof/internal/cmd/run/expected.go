@@ -2,10 +2,8 @@ package run
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
@@ -13,25 +11,6 @@ import (
 	prove "github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
-
-// checkExpected compares computed tables with the reviewed ones beside their scenarios.
-func checkExpected(prepared *prove.Prepared, update bool) error {
-	var errs []error
-	for _, p := range prepared.Scenarios() {
-		if steps, _ := p.Computed(); len(steps) == 0 || update {
-			continue
-		}
-		content, err := os.ReadFile(p.Scenario().ExpectedFile())
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it is written after the run
-		}
-		if err == nil {
-			err = p.CheckExpected(content)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
 
 // keepExpected writes the computed tables that are not there yet, or all of them if they are to be updated. It says which on the
 // error stream: they are to be reviewed.
