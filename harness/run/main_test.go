@@ -260,7 +260,7 @@ func eventually(t *testing.T, check func() string) {
 
 // impatient makes a run give up early on what a fault prevents for ever. What settles a verdict stays as it is.
 func impatient(p *pace) {
-	p.settle, p.connect, p.ready, p.cleanup = 3*time.Second, 2*time.Second, 10*time.Second, 5*time.Second
+	p.settle, p.connect, p.ready, p.cleanup = 3*time.Second, 2*time.Second, 30*time.Second, 5*time.Second
 	p.agent = time.Second
 }
 
