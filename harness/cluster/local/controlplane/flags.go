@@ -96,7 +96,6 @@ var controllers = []string{
 	"daemonset-controller",
 	"job-controller",
 	"endpointslice-controller",
-	"namespace-controller",
 	"serviceaccount-controller",
 	"garbage-collector-controller",
 }
@@ -112,7 +111,6 @@ func controllerManagerArgs(cfg Config, kubeconfig string) []string {
 		"--use-service-account-credentials=false",
 		"--kube-api-qps=1000",
 		"--kube-api-burst=1000",
-		"--concurrent-namespace-syncs=10",
 		"--concurrent-service-endpoint-syncs=10",
 		"--endpointslice-updates-batch-period=0s",
 		"--bind-address=127.0.0.1",

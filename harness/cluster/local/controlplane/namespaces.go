@@ -30,8 +30,9 @@ const (
 	reapLimit = 8
 	// reapInterval is how often what is left of a namespace is looked at.
 	reapInterval = 10 * time.Millisecond
-	// reapTimeout is how long the reaper stays with a namespace. After that, the upstream controller, which runs as well,
-	// reports on the namespace what keeps it.
+	// retryInterval is how long the reaper waits after an error.
+	retryInterval = 200 * time.Millisecond
+	// reapTimeout is how long the reaper stays with a namespace before it reports what keeps it.
 	reapTimeout = time.Minute
 	// metadataOnly asks for the names of objects without the rest.
 	metadataOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -39,7 +40,8 @@ const (
 
 // NamespaceReaper empties namespaces that are being deleted and lets them go. It does what the namespace controller of
 // kube-controller-manager does, at once: that one waits five seconds for the sake of control planes with several API
-// servers, longer than many a scenario runs.
+// servers, longer than many a scenario runs. The upstream one is off: it goes by name, and while it was still emptying one
+// namespace it emptied the next of that name, which was made as soon as ours had let the first one go.
 type NamespaceReaper struct {
 	client kubernetes.Interface
 	rest   rest.Interface
@@ -93,9 +95,21 @@ func (r *NamespaceReaper) start(ctx context.Context, ns *corev1.Namespace) {
 	r.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, reapTimeout)
 		defer cancel()
-		err := r.reap(ctx, ns)
-		if err != nil && ctx.Err() == nil {
-			r.report(fmt.Errorf("remove namespace %s: %w", ns.Name, err))
+		retry := time.NewTicker(retryInterval)
+		defer retry.Stop()
+		for {
+			err := r.reap(ctx, ns)
+			if err == nil || errors.Is(err, context.Canceled) {
+				return
+			}
+			select {
+			case <-retry.C:
+			case <-ctx.Done():
+				if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+					r.report(fmt.Errorf("remove namespace %s: %w", ns.Name, err))
+				}
+				return
+			}
 		}
 	})
 }
@@ -121,7 +135,7 @@ func (r *NamespaceReaper) reap(ctx context.Context, ns *corev1.Namespace) error 
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		// The upstream controller may have been faster, and the name be in use again.
+		// Somebody else may have let it go, and the name be in use again.
 		if still, err := r.current(ctx, ns); err != nil || still == nil {
 			return err
 		}
