@@ -37,7 +37,7 @@ func TestAnExceptionIsNotJudgedBeforeItsAddressIsKnown(t *testing.T) {
 func TestAnExceptionOutsideOfItsNetworkIsWrongInput(t *testing.T) {
 	l := sharedCluster(t)
 	before := l.left(t)
-	_, err := Run(t.Context(), l, prepare(t, exceptB("198.51.100.0/24")), Options{tune: impatient})
+	_, err := Run(t.Context(), l, prepare(t, exceptB("198.51.100.0/24")), Options{})
 	var problems scenario.Problems
 	require.ErrorAs(t, err, &problems)
 	require.Len(t, problems, 1)
@@ -46,7 +46,7 @@ func TestAnExceptionOutsideOfItsNetworkIsWrongInput(t *testing.T) {
 	assert.NotEmpty(t, problems[0].Mend)
 	assert.Equal(t, before, l.left(t), "all is gone")
 
-	r, err := Run(t.Context(), l, prepare(t, exceptB("0.0.0.0/0")), Options{tune: impatient})
+	r, err := Run(t.Context(), l, prepare(t, exceptB("0.0.0.0/0")), Options{})
 	require.NoError(t, err)
 	assert.Equal(t, passed, results(stepOf(t, r, "by address"))["x/b x/c"])
 }

@@ -46,8 +46,10 @@ const turnLabel = "netproof.dev/turn"
 // up last, so a port is not used again before every node has been seen to have left it.
 type canary struct {
 	client kubernetes.Interface
-	nonces *nonces
-	pods   map[model.Endpoint]*corev1.Pod
+	// namespace of the canaries in the cluster.
+	namespace string
+	nonces    *nonces
+	pods      map[model.Endpoint]*corev1.Pod
 	// links are the connections from each canary to the next, one per family.
 	links []target
 	turn  int
@@ -123,7 +125,7 @@ func (c *canary) policies(turn, turnPort int) []*networkingv1.NetworkPolicy {
 	policy := func(name string, rule networkingv1.NetworkPolicyIngressRule) *networkingv1.NetworkPolicy {
 		return &networkingv1.NetworkPolicy{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
-			ObjectMeta: metav1.ObjectMeta{Namespace: canaryNamespace, Name: name},
+			ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name},
 			Spec: networkingv1.NetworkPolicySpec{
 				PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 				Ingress:     []networkingv1.NetworkPolicyIngressRule{rule},
@@ -154,7 +156,7 @@ func (c *canary) barrier(ctx context.Context, r rhythm) (time.Time, error) {
 		return time.Time{}, err
 	}
 	calls := []func() error{func() error {
-		_, err := c.client.CoreV1().Namespaces().Patch(ctx, canaryNamespace, types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err := c.client.CoreV1().Namespaces().Patch(ctx, c.namespace, types.MergePatchType, patch, metav1.PatchOptions{})
 		return err
 	}, func() error {
 		return applyObject(ctx, c.client.NetworkingV1().RESTClient(), "networkpolicies", c.policies(c.turn, port)[1])
@@ -162,7 +164,7 @@ func (c *canary) barrier(ctx context.Context, r rhythm) (time.Time, error) {
 	for e := range maps.Keys(c.pods) {
 		calls = append(calls, func() error {
 			_, name, _ := e.Split()
-			_, err := c.client.CoreV1().Pods(canaryNamespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+			_, err := c.client.CoreV1().Pods(c.namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
 			return err
 		})
 	}

@@ -35,11 +35,11 @@ func (c *fakeCluster) PodAgent(ctx context.Context, pod *corev1.Pod) (probes.Age
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.reached != nil {
 		c.reached(pod)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	a := &fakeAgent{Agent: real}
 	if c.wrap != nil {
 		c.wrap(a)

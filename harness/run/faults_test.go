@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/netproof/netproof/harness/cluster/local/process"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/probes"
@@ -138,10 +135,6 @@ func TestAFakeProberThatDoesNotProbeProvesNothing(t *testing.T) {
 			out.Errno = "EMFILE"
 			return out
 		}), "prober error: EMFILE"},
-		{"it never returns", func(ctx context.Context, _ probes.Agent, _ []probes.Request, _ func(probes.Response)) error {
-			<-ctx.Done()
-			return ctx.Err()
-		}, "the prober gave no result"},
 		{"it sees nothing of answers that came", afterSending(func(r probes.Response) probes.Response {
 			r.Outcome, r.By = probes.Timeout, probes.Identity{}
 			return r
@@ -153,9 +146,7 @@ func TestAFakeProberThatDoesNotProbeProvesNothing(t *testing.T) {
 		}), "the prober of x/c could not reach its own server"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			began := time.Now()
 			r := th.lie(t, "x/c", lies{probe: tc.probe}, isolation("prober"))
-			assert.Less(t, time.Since(began), patience/4, "a prober that hangs does not hold up the run")
 			notGreen(t, r)
 			onlyPassed(t, stepOf(t, r, "open"))
 			step := stepOf(t, r, "isolated")
@@ -208,20 +199,12 @@ func TestAFakeDestinationThatDoesNotTellWhatItSawProvesNoDenial(t *testing.T) {
 			}
 			return []probes.Record{{Nonce: nonces[len(nonces)-1]}}, nil
 		}}, "the server saw the probe, but its answer did not come back"},
-		{"its memory never answers", lies{records: func(ctx context.Context, _ probes.Agent, _ []probes.Nonce) ([]probes.Record, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}}, "the destination could not say whether it saw the probe"},
 		{"it cannot look for its servers", lies{liveness: func(context.Context, probes.Agent) ([]probes.ServerStatus, error) {
 			return nil, errors.New("stream lost")
 		}}, "the server of x/b was not alive: stream lost"},
 		{"its servers are unknown", lies{liveness: func(context.Context, probes.Agent) ([]probes.ServerStatus, error) {
 			return []probes.ServerStatus{{Port: model.Port{Number: 80, Protocol: model.TCP}, Unknown: true}}, nil
 		}}, "the server of x/b was not alive: it was never looked at"},
-		{"looking for its servers never ends", lies{liveness: func(ctx context.Context, _ probes.Agent) ([]probes.ServerStatus, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}}, "the server of x/b was not alive"},
 		{"it has no servers to look for", lies{liveness: func(context.Context, probes.Agent) ([]probes.ServerStatus, error) {
 			return nil, nil
 		}}, "the server of x/b was not alive"},
@@ -231,6 +214,44 @@ func TestAFakeDestinationThatDoesNotTellWhatItSawProvesNoDenial(t *testing.T) {
 			notGreen(t, r)
 			step := stepOf(t, r, "isolated")
 			assert.Equal(t, all(passed, map[string]model.Result{"x/c x/b": inconclusive}), results(step))
+			assert.Contains(t, cells(step)["x/c x/b"].Reason, tc.reason)
+		})
+	}
+}
+
+func TestAFakeAgentThatNeverAnswersDoesNotHoldUpTheRun(t *testing.T) {
+	th := openTheatre(t)
+	for _, tc := range []struct {
+		name   string
+		agent  model.Endpoint
+		lies   lies
+		want   map[string]model.Result
+		reason string
+	}{
+		{"when it probes", "x/c", lies{probe: func(ctx context.Context, _ probes.Agent, _ []probes.Request, _ func(probes.Response)) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}, fromC(inconclusive), "the prober gave no result"},
+		{"when it is asked what it saw", "x/b", lies{records: func(ctx context.Context, _ probes.Agent, _ []probes.Nonce) ([]probes.Record, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}, map[string]model.Result{"x/c x/b": inconclusive}, "the destination could not say whether it saw the probe"},
+		{"when it looks for its servers", "x/b", lies{liveness: func(ctx context.Context, _ probes.Agent) ([]probes.ServerStatus, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}, map[string]model.Result{"x/c x/b": inconclusive}, "the server of x/b was not alive"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			began := time.Now()
+			r := th.play(t, "isolated", func() {
+				th.session.pace.giveUp()
+				th.session.pace.agent = time.Second
+				th.agent(tc.agent).tell(tc.lies)
+			}, func() { th.agent(tc.agent).tell(lies{}) }, isolation("hanging"))
+			assert.Less(t, time.Since(began), patience/2)
+			notGreen(t, r)
+			step := stepOf(t, r, "isolated")
+			assert.Equal(t, all(passed, tc.want), results(step))
 			assert.Contains(t, cells(step)["x/c x/b"].Reason, tc.reason)
 		})
 	}
@@ -285,7 +306,7 @@ func TestWhatDropsEverythingIsNotAPolicy(t *testing.T) {
 	})
 	t.Run("at every pod, before there is a baseline", func(t *testing.T) {
 		th.reached = func(p *corev1.Pod) { require.NoError(t, th.lab.DropTraffic(p)) }
-		r := th.play(t, "", nil, nil, isolation("drop"))
+		r := th.play(t, "open", func() {}, nil, isolation("drop"))
 		th.reached = nil
 		notGreen(t, r)
 		step := stepOf(t, r, "isolated")
@@ -296,7 +317,10 @@ func TestWhatDropsEverythingIsNotAPolicy(t *testing.T) {
 		green(t, th.play(t, "", nil, nil, isolation("drop")))
 	})
 	t.Run("at the canaries", func(t *testing.T) {
-		r := th.play(t, "open", nil, drop(canaryNamespace+"/canary-0", canaryNamespace+"/canary-1"), isolation("drop"))
+		r := th.play(t, "open", nil, func() {
+			th.session.pace.giveUp()
+			drop(canaryNamespace+"/canary-0", canaryNamespace+"/canary-1")()
+		}, isolation("drop"))
 		notGreen(t, r)
 		step := stepOf(t, r, "isolated")
 		assert.Equal(t, all(passed, map[string]model.Result{"x/c x/b": inconclusive}), results(step))
@@ -582,14 +606,11 @@ func TestAConnectionThatDidNotWorkBeforeIsNotDeniedByAPolicy(t *testing.T) {
 // A node that takes its time is waited for, and what it does until then counts neither for nor against a policy.
 func TestASlowNodeIsWaitedFor(t *testing.T) {
 	th := openTheatre(t)
-	i := slices.IndexFunc(th.lab.Processes(), func(p *process.Process) bool { return p.Name() == "node-1/felix" })
-	require.GreaterOrEqual(t, i, 0)
-	felix := th.lab.Processes()[i]
-	signal := func(s syscall.Signal) { require.NoError(t, syscall.Kill(felix.PID(), s)) }
 	const late = time.Second
+	var resume func()
 	th.hooks(
-		at("isolated", func() { time.AfterFunc(late, func() { signal(syscall.SIGCONT) }) }),
-		at("open", func() { signal(syscall.SIGSTOP) }))
+		at("isolated", func() { time.AfterFunc(late, resume) }),
+		at("open", func() { resume = th.lab.pause(t, "node-1/felix") }))
 	r := th.playHooked(t, isolation("slow"))
 	green(t, r)
 	assert.GreaterOrEqual(t, stepOf(t, r, "isolated").EnforcedMs, late.Milliseconds())
@@ -597,7 +618,9 @@ func TestASlowNodeIsWaitedFor(t *testing.T) {
 
 func TestACanaryThatIsReplacedVoidsTheStep(t *testing.T) {
 	l := sharedCluster(t)
-	r := play(t, l, Options{BeforeSampling: at("isolated", func() {
+	var now bounds
+	r := play(t, l, Options{tune: now.keep, BeforeSampling: at("isolated", func() {
+		now.giveUp()
 		require.NoError(t, replacePod(soon(t), t, l, canaryNamespace, "canary-1"))
 	})}, isolation("canary"))
 	notGreen(t, r)
@@ -629,7 +652,7 @@ func TestAnInterruptedRunKeepsWhatItJudgedAndRestores(t *testing.T) {
 			ctx, end := tc.end(t)
 			f := withFakes(l)
 			var before, after *corev1.Pod
-			s := Open(ctx, f, Options{tune: impatient, BeforeSampling: at("changed", func() {
+			s := Open(ctx, f, Options{BeforeSampling: at("changed", func() {
 				before = l.pod(t, "x/c")
 				f.agent("x/a").tell(lies{probe: atBatch(2, end)})
 			})})
@@ -729,7 +752,7 @@ func TestAProvenMismatchFails(t *testing.T) {
 
 func TestWhatDoesNotSettleInTimeIsNotJudged(t *testing.T) {
 	l := sharedCluster(t)
-	r := play(t, l, Options{Settle: time.Second, tune: func(*pace) {}}, scene("unsettled", trio, "  steps:", contradicted))
+	r := play(t, l, Options{Settle: time.Second}, scene("unsettled", trio, "  steps:", contradicted))
 	notGreen(t, r)
 	step := stepOf(t, r, "contradicted")
 	assert.Equal(t, all(passed, map[string]model.Result{"x/c x/b": inconclusive}), results(step))
@@ -760,11 +783,12 @@ func TestCleanUpThatFailsIsTold(t *testing.T) {
 	l := sharedCluster(t)
 	const hold = `{"metadata":{"finalizers":["netproof.dev/held"]}}`
 	const free = `{"metadata":{"finalizers":null}}`
-	quick := func(p *pace) { impatient(p); p.cleanup = 2 * time.Second }
 
 	t.Run("a namespace that does not go", func(t *testing.T) {
 		namespaces := l.client.CoreV1().Namespaces()
-		r := play(t, l, Options{tune: quick, AfterSampling: at("isolated", func() {
+		var now bounds
+		r := play(t, l, Options{tune: now.keep, AfterSampling: at("isolated", func() {
+			now.cleanup = 2 * time.Second
 			_, err := namespaces.Patch(soon(t), "x", types.MergePatchType, []byte(hold), metav1.PatchOptions{})
 			require.NoError(t, err)
 		})}, isolation("held"))
@@ -779,7 +803,9 @@ func TestCleanUpThatFailsIsTold(t *testing.T) {
 	})
 	t.Run("a policy that does not go", func(t *testing.T) {
 		policies := l.client.NetworkingV1().NetworkPolicies("x")
-		r := play(t, l, Options{tune: quick, AfterSampling: at("isolated", func() {
+		var now bounds
+		r := play(t, l, Options{tune: now.keep, AfterSampling: at("isolated", func() {
+			now.cleanup = 2 * time.Second
 			_, err := policies.Patch(soon(t), "isolate-b", types.MergePatchType, []byte(hold), metav1.PatchOptions{})
 			require.NoError(t, err)
 		})}, isolation("held"))
@@ -820,7 +846,7 @@ func TestWrongInputCreatesNothing(t *testing.T) {
             policyTypes: [Ingress]
             ingress: [{from: [{ipBlock: {cidr: "$(cidr:x/a)"}}]}]
       expect: {default: allow}`)
-		_, err := Run(t.Context(), l, prepare(t, text), Options{tune: impatient})
+		_, err := Run(t.Context(), l, prepare(t, text), Options{})
 		var d *Disagreement
 		require.ErrorAs(t, err, &d)
 		assert.Equal(t, model.Endpoint("x/c"), d.Connection.From)
@@ -848,7 +874,7 @@ func TestWrongInputCreatesNothing(t *testing.T) {
 			made := false
 			f := withFakes(l)
 			f.reached = func(*corev1.Pod) { made = true }
-			_, err := Run(t.Context(), f, prepare(t, text, isolation("fine")), Options{tune: impatient})
+			_, err := Run(t.Context(), f, prepare(t, text, isolation("fine")), Options{})
 			var problems scenario.Problems
 			require.ErrorAs(t, err, &problems)
 			require.Len(t, problems, 1)

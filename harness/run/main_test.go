@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/cluster/local/process"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
@@ -233,6 +235,16 @@ func (l *lab) calico(t *testing.T) dynamic.ResourceInterface {
 	return client.Resource(schema.GroupVersionResource{Group: "crd.projectcalico.org", Version: "v1", Resource: "networkpolicies"}).Namespace("x")
 }
 
+// pause stops one of the cluster's programs until resume is called.
+func (l *lab) pause(t *testing.T, name string) (resume func()) {
+	t.Helper()
+	i := slices.IndexFunc(l.Processes(), func(p *process.Process) bool { return p.Name() == name })
+	require.GreaterOrEqual(t, i, 0, "no program %s", name)
+	pid := l.Processes()[i].PID()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	return func() { assert.NoError(t, syscall.Kill(pid, syscall.SIGCONT)) }
+}
+
 // soon is a context for one thing.
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -258,10 +270,19 @@ func eventually(t *testing.T, check func() string) {
 	}
 }
 
-// impatient makes a run give up early on what a fault prevents for ever. What settles a verdict stays as it is.
-func impatient(p *pace) {
-	p.settle, p.connect, p.ready, p.cleanup = 3*time.Second, 2*time.Second, 30*time.Second, 5*time.Second
-	p.agent = time.Second
+// bounds hands the pace of a run to a test. Once a fault is there, a test makes the run give up early on what the fault prevents for
+// ever. Until then the run is as patient as any, so that a busy machine fails no test.
+type bounds struct{ *pace }
+
+func (b *bounds) keep(p *pace) { b.pace = p }
+
+// hurry shortens the waiting for a mismatch, and for connections that are cut.
+func (p *pace) hurry() { p.mismatchWindow, p.connect = 400*time.Millisecond, 2*time.Second }
+
+// giveUp shortens the waiting for nodes that do not take up a change.
+func (p *pace) giveUp() {
+	p.hurry()
+	p.settle = 3 * time.Second
 }
 
 // trio is a topology of three pods on two nodes.
@@ -353,10 +374,6 @@ func openTheatre(t *testing.T) *theatre {
 	}
 	th := &theatre{fakeCluster: withFakes(l), lab: l}
 	th.session = Open(t.Context(), th, Options{
-		tune: func(p *pace) {
-			impatient(p)
-			p.mismatchWindow = 400 * time.Millisecond // nothing but the faults makes anything late here
-		},
 		BeforeSampling: func(scenario, step string) { th.before(scenario, step) },
 		AfterSampling:  func(scenario, step string) { th.after(scenario, step) },
 	})
@@ -368,7 +385,16 @@ func openTheatre(t *testing.T) *theatre {
 // returns is as if the scenario had been a run of its own.
 func (th *theatre) play(t *testing.T, step string, before, after func(), text string) model.Run {
 	t.Helper()
-	th.hooks(at(step, before), at(step, after))
+	pace := &th.session.pace
+	calm := *pace
+	defer func() { *pace = calm }()
+	hurried := func(do func()) func() {
+		if do == nil {
+			return nil
+		}
+		return func() { pace.hurry(); do() }
+	}
+	th.hooks(at(step, hurried(before)), at(step, hurried(after)))
 	return th.playHooked(t, text)
 }
 
@@ -420,9 +446,6 @@ func play(t *testing.T, c cluster.Cluster, opts Options, texts ...string) model.
 
 func playUntil(ctx context.Context, t *testing.T, c cluster.Cluster, opts Options, texts ...string) model.Run {
 	t.Helper()
-	if opts.tune == nil {
-		opts.tune = impatient
-	}
 	result, err := Run(ctx, c, prepare(t, texts...), opts)
 	require.NoError(t, err)
 	t.Cleanup(func() {

@@ -28,7 +28,7 @@ type podWatch struct {
 }
 
 // watchPods starts watching the pods with this label selector.
-func watchPods(ctx context.Context, client kubernetes.Interface, selector string) (*podWatch, error) {
+func watchPods(ctx context.Context, client kubernetes.Interface, selector string, n names) (*podWatch, error) {
 	w := &podWatch{pods: map[model.Endpoint]*corev1.Pod{}, changed: make(chan struct{})}
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }))
@@ -41,7 +41,7 @@ func watchPods(ctx context.Context, client kubernetes.Interface, selector string
 		if !ok {
 			return
 		}
-		key := model.PodEndpoint(pod.Namespace, pod.Name)
+		key := n.endpoint(pod.Namespace, pod.Name)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if gone {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -289,9 +290,12 @@ func TestADenialWithoutAnyBaselineIsTakenBack(t *testing.T) {
 	assert.Equal(t, inconclusive, judged(true, map[model.Connection]string{cell.Connection(): "timeout"}).Result)
 }
 
+// As long as the endpoints of a service are not its pods, what becomes of a connection through it says nothing about policies.
 func TestServicesFollowThePodsBehindThem(t *testing.T) {
 	th := openTheatre(t)
-	green(t, th.play(t, "", nil, nil, scene("services", trio, `
+	green(t, th.play(t, "one pod", nil, func() {
+		time.AfterFunc(time.Second, th.lab.pause(t, "kube-controller-manager"))
+	}, scene("services", trio, `
     services: [{name: x/web, selector: {app: b}, ports: [80/TCP]}]
   probes: [{from: x/a, to: x/web, via: service}]
   steps:

@@ -100,22 +100,39 @@ var errDied = errors.New("a part of the cluster has died")
 
 // setTheStage brings the scenario's topology up, unless the one before left the same.
 func (pr *proof) setTheStage(ctx context.Context) error {
-	key := pr.prepared.plan.TopologyKey
-	if pr.key == key {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, pr.pace.ready)
 	defer cancel()
+	if err := pr.stage.reachNodes(ctx, pr.nodes()); err != nil {
+		return err
+	}
+	key, before := pr.prepared.plan.TopologyKey, pr.key
+	if before == key {
+		return nil
+	}
 	pr.key = ""
-	if err := pr.stage.tearDown(ctx); err != nil {
-		return fmt.Errorf("take down the topology before: %w", err)
+	if before == "" {
+		// What the scenario before left cannot be trusted.
+		if err := pr.stage.clear(ctx); err != nil {
+			return fmt.Errorf("take down the topology before: %w", err)
+		}
 	}
 	pr.observer.Note("deploying " + pr.out.Name)
-	if err := pr.stage.setUp(ctx, pr.prepared.plan.Initial); err != nil {
+	if err := pr.stage.become(ctx, pr.prepared.plan.Initial); err != nil {
 		return fmt.Errorf("deploy the topology: %w", err)
 	}
 	pr.key = key
 	return nil
+}
+
+// nodes are those that connections begin at.
+func (pr *proof) nodes() []model.Endpoint {
+	var out []model.Endpoint
+	for _, c := range pr.connections() {
+		if c.From.IsNode() && !slices.Contains(out, c.From) {
+			out = append(out, c.From)
+		}
+	}
+	return out
 }
 
 // connections are all connections of the scenario's cells, each once.
@@ -525,7 +542,7 @@ func (pr *proof) takeBack(final map[model.Connection]string) (cut []string) {
 // exists tells whether a connection can be made on the stage as it is now: its source is there, and somebody serves its port. A pod
 // that was replaced may serve other ports than the one before.
 func (s *stage) exists(c model.Connection) bool {
-	if s.agents[c.From] == nil {
+	if _, unsupported := s.unsupported[c.From]; s.agents[c.From] == nil && !unsupported {
 		return false
 	}
 	if c.Via != model.ViaPodIP {
@@ -551,6 +568,10 @@ func (s *stage) address(e model.Endpoint, family model.IPFamily) (netip.Addr, bo
 // target says how a connection is probed.
 func (s *stage) target(c model.Connection, expected model.Verdict) target {
 	t := target{conn: c, expected: expected, from: s.agents[c.From], port: c.Port}
+	if why, known := s.unsupported[c.From]; known {
+		t.unsupported = why
+		return t
+	}
 	if t.from == nil {
 		t.unreachable = fmt.Sprintf("there is no prober at %s", c.From)
 		return t

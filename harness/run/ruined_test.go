@@ -31,9 +31,10 @@ func TestEnforcementThatStoppedBeforeThePolicyCameBlamesNoPolicy(t *testing.T) {
 	stop := func(node int) func() {
 		return func() { require.NoError(t, l.StopEnforcement(node)) }
 	}
-	first, second := at("open", stop(1)), at("nothing changes", stop(0))
+	var now bounds
+	first, second := at("open", func() { stop(1)(); now.giveUp() }), at("nothing changes", stop(0))
 	r := play(t, l, Options{
-		tune:          func(p *pace) { impatient(p); p.settle, p.mismatchWindow = 2*time.Second, 400*time.Millisecond },
+		tune:          now.keep,
 		AfterSampling: func(s, step string) { first(s, step); second(s, step) },
 	}, isolation("felix", `
     - name: c too
@@ -63,7 +64,7 @@ func TestEnforcementThatStoppedBeforeThePolicyCameBlamesNoPolicy(t *testing.T) {
 		assert.Equal(t, all(passed, want), results(stepOf(t, r, step)), step)
 		assert.Contains(t, cells(stepOf(t, r, step))["x/c x/b"].Reason, "not every node took up the change", step)
 		assert.False(t, stepOf(t, r, step).Controls.Held, step)
-		found(t, r, model.Control, fmt.Sprintf("step %q: not every node took up the change within 2s", step))
+		found(t, r, model.Control, fmt.Sprintf("step %q: not every node took up the change within 3s", step))
 	}
 	assert.Contains(t, findings(r, model.Control)[0], "canary-1")
 	assert.NotContains(t, findings(r, model.Control)[0], "canary-0", "the node that works is not blamed")
@@ -90,9 +91,11 @@ func TestAPartOfTheClusterThatDiedProvesNothing(t *testing.T) {
 			text := scene("death", trio+service, "  steps:",
 				"    - name: open\n      expect: {default: allow}",
 				"    - name: isolated"+isolateB+exceptToB)
+			var now bounds
 			r := play(t, l, Options{
 				Disposable:     true,
-				BeforeSampling: at("isolated", func() { require.NoError(t, tc.kill(soon(t), l)) }),
+				tune:           now.keep,
+				BeforeSampling: at("isolated", func() { require.NoError(t, tc.kill(soon(t), l)); now.giveUp() }),
 			}, text, isolation("second"))
 			notGreen(t, r)
 			assert.False(t, r.Complete, "the second scenario never ran")
@@ -117,10 +120,13 @@ func TestAPartOfTheClusterThatDiedProvesNothing(t *testing.T) {
 
 func TestAHaltedNodeAgentIsFoundWhenAPodIsReplaced(t *testing.T) {
 	l := ownCluster(t, "calico")
+	var now bounds
 	r := play(t, l, Options{
 		Disposable: true,
-		tune:       func(p *pace) { impatient(p); p.ready = 3 * time.Second },
+		tune:       now.keep,
 		BeforeSampling: at("isolated", func() {
+			now.giveUp()
+			now.ready = 3 * time.Second
 			require.NoError(t, l.HaltNodeAgent(1))
 			require.NoError(t, remakePod(soon(t), t, l, "x", "b"))
 		}),

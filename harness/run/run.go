@@ -25,6 +25,9 @@ type Options struct {
 	Disposable bool
 	// ToolVersion is written into the report.
 	ToolVersion string
+	// NamespacePrefix goes before the name of every namespace that the run makes, and before it in policies that select namespaces by name.
+	// Built-in namespaces keep their names, and so do all in the report.
+	NamespacePrefix string
 	// Settle bounds the time from a change to the settling of the last cell; 0 means 15 seconds.
 	Settle time.Duration
 	// BeforeSampling and AfterSampling are called around the sampling of every step. Fault tests break things there.
@@ -117,7 +120,10 @@ func Open(ctx context.Context, c cluster.Cluster, opts Options) *Session {
 		opts.Observer = Observers(nil)
 	}
 	id := newRunID()
-	s := &Session{cluster: c, opts: opts, pace: defaultPace(), observer: opts.Observer, nonces: &nonces{run: id}, began: time.Now()}
+	if known, ok := c.(cluster.Identified); ok {
+		id = known.RunID()
+	}
+	s := &Session{cluster: c, opts: opts, pace: paceOf(c.ProbeTimeout()), observer: opts.Observer, nonces: &nonces{run: id}, began: time.Now()}
 	if opts.Settle > 0 {
 		s.pace.settle = opts.Settle
 	}
@@ -128,7 +134,7 @@ func Open(ctx context.Context, c cluster.Cluster, opts Options) *Session {
 		APIVersion: model.APIVersion, Kind: model.ReportKind, Complete: true, Tool: model.Tool{Version: opts.ToolVersion},
 		Cluster: c.Info(), Scenarios: []model.Scenario{},
 	}
-	stage, err := newStage(ctx, c, id)
+	stage, err := newStage(ctx, c, id, opts.NamespacePrefix)
 	if err != nil {
 		s.infrastructure(err)
 		return s
@@ -279,13 +285,13 @@ func (s *Session) raiseCanary(ctx context.Context) (ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.pace.ready)
 	defer cancel()
 	ns, pods := canarySpec(s.cluster.Info().Nodes)
-	if err := s.stage.createNamespaces(ctx, []model.Namespace{ns}); err != nil {
+	if err := s.stage.createNamespaces(ctx, []model.Namespace{ns}, pods); err != nil {
 		return false, err
 	}
 	if err := s.stage.createPods(ctx, pods); err != nil {
 		return false, err
 	}
-	c := &canary{client: s.stage.client, nonces: s.nonces, pods: map[model.Endpoint]*corev1.Pod{}}
+	c := &canary{client: s.stage.client, namespace: s.stage.names.real(canaryNamespace), nonces: s.nonces, pods: map[model.Endpoint]*corev1.Pod{}}
 	for _, p := range pods {
 		c.pods[p.Endpoint()] = s.stage.running[p.Endpoint()]
 	}

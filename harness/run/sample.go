@@ -26,6 +26,8 @@ type target struct {
 	recorders []probes.Agent
 	// unreachable says why the cell cannot be probed at all, such as a destination without an address of this family.
 	unreachable string
+	// unsupported says why this cluster cannot carry the cell's probes.
+	unsupported string
 }
 
 // track is a target and its series. Samples stand at the index of their round, so that a series is in the order of sending
@@ -123,6 +125,10 @@ func (s *sampler) round(ctx context.Context, wanted func(*track) bool) int {
 		n++
 		smp := &sample{sent: time.Now()}
 		t.samples = append(t.samples, smp)
+		if t.unsupported != "" {
+			smp.verdict, smp.reason, smp.resolved = model.Unsupported, t.unsupported, time.Now()
+			continue
+		}
 		if t.unreachable != "" {
 			smp.verdict, smp.reason, smp.resolved = model.Inconclusive, t.unreachable, time.Now()
 			continue

@@ -36,9 +36,9 @@ import (
 
 // The labels of everything that a run makes. State lives in the cluster, never in a side file.
 const (
-	runLabel     = "netproof.dev/run"
-	managedLabel = "app.kubernetes.io/managed-by"
-	managedBy    = "netproof"
+	runLabel     = cluster.RunLabel
+	managedLabel = cluster.ManagedByLabel
+	managedBy    = cluster.ManagedBy
 )
 
 // apiConcurrency bounds the calls to the API server that are under way at once.
@@ -73,6 +73,7 @@ type stage struct {
 	watch    *podWatch
 	families []model.IPFamily
 	runID    string
+	names    names
 
 	mu sync.Mutex
 	// declared is the topology as last set up or changed, with the addresses and nodes that the pods were given.
@@ -81,13 +82,17 @@ type stage struct {
 	agents   map[model.Endpoint]probes.Agent
 	services map[model.Endpoint]*corev1.Service
 	made     map[string]bool // namespaces
-	policies map[objectKey]inForce
-	hosts    map[string]cluster.Host
+	// idle are namespaces that the run made for an earlier topology, with their labels.
+	idle map[string]model.Labels
+	// unsupported says why there is no agent at nodes or hosts where this cluster cannot have one.
+	unsupported map[model.Endpoint]string
+	policies    map[objectKey]inForce
+	hosts       map[string]cluster.Host
 	// found are the labels that namespaces which the run did not make had before it.
 	found map[string]model.Labels
 }
 
-func newStage(ctx context.Context, c cluster.Cluster, runID string) (*stage, error) {
+func newStage(ctx context.Context, c cluster.Cluster, runID, prefix string) (*stage, error) {
 	cfg := c.RESTConfig()
 	cfg.QPS = -1 // the bound is apiConcurrency
 	client, err := kubernetes.NewForConfig(cfg)
@@ -98,15 +103,16 @@ func newStage(ctx context.Context, c cluster.Cluster, runID string) (*stage, err
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	watch, err := watchPods(ctx, client, runLabel+"="+runID)
+	names := names{prefix}
+	watch, err := watchPods(ctx, client, runLabel+"="+runID, names)
 	if err != nil {
 		return nil, err
 	}
 	return &stage{
-		cluster: c, client: client, dynamic: dyn, watch: watch, families: c.Info().IPFamilies, runID: runID,
+		cluster: c, client: client, dynamic: dyn, watch: watch, families: c.Info().IPFamilies, runID: runID, names: names,
 		mapper:  restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
 		running: map[model.Endpoint]*corev1.Pod{}, agents: map[model.Endpoint]probes.Agent{},
-		made: map[string]bool{}, policies: map[objectKey]inForce{}, hosts: map[string]cluster.Host{},
+		made: map[string]bool{}, idle: map[string]model.Labels{}, unsupported: map[model.Endpoint]string{}, policies: map[objectKey]inForce{}, hosts: map[string]cluster.Host{},
 		found: map[string]model.Labels{}, services: map[model.Endpoint]*corev1.Service{},
 	}, nil
 }
@@ -119,7 +125,7 @@ func (s *stage) ownLabels(labels model.Labels) map[string]string {
 
 // setUp makes everything a topology declares, and returns when the pods are ready.
 func (s *stage) setUp(ctx context.Context, t model.Topology) error {
-	if err := s.createNamespaces(ctx, t.Namespaces); err != nil {
+	if err := s.createNamespaces(ctx, t.Namespaces, t.Pods); err != nil {
 		return err
 	}
 	for _, h := range t.Hosts {
@@ -133,24 +139,55 @@ func (s *stage) setUp(ctx context.Context, t model.Topology) error {
 		s.agents[h.Endpoint()] = host.Agent
 	}
 	s.declared.Nodes = s.cluster.Nodes()
-	for _, n := range s.declared.Nodes {
-		agent, err := s.cluster.NodeAgent(ctx, n.Index)
-		if err != nil {
-			return fmt.Errorf("reach node %d: %w", n.Index, err)
-		}
-		s.agents[model.NodeEndpoint(n.Index)] = agent
-	}
 	if err := s.createServices(ctx, t.Services); err != nil {
 		return err
 	}
-	return s.createPods(ctx, t.Pods)
+	var missing []model.Pod
+	for i, p := range t.Pods {
+		p.Node = s.nodeOf(p, i)
+		if have, stays := s.declared.Pod(p.Endpoint()); !stays {
+			missing = append(missing, p)
+		} else if !maps.Equal(have.Labels, p.Labels) {
+			if err := s.labelPod(ctx, p.Endpoint(), p.Labels); err != nil {
+				return err
+			}
+		}
+	}
+	return s.createPods(ctx, missing)
 }
 
-func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace) error {
+// reachNodes gets agents on nodes, as far as this cluster can have them.
+func (s *stage) reachNodes(ctx context.Context, nodes []model.Endpoint) error {
+	for _, e := range nodes {
+		index, ok := e.NodeIndex()
+		if _, told := s.unsupported[e]; !ok || told || s.agents[e] != nil {
+			continue
+		}
+		agent, err := s.cluster.NodeAgent(ctx, index)
+		if errors.Is(err, errors.ErrUnsupported) {
+			s.unsupported[e] = err.Error()
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reach node %d: %w", index, err)
+		}
+		s.agents[e] = agent
+	}
+	return nil
+}
+
+func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace, pods []model.Pod) error {
 	var calls []func() error
 	for _, ns := range list {
 		calls = append(calls, func() error {
-			obj := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns.Name, Labels: s.ownLabels(ns.Labels)}}
+			level := s.cluster.NamespaceLabels(slices.DeleteFunc(slices.Clone(pods), func(p model.Pod) bool { return p.Namespace != ns.Name }))
+			if s.made[ns.Name] {
+				return s.wakeNamespace(ctx, ns, level)
+			}
+			labels := s.ownLabels(ns.Labels)
+			maps.Copy(labels, level)
+			delete(labels, corev1.LabelMetadataName) // the API server sets it
+			obj := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.names.real(ns.Name), Labels: labels}}
 			got, err := s.client.CoreV1().Namespaces().Create(ctx, obj, metav1.CreateOptions{})
 			if apierrors.IsAlreadyExists(err) && isBuiltIn(ns.Name) {
 				// Pods may be put beside what the cluster brings; the namespace itself stays as it is.
@@ -162,7 +199,7 @@ func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace) er
 				return s.labelNamespace(ctx, ns.Name, ns.Labels)
 			}
 			if err != nil {
-				return fmt.Errorf("create namespace %s: %w", ns.Name, err)
+				return fmt.Errorf("create namespace %s: %w", obj.Name, err)
 			}
 			s.keepNamespace(got, true)
 			return nil
@@ -179,14 +216,12 @@ func isBuiltIn(ns string) bool {
 func (s *stage) keepNamespace(ns *corev1.Namespace, made bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	labels := maps.Clone(ns.Labels)
-	delete(labels, runLabel)
-	delete(labels, managedLabel)
-	s.declared.Namespaces = append(s.declared.Namespaces, model.Namespace{Name: ns.Name, Labels: labels})
+	labels, name := s.names.labels(ns.Labels), s.names.scenario(ns.Name)
+	s.declared.Namespaces = append(s.declared.Namespaces, model.Namespace{Name: name, Labels: labels})
 	if made {
-		s.made[ns.Name] = true
+		s.made[name] = true
 	} else {
-		s.found[ns.Name] = labels
+		s.found[name] = labels
 	}
 }
 
@@ -194,7 +229,7 @@ func (s *stage) createServices(ctx context.Context, list []model.Service) error 
 	var calls []func() error
 	for _, svc := range list {
 		calls = append(calls, func() error {
-			got, err := s.client.CoreV1().Services(svc.Namespace).Create(ctx, s.serviceObject(svc), metav1.CreateOptions{})
+			got, err := s.client.CoreV1().Services(s.names.real(svc.Namespace)).Create(ctx, s.serviceObject(svc), metav1.CreateOptions{})
 			if err != nil {
 				return fmt.Errorf("create service %s: %w", svc.Endpoint(), err)
 			}
@@ -203,6 +238,8 @@ func (s *stage) createServices(ctx context.Context, list []model.Service) error 
 					svc.Addresses = append(svc.Addresses, a)
 				}
 			}
+			s.cluster.Admit(svc.Addresses...)
+			svc.Ports = slices.Clone(svc.Ports)
 			for i, p := range got.Spec.Ports {
 				svc.Ports[i].NodePort = int(p.NodePort)
 			}
@@ -248,12 +285,12 @@ func (s *stage) lateService(ctx context.Context) (model.Endpoint, error) {
 			continue
 		}
 		listed[svc.Namespace] = true
-		found, err := s.client.DiscoveryV1().EndpointSlices(svc.Namespace).List(ctx, metav1.ListOptions{})
+		found, err := s.client.DiscoveryV1().EndpointSlices(s.names.real(svc.Namespace)).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return "", fmt.Errorf("list the endpoints of services: %w", err)
 		}
 		for _, slice := range found.Items {
-			e := model.PodEndpoint(slice.Namespace, slice.Labels[discoveryv1.LabelServiceName])
+			e := s.names.endpoint(slice.Namespace, slice.Labels[discoveryv1.LabelServiceName])
 			for _, end := range slice.Endpoints {
 				for _, text := range end.Addresses {
 					if a, err := netip.ParseAddr(text); err == nil {
@@ -289,7 +326,7 @@ func sameAddresses(a, b []netip.Addr) bool {
 
 func (s *stage) serviceObject(svc model.Service) *corev1.Service {
 	obj := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name, Labels: s.ownLabels(nil)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.names.real(svc.Namespace), Name: svc.Name, Labels: s.ownLabels(nil)},
 		Spec:       corev1.ServiceSpec{Selector: svc.Selector, Type: corev1.ServiceType(svc.Type)},
 	}
 	if len(s.families) > 1 {
@@ -309,18 +346,16 @@ func (s *stage) serviceObject(svc model.Service) *corev1.Service {
 	return obj
 }
 
-// podObject is a probe pod. On the local cluster the node agent serves the declared ports; elsewhere the image does.
+// podObject is a probe pod. On the local cluster the node agent serves the declared ports; elsewhere the agent in the image does.
 func (s *stage) podObject(p model.Pod, index int) *corev1.Pod {
-	nodes := s.cluster.Nodes()
-	node := p.Node
-	if node < 0 {
-		node = index
-	}
 	no, zero := false, int64(0)
 	obj := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, Labels: s.ownLabels(p.Labels)},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.names.real(p.Namespace), Name: p.Name, Labels: s.ownLabels(p.Labels),
+			Annotations: map[string]string{cluster.EndpointAnnotation: string(p.Endpoint())},
+		},
 		Spec: corev1.PodSpec{
-			NodeName:                      nodes[node%len(nodes)].Name,
+			NodeName:                      s.cluster.Nodes()[s.nodeOf(p, index)].Name,
 			HostNetwork:                   p.HostNetwork,
 			AutomountServiceAccountToken:  &no,
 			EnableServiceLinks:            &no,
@@ -335,6 +370,7 @@ func (s *stage) podObject(p model.Pod, index int) *corev1.Pod {
 		}
 		obj.Spec.Containers[0].Ports = append(obj.Spec.Containers[0].Ports, cp)
 	}
+	s.cluster.PreparePod(obj)
 	return obj
 }
 
@@ -345,7 +381,7 @@ func (s *stage) createPods(ctx context.Context, list []model.Pod) error {
 	for i, p := range list {
 		endpoints[i] = p.Endpoint()
 		calls = append(calls, func() error {
-			if _, err := s.client.CoreV1().Pods(p.Namespace).Create(ctx, s.podObject(p, i), metav1.CreateOptions{}); err != nil {
+			if _, err := s.client.CoreV1().Pods(s.names.real(p.Namespace)).Create(ctx, s.podObject(p, i), metav1.CreateOptions{}); err != nil {
 				return fmt.Errorf("create pod %s: %w", p.Endpoint(), err)
 			}
 			return nil
@@ -362,16 +398,25 @@ func (s *stage) createPods(ctx context.Context, list []model.Pod) error {
 	for _, n := range s.cluster.Nodes() {
 		nodes[n.Name] = n.Index
 	}
-	for _, p := range list {
+	agents := make([]probes.Agent, len(list))
+	calls = nil
+	for i, e := range endpoints {
+		calls = append(calls, func() (err error) {
+			if agents[i], err = s.cluster.PodAgent(ctx, ready[e]); err != nil {
+				return fmt.Errorf("reach pod %s: %w", e, err)
+			}
+			return nil
+		})
+	}
+	if err := sideBySide(apiConcurrency, calls...); err != nil {
+		return err
+	}
+	for i, p := range list {
 		e := p.Endpoint()
 		pod := ready[e]
-		agent, err := s.cluster.PodAgent(ctx, pod)
-		if err != nil {
-			return fmt.Errorf("reach pod %s: %w", e, err)
-		}
 		p.Addresses = podAddresses(pod)
 		p.Node = nodes[pod.Spec.NodeName]
-		s.running[e], s.agents[e] = pod, agent
+		s.running[e], s.agents[e] = pod, agents[i]
 		s.declared.Pods = append(s.declared.Pods, p)
 	}
 	return nil
@@ -382,7 +427,7 @@ func (s *stage) removePods(ctx context.Context, list []model.Endpoint) error {
 	var calls []func() error
 	for _, e := range list {
 		calls = append(calls, func() error {
-			ns, name, _ := e.Split()
+			ns, name := s.names.split(e)
 			err := s.client.CoreV1().Pods(ns).Delete(ctx, name, *metav1.NewDeleteOptions(0))
 			if err != nil && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("delete pod %s: %w", e, err)
@@ -417,7 +462,7 @@ func labelPatch(from, to model.Labels) []byte {
 }
 
 func (s *stage) patchNamespace(ctx context.Context, name string, patch []byte) error {
-	if _, err := s.client.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := s.client.CoreV1().Namespaces().Patch(ctx, s.names.real(name), types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("label namespace %s: %w", name, err)
 	}
 	return nil
@@ -429,7 +474,7 @@ func (s *stage) labelPod(ctx context.Context, e model.Endpoint, to model.Labels)
 	if !ok {
 		return fmt.Errorf("label pod %s: it does not exist", e)
 	}
-	_, err := s.client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, labelPatch(p.Labels, to), metav1.PatchOptions{})
+	_, err := s.client.CoreV1().Pods(s.names.real(p.Namespace)).Patch(ctx, p.Name, types.MergePatchType, labelPatch(p.Labels, to), metav1.PatchOptions{})
 	if err != nil {
 		return fmt.Errorf("label pod %s: %w", e, err)
 	}
@@ -458,7 +503,11 @@ func (s *stage) labelNamespace(ctx context.Context, name string, to model.Labels
 	if maps.Equal(ns.Labels, to) {
 		return nil
 	}
-	if err := s.patchNamespace(ctx, name, labelPatch(ns.Labels, to)); err != nil {
+	// The label with the name is the API server's.
+	from, into := maps.Clone(ns.Labels), maps.Clone(to)
+	delete(from, corev1.LabelMetadataName)
+	delete(into, corev1.LabelMetadataName)
+	if err := s.patchNamespace(ctx, name, labelPatch(from, into)); err != nil {
 		return err
 	}
 	ns.Labels = to
@@ -485,7 +534,7 @@ func (s *stage) resource(gvk schema.GroupVersionKind, namespace string) (dynamic
 		gvr, namespaced = m.Resource, m.Scope.Name() == meta.RESTScopeNameNamespace
 	}
 	if namespaced {
-		return s.dynamic.Resource(gvr).Namespace(namespace), nil
+		return s.dynamic.Resource(gvr).Namespace(s.names.real(namespace)), nil
 	}
 	return s.dynamic.Resource(gvr), nil
 }
@@ -496,9 +545,12 @@ func keyOf(obj *unstructured.Unstructured) objectKey {
 
 // apply creates or updates an object.
 func (s *stage) apply(ctx context.Context, obj *unstructured.Unstructured) error {
-	obj = obj.DeepCopy()
-	obj.SetLabels(s.ownLabels(obj.GetLabels()))
 	key := keyOf(obj)
+	obj, err := s.names.object(obj)
+	if err != nil {
+		return err
+	}
+	obj.SetLabels(s.ownLabels(obj.GetLabels()))
 	res, err := s.resource(key.kind, key.namespace)
 	if err != nil {
 		return err
@@ -523,8 +575,11 @@ func (e *refusedError) Unwrap() error { return e.err }
 // dryRun asks the API server whether it would take an object. The object's namespace need not exist yet. Its error is a
 // [refusedError] if the server would not; any other error means that it could not be asked.
 func (s *stage) dryRun(ctx context.Context, obj *unstructured.Unstructured) error {
-	obj = obj.DeepCopy()
 	key := keyOf(obj)
+	obj, err := s.names.object(obj)
+	if err != nil {
+		return &refusedError{err: err, mend: "change the selector, or run without --namespace-prefix"}
+	}
 	if key.namespace != "" && !isBuiltIn(key.namespace) {
 		obj.SetNamespace(metav1.NamespaceDefault)
 	}
@@ -595,7 +650,7 @@ func (s *stage) tampered(ctx context.Context) (string, error) {
 	have := map[model.Endpoint]*corev1.Pod{}
 	for i := range pods.Items {
 		p := &pods.Items[i]
-		have[model.PodEndpoint(p.Namespace, p.Name)] = p
+		have[s.names.endpoint(p.Namespace, p.Name)] = p
 	}
 	for _, want := range s.declared.Pods {
 		e := want.Endpoint()
@@ -623,7 +678,7 @@ func (s *stage) tampered(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("list namespaces: %w", err)
 	}
 	for _, want := range s.declared.Namespaces {
-		i := slices.IndexFunc(namespaces.Items, func(n corev1.Namespace) bool { return n.Name == want.Name })
+		i := slices.IndexFunc(namespaces.Items, func(n corev1.Namespace) bool { return n.Name == s.names.real(want.Name) })
 		if i < 0 || namespaces.Items[i].DeletionTimestamp != nil {
 			return fmt.Sprintf("namespace %s was deleted during the run", want.Name), nil
 		}
@@ -663,9 +718,9 @@ func (s *stage) servicesTampered(ctx context.Context) (string, error) {
 
 func sameLabels(have map[string]string, want model.Labels) bool {
 	have = maps.Clone(have)
-	for _, k := range []string{runLabel, managedLabel, corev1.LabelMetadataName} {
-		delete(have, k)
-	}
+	maps.DeleteFunc(have, func(k, _ string) bool {
+		return k == runLabel || k == managedLabel || k == corev1.LabelMetadataName || strings.HasPrefix(k, podSecurityPrefix)
+	})
 	want = maps.Clone(want)
 	delete(want, corev1.LabelMetadataName)
 	return maps.Equal(have, want)
@@ -706,7 +761,8 @@ func (s *stage) policiesTampered(ctx context.Context) (string, error) {
 		}
 	}
 	for _, p := range listed.Items {
-		if _, mine := s.declared.Namespace(p.Namespace); mine && p.Namespace != canaryNamespace && !ours[p.UID] {
+		ns := s.names.scenario(p.Namespace)
+		if _, mine := s.declared.Namespace(ns); mine && s.names.real(ns) == p.Namespace && ns != canaryNamespace && !ours[p.UID] {
 			return fmt.Sprintf("NetworkPolicy/%s/%s appeared behind the run's back", p.Namespace, p.Name), nil
 		}
 	}
@@ -815,26 +871,20 @@ func (s *stage) restore(ctx context.Context, initial model.Topology) error {
 	return errors.Join(errs...)
 }
 
-// tearDown removes all that the stage made, except the canaries, and returns when it is gone.
-func (s *stage) tearDown(ctx context.Context) error { return s.remove(ctx, false) }
+// clear removes everything but the canaries and the namespaces, and returns when it is gone.
+func (s *stage) clear(ctx context.Context) error { return s.become(ctx, model.Topology{}) }
 
 // close removes everything.
 func (s *stage) close(ctx context.Context) error {
 	defer s.watch.stop()
-	return s.remove(ctx, true)
-}
-
-func (s *stage) remove(ctx context.Context, canaries bool) error {
 	// What holds one of them up must not hold up the rest.
 	errs := []error{s.unapplyAll(ctx)}
-	keep := func(ns string) bool { return ns == canaryNamespace && !canaries }
 	pods := s.watch.known()
 	for _, p := range s.declared.Pods {
 		if !slices.Contains(pods, p.Endpoint()) {
 			pods = append(pods, p.Endpoint())
 		}
 	}
-	pods = slices.DeleteFunc(pods, func(e model.Endpoint) bool { ns, _, _ := e.Split(); return keep(ns) })
 	errs = append(errs, s.removePods(ctx, pods))
 	for ns, labels := range s.found {
 		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
@@ -844,33 +894,23 @@ func (s *stage) remove(ctx context.Context, canaries bool) error {
 	}
 	for _, svc := range s.declared.Services {
 		if isBuiltIn(svc.Namespace) {
-			err := s.client.CoreV1().Services(svc.Namespace).Delete(ctx, svc.Name, metav1.DeleteOptions{})
-			if err != nil && !apierrors.IsNotFound(err) {
-				errs = append(errs, fmt.Errorf("delete service %s: %w", svc.Endpoint(), err))
-			}
+			errs = append(errs, s.deleteService(ctx, svc))
 		}
 	}
-	for name := range s.hosts {
-		errs = append(errs, s.cluster.RemoveHost(ctx, name))
-		delete(s.agents, model.HostEndpoint(name))
-		delete(s.hosts, name)
-	}
+	errs = append(errs, s.removeHosts(ctx))
 	var calls []func() error
 	for ns := range s.made {
-		if !keep(ns) {
-			calls = append(calls, func() error { return s.deleteNamespace(ctx, ns) })
-		}
+		calls = append(calls, func() error { return s.deleteNamespace(ctx, s.names.real(ns)) })
 	}
-	errs = append(errs, sideBySide(apiConcurrency, calls...), s.awaitEnds(ctx))
-	for ns := range s.made {
-		if !keep(ns) {
-			delete(s.made, ns)
-		}
+	return errors.Join(append(errs, sideBySide(apiConcurrency, calls...), s.awaitEnds(ctx))...)
+}
+
+func (s *stage) deleteService(ctx context.Context, svc model.Service) error {
+	err := s.client.CoreV1().Services(s.names.real(svc.Namespace)).Delete(ctx, svc.Name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete service %s: %w", svc.Endpoint(), err)
 	}
-	clear(s.services)
-	s.declared.Services, s.declared.Hosts = nil, nil
-	s.declared.Namespaces = slices.DeleteFunc(s.declared.Namespaces, func(n model.Namespace) bool { return !keep(n.Name) })
-	return errors.Join(errs...)
+	return nil
 }
 
 // deleteNamespace returns when the namespace is gone.

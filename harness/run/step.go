@@ -28,6 +28,21 @@ type pace struct {
 	cleanup time.Duration
 }
 
+// paceOf suits a cluster where an answer may take this long.
+func paceOf(timeout time.Duration) pace {
+	p := defaultPace()
+	stretch := func(d *time.Duration) { *d = max(*d, *d*timeout/p.timeout) }
+	stretch(&p.dense)
+	stretch(&p.spaced)
+	stretch(&p.window)
+	p.timeout = timeout
+	if timeout > defaultPace().timeout {
+		// Pods have images and kubelets there, and a plugin is told of changes through an API server that is busier.
+		p.ready, p.settle, p.connect, p.cleanup = 2*time.Minute, 30*time.Second, 20*time.Second, time.Minute
+	}
+	return p
+}
+
 // defaultPace suits a cluster on this machine, where a round trip takes less than a millisecond.
 func defaultPace() pace {
 	return pace{
