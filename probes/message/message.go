@@ -23,8 +23,8 @@ const (
 	// MaxEndpoint is the length of the longest endpoint; a namespace and a name are at most 63 and 253 long.
 	MaxEndpoint = 512
 	// MaxRequest and MaxAnswer are the lengths of the longest messages of their kinds.
-	MaxRequest = headerLen + 1 + MaxNonce
-	MaxAnswer  = headerLen + 1 + MaxNonce + 2 + MaxEndpoint + 1 + MaxUID
+	MaxRequest = headerLen + 1 + MaxNonce + macLen
+	MaxAnswer  = headerLen + 1 + MaxNonce + 2 + MaxEndpoint + 1 + MaxUID + macLen
 )
 
 // Kind tells the messages apart.

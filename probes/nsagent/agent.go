@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netns"
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
+	"github.com/netproof/netproof/probes/message"
 )
 
 // Agent acts in one network namespace on behalf of one endpoint. Its methods may be called at the same time.
@@ -22,6 +24,7 @@ type Agent struct {
 	ports            *sourcePorts
 	probing, serving *loop
 	records          *records
+	secret           atomic.Pointer[message.Key]
 
 	mu      sync.Mutex
 	servers map[model.Port]*server
@@ -35,6 +38,12 @@ var _ probes.Agent = (*Agent)(nil)
 
 // Identity says whose agent this is.
 func (a *Agent) Identity() probes.Identity { return a.identity }
+
+// SetKey makes the agent take part in another run: from now on its servers answer only probes that were made with this key, and its
+// probes carry it.
+func (a *Agent) SetKey(k message.Key) { a.secret.Store(&k) }
+
+func (a *Agent) key() message.Key { return *a.secret.Load() }
 
 // enter notes the beginning of a call; leave must follow unless it fails.
 func (a *Agent) enter() error {

@@ -179,6 +179,8 @@ type Config struct {
 	// Namespace is an open handle of the network namespace to act in; the agent keeps a copy of its own. With
 	// [netns.None] (beware: the zero value is file descriptor 0) it is the one of the process, and no privilege is needed.
 	Namespace netns.NsHandle
+	// Key authenticates probes and answers; nil for none.
+	Key message.Key
 }
 
 // NewAgent makes an agent. It serves nothing before [Agent.Listen].
@@ -194,6 +196,7 @@ func (e *Engine) NewAgent(c Config) (*Agent, error) {
 		servers:  map[model.Port]*server{},
 		closing:  make(chan struct{}),
 	}
+	a.SetKey(c.Key)
 	if c.Namespace.IsOpen() {
 		fd, err := unix.FcntlInt(uintptr(c.Namespace), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {

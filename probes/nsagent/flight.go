@@ -183,7 +183,7 @@ func (f *flight) bind(ipv6 bool) error {
 
 // sendDatagram sends the request once more, or for the first time.
 func (f *flight) sendDatagram(scratch []byte) {
-	_, errno := sendBytes(f.fd, message.AppendRequest(scratch, f.batch.kind, f.nonce), 0)
+	_, errno := sendBytes(f.fd, f.batch.agent.key().AppendRequest(scratch, f.batch.kind, f.nonce), 0)
 	first := !f.resp.Sent
 	switch errno {
 	case 0:
@@ -317,7 +317,7 @@ func (f *flight) advance(l *loop, erred bool) {
 
 // sendRequest sends the request if the connection is made.
 func (f *flight) sendRequest(l *loop) {
-	_, errno := sendBytes(f.fd, message.AppendRequest(l.scratch[:0], f.batch.kind, f.nonce), 0)
+	_, errno := sendBytes(f.fd, f.batch.agent.key().AppendRequest(l.scratch[:0], f.batch.kind, f.nonce), 0)
 	switch errno {
 	case 0:
 		f.connected, f.resp.Connected = true, true
@@ -356,7 +356,7 @@ func (f *flight) receive(l *loop) {
 
 // read takes what came so far.
 func (f *flight) read(l *loop, b []byte) {
-	answer, err := message.ParseAnswer(b)
+	answer, err := f.batch.agent.key().ParseAnswer(b)
 	switch {
 	case err == nil && string(answer.Nonce) == string(f.nonce):
 		f.conclude(probes.Answered, 0, "")

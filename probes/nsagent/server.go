@@ -277,7 +277,7 @@ func (c *connection) read(l *loop) bool {
 		case errno != 0 || n == 0:
 			return true
 		}
-		kind, nonce, err := message.ParseRequest(buf[:have+n])
+		kind, nonce, err := c.listener.agent.key().ParseRequest(buf[:have+n])
 		if errors.Is(err, message.ErrShort) {
 			c.partial = append(c.partial[:0], buf[:have+n]...)
 			continue
@@ -306,7 +306,7 @@ func (ln *listener) answer(l *loop, kind message.Kind, nonce []byte, err error, 
 	if kind == message.Probe {
 		ln.agent.records.add(nonce, peer.addrPort())
 	}
-	return message.AppendAnswer(out, nonce, ln.agent.identity)
+	return ln.agent.key().AppendAnswer(out, nonce, ln.agent.identity)
 }
 
 // datagrams answers what has come to a UDP socket.
@@ -329,7 +329,7 @@ func (ln *listener) datagrams(l *loop) {
 			continue
 		}
 		peer.length = header.Namelen
-		kind, nonce, err := message.ParseRequest(buf[:n])
+		kind, nonce, err := ln.agent.key().ParseRequest(buf[:n])
 		answer := ln.answer(l, kind, nonce, err, &peer)
 		if answer == nil {
 			continue

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 
 	"github.com/netproof/netproof/probes"
@@ -13,6 +14,7 @@ import (
 // Client is the agent at the other end of a stream.
 type Client struct {
 	identity probes.Identity
+	boot     string
 	rw       io.ReadWriter
 	out      *lineWriter
 	// broken is closed when the stream is of no more use; err says why.
@@ -42,21 +44,28 @@ type call struct {
 
 // Dial greets the agent at the other end of a stream and returns it. The stream belongs to the client from then on,
 // also after an error: it is closed with it if it can be closed.
-func Dial(ctx context.Context, rw io.ReadWriter) (*Client, error) {
+func Dial(ctx context.Context, rw io.ReadWriter) (*Client, error) { return DialWithKey(ctx, rw, nil) }
+
+// DialWithKey is [Dial] for an agent that wants to see the key of its run. The error matches [ErrRefused] when it is not the right one.
+func DialWithKey(ctx context.Context, rw io.ReadWriter, key []byte) (*Client, error) {
 	c := &Client{rw: rw, out: newLineWriter(rw), broken: make(chan struct{}), calls: map[int64]*call{}}
-	c.out.send(&hello{Protocol: protocolName, Version: Version})
+	c.out.send(&hello{Protocol: protocolName, Version: Version, Key: key})
 	greeted := make(chan error, 1)
 	go func() {
 		in := newLineReader(rw)
 		h, err := readHello(in)
-		if err == nil && h.Identity == nil {
+		switch {
+		case err != nil:
+		case h.Refused != "":
+			err = fmt.Errorf("%w: %s", ErrRefused, h.Refused)
+		case h.Identity == nil:
 			err = errors.New("hello without an identity")
 		}
 		if err != nil {
 			greeted <- err
 			return
 		}
-		c.identity = *h.Identity
+		c.identity, c.boot = *h.Identity, h.Boot
 		greeted <- nil
 		c.fail(c.read(in))
 	}()
@@ -95,6 +104,9 @@ func (c *Client) Broken() <-chan struct{} { return c.broken }
 
 // Identity says whose agent this is.
 func (c *Client) Identity() probes.Identity { return c.identity }
+
+// Boot is what a [Guard] said of its start, "" for other agents.
+func (c *Client) Boot() string { return c.boot }
 
 // fail ends everything.
 func (c *Client) fail(err error) {
@@ -348,10 +360,22 @@ func (c *Client) Liveness(ctx context.Context) ([]probes.ServerStatus, error) {
 
 // Forget drops all records of the agent's servers. It is for a caller that will not ask again for any nonce used before.
 func (c *Client) Forget(ctx context.Context) error {
-	if err := c.do(ctx, question{Forget: true}, func(reply) error {
-		return errors.New("results of a call that has none")
-	}); err != nil {
+	if err := c.do(ctx, question{Forget: true}, nothing); err != nil {
 		return fmt.Errorf("forget records of %s: %w", c.identity.Endpoint, err)
 	}
 	return nil
 }
+
+// SetTargets tells a [Guard] which addresses it may probe from now on.
+func (c *Client) SetTargets(ctx context.Context, list []netip.Addr) error {
+	if err := c.do(ctx, question{Targets: list}, nothing); err != nil {
+		return fmt.Errorf("set the targets of %s: %w", c.identity.Endpoint, err)
+	}
+	return nil
+}
+
+// Ping returns nil when the other end is there and reads.
+func (c *Client) Ping(ctx context.Context) error { return c.do(ctx, question{Ping: true}, nothing) }
+
+// nothing collects the results of a call that has none.
+func nothing(reply) error { return errors.New("results of a call that has none") }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 
 	"github.com/netproof/netproof/probes"
@@ -33,6 +34,8 @@ var (
 	ErrStream = errors.New("probe stream broken")
 	// ErrVersion says that the other side speaks another version of the protocol.
 	ErrVersion = errors.New("probe stream of another version")
+	// ErrRefused says that the agent does not work for this client.
+	ErrRefused = errors.New("the agent refused")
 	// errLong: a line is longer than any that the protocol has.
 	errLong = errors.New("line too long")
 )
@@ -43,6 +46,12 @@ type hello struct {
 	Protocol string           `json:"netproof"`
 	Version  int              `json:"version"`
 	Identity *probes.Identity `json:"identity,omitempty"`
+	// Key is what the client shows to a [Guard].
+	Key []byte `json:"key,omitempty"`
+	// Boot is the agent's; see [Guard].
+	Boot string `json:"boot,omitempty"`
+	// Refused is why the agent does not work for this client; then there is no identity.
+	Refused string `json:"refused,omitempty"`
 }
 
 // question is a line of the client.
@@ -52,6 +61,8 @@ type question struct {
 	Records  []probes.Nonce   `json:"records,omitempty"`
 	Liveness bool             `json:"liveness,omitempty"`
 	Forget   bool             `json:"forget,omitempty"`
+	Targets  []netip.Addr     `json:"targets,omitempty"`
+	Ping     bool             `json:"ping,omitempty"`
 	// Cancel ends the call of this number.
 	Cancel int64 `json:"cancel,omitempty"`
 }

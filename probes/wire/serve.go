@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -17,6 +18,16 @@ type Forgetter interface {
 	Forget(ctx context.Context) error
 }
 
+// Guard is an agent that works only for those who show the key of its run, and probes only the endpoints of that run.
+type Guard interface {
+	// Admit is given what the client showed, and returns an error if it is not the key. The client is told it.
+	Admit(key []byte) error
+	// Boot is another one each time the agent's program starts. What its servers had seen before is forgotten.
+	Boot() string
+	// SetTargets replaces the addresses that may be probed.
+	SetTargets(list []netip.Addr)
+}
+
 // flushTime is how long the last lines may take to be written when the stream ends.
 const flushTime = time.Second
 
@@ -27,7 +38,9 @@ func Serve(ctx context.Context, rw io.ReadWriter, agent probes.Agent) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{agent: agent, out: newLineWriter(rw), calls: map[int64]context.CancelFunc{}}
 	identity := agent.Identity()
-	s.out.send(&hello{Protocol: protocolName, Version: Version, Identity: &identity})
+	if _, guarded := agent.(Guard); !guarded {
+		s.out.send(&hello{Protocol: protocolName, Version: Version, Identity: &identity})
+	}
 
 	read := make(chan error, 1)
 	go func() { read <- s.read(ctx, newLineReader(rw)) }()
@@ -73,11 +86,25 @@ type session struct {
 
 // read takes the client's lines. It returns nil when the stream ends between two of them.
 func (s *session) read(ctx context.Context, in *lineReader) error {
-	if _, err := readHello(in); err != nil {
+	h, err := readHello(in)
+	guard, guarded := s.agent.(Guard)
+	if guarded && errors.Is(err, ErrVersion) {
+		// Whoever is of another version is to learn it, not to wait for a hello.
+		s.out.send(&hello{Protocol: protocolName, Version: Version})
+	}
+	if err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		return err
+	}
+	if guarded {
+		if err := guard.Admit(h.Key); err != nil {
+			s.out.send(&hello{Protocol: protocolName, Version: Version, Refused: err.Error()})
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		identity := s.agent.Identity()
+		s.out.send(&hello{Protocol: protocolName, Version: Version, Identity: &identity, Boot: guard.Boot()})
 	}
 	for {
 		line, err := in.next()
@@ -134,6 +161,14 @@ func (s *session) take(ctx context.Context, q question) error {
 		kinds++
 		work = s.forget
 	}
+	if q.Targets != nil {
+		kinds++
+		work = func(context.Context) (int, error) { return 0, s.setTargets(q.Targets) }
+	}
+	if q.Ping {
+		kinds++
+		work = func(context.Context) (int, error) { return 0, nil }
+	}
 	switch {
 	case kinds != 1 || q.Call <= 0:
 		return fmt.Errorf("call %d asks for %d things: must be one", q.Call, kinds)
@@ -183,4 +218,13 @@ func (s *session) forget(ctx context.Context) (int, error) {
 		return 0, errors.New("this agent's records cannot be dropped")
 	}
 	return 0, f.Forget(ctx)
+}
+
+func (s *session) setTargets(list []netip.Addr) error {
+	g, ok := s.agent.(Guard)
+	if !ok {
+		return errors.New("this agent probes any address")
+	}
+	g.SetTargets(list)
+	return nil
 }
