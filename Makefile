@@ -22,7 +22,7 @@ setup: ## install the programs of the machine that local clusters call
 	@'$(ROOT)/ci/setup.sh'
 
 build: ## build bin/netproof
-	@go build -C '$(ROOT)' -trimpath -buildvcs=false -ldflags '-X $(VERSION_PACKAGE).commit=$(COMMIT)' -o '$(BIN)' ./cmd/netproof
+	@CGO_ENABLED=0 go build -C '$(ROOT)' -trimpath -buildvcs=false -ldflags '-X $(VERSION_PACKAGE).commit=$(COMMIT)' -o '$(BIN)' ./cmd/netproof
 
 engines: ## build the upstream programs of local clusters, once for this user
 	@cd '$(ROOT)' && go run ./ci/engines

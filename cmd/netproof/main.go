@@ -7,6 +7,7 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd"
+	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 )
@@ -15,6 +16,7 @@ import (
 func main() {
 	sandbox.Init()
 	named.Init()
+	kind.Init()
 	ctx, stop := cli.WithSignals(context.Background())
 	code := cmd.Run(ctx, cli.System(), os.Args[1:])
 	stop()

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 
+	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 )
@@ -27,6 +28,7 @@ func TestMain(m *testing.M) {
 	// Sandboxes run this binary again under names of their own, which testscript would not take for a command.
 	sandbox.Init()
 	named.Init()
+	kind.Init()
 	testscript.Main(m, map[string]func(){"netproof": main})
 }
 

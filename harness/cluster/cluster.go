@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
@@ -24,6 +25,15 @@ type Options struct {
 	// Progress is told in plain words what goes on; it may be nil.
 	Progress func(string)
 }
+
+// The labels of everything that a run makes on a cluster. State lives in the cluster, never in a side file.
+const (
+	RunLabel       = "netproof.dev/run"
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	ManagedBy      = "netproof"
+	// EndpointAnnotation is what a scenario calls a probe pod, as namespace/name. In the cluster its namespace may have a prefix.
+	EndpointAnnotation = "netproof.dev/endpoint"
+)
 
 // Provider makes clusters.
 type Provider interface {
@@ -50,7 +60,16 @@ type Cluster interface {
 	// PodAgent returns the agent in a running pod's network namespace. The pod is told by its UID: the agent of a pod
 	// that has been replaced is an error.
 	PodAgent(ctx context.Context, pod *corev1.Pod) (probes.Agent, error)
-	// NodeAgent returns an agent in the network namespace of a node.
+	// PreparePod completes a probe pod, which has one container with ports and nothing else, so that it runs on this cluster.
+	PreparePod(pod *corev1.Pod)
+	// NamespaceLabels are the labels that a namespace needs beside those of the scenario for these pods to be admitted.
+	NamespaceLabels(pods []model.Pod) model.Labels
+	// Admit is told addresses of the run that its agents may probe, beside those of pods, nodes and hosts: those of services.
+	Admit(addresses ...netip.Addr)
+	// ProbeTimeout is how long an answer to a probe may take on this cluster.
+	ProbeTimeout() time.Duration
+	// NodeAgent returns an agent in the network namespace of a node. Its error matches errors.ErrUnsupported where there is no way to
+	// get there.
 	NodeAgent(ctx context.Context, index int) (probes.Agent, error)
 	// AddHost makes an endpoint outside the cluster that serves these ports; it lives until RemoveHost or Close. Providers that cannot
 	// make one return an error that matches errors.ErrUnsupported.
@@ -62,4 +81,9 @@ type Cluster interface {
 	Health(ctx context.Context) error
 	// Close removes the cluster and all that came with it.
 	Close(ctx context.Context) error
+}
+
+// Identified is a cluster that has given the run its id already, because things carry it that were made before the run began.
+type Identified interface {
+	RunID() string
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/env"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cluster/local/hosttools"
@@ -28,6 +30,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/probes/podagent"
 )
 
 // exitFailed is what go test takes for failed tests; exitBroken is for what prevents them from running.
@@ -43,6 +46,7 @@ const insideEnv = "NETPROOF_TEST_INSIDE"
 // settings are the flags of this package. Each has an environment variable, for CI systems that cannot pass -args.
 type settings struct {
 	provider, cni, family, engineDir, report, nodes string
+	image, agentImage, prefix, transport            string
 }
 
 func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
@@ -52,11 +56,15 @@ func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
 		}
 		fs.StringVar(p, name, value, usage+" ("+variable+")")
 	}
-	text(&s.provider, "provider", "NETPROOF_PROVIDER", "local", "provider of the cluster: local")
-	text(&s.cni, "cni", "NETPROOF_CNI", "calico", "network plugin: calico or none")
+	text(&s.provider, "provider", "NETPROOF_PROVIDER", "local", "provider of the cluster: local, kind or existing")
+	text(&s.cni, "cni", "NETPROOF_CNI", "calico", "network plugin: calico or none; with kind calico, cilium or kindnet")
 	text(&s.family, "ip-family", "NETPROOF_IP_FAMILY", "ipv4", "ipv4, ipv6 or dual")
 	text(&s.engineDir, "engine-dir", "NETPROOF_ENGINE_DIR", "", "folder of prebuilt engines")
 	text(&s.report, "report", "NETPROOF_REPORT", "", "file for the JSON report of all scenarios")
+	text(&s.image, "kind-image", kind.ImageEnv, "", "image of the nodes, with kind")
+	text(&s.transport, "transport", "NETPROOF_TRANSPORT", "exec", "exec or, with kind, netns: how probes are sent from a pod")
+	text(&s.agentImage, "agent-image", "NETPROOF_AGENT_IMAGE", "", "image of the probe pods of an existing cluster")
+	text(&s.prefix, "namespace-prefix", "NETPROOF_NAMESPACE_PREFIX", "", "what goes before the names of namespaces, with kind and existing")
 	text(&s.nodes, "nodes", "NETPROOF_NODES", strconv.Itoa(local.DefaultNodes), "number of nodes")
 }
 
@@ -83,11 +91,16 @@ func (s *settings) nodeCount() (int, error) {
 }
 
 func (s *settings) check() error {
-	if s.provider != "local" {
-		return fmt.Errorf("-provider %q is not available: there is local", s.provider)
+	plugins := map[string][]string{"local": {"calico", "none"}, "kind": {"calico", "cilium", "kindnet"}, "existing": nil}
+	known, ok := plugins[s.provider]
+	if !ok {
+		return fmt.Errorf("-provider %q: it is local, kind or existing", s.provider)
 	}
-	if s.cni != "calico" && s.cni != "none" {
-		return fmt.Errorf("-cni %q is not available: there are calico and none", s.cni)
+	if known != nil && !slices.Contains(known, s.cni) {
+		return fmt.Errorf("-cni %q: clusters of -provider %s have %s", s.cni, s.provider, strings.Join(known, " or "))
+	}
+	if s.transport != "exec" && (s.transport != "netns" || s.provider != "kind") {
+		return fmt.Errorf("-transport %q: it is exec or, with -provider kind, netns", s.transport)
 	}
 	_, err := s.families()
 	if err == nil {
@@ -109,6 +122,8 @@ type suite struct {
 	cluster cluster.Cluster
 	session *run.Session
 	err     error
+	// cleanups undo what was made beside the cluster.
+	cleanups []func() error
 }
 
 // current is set by Main.
@@ -118,6 +133,15 @@ var current *suite
 // tests, or a code other than 0 when what the tests proved does not hold as a whole.
 func Main(m *testing.M) {
 	sandbox.Init()
+	kind.Init()
+	if len(os.Args) > 1 && os.Args[1] == "agent" {
+		// A static test binary is the program of its own probe pods.
+		if err := podagent.Run(context.Background(), os.Args[1:], os.Getenv, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(exitBroken)
+		}
+		os.Exit(0)
+	}
 	s := &suite{}
 	s.settings.register(flag.CommandLine, os.Getenv)
 	environment, err := env.NewFromFlags()
@@ -133,7 +157,7 @@ func Main(m *testing.M) {
 	if f := flag.Lookup("test.list"); f != nil && f.Value.String() != "" {
 		os.Exit(m.Run())
 	}
-	if !sandbox.Inside() || os.Getenv(insideEnv) == "" {
+	if s.settings.provider == "local" && (!sandbox.Inside() || os.Getenv(insideEnv) == "") {
 		os.Exit(s.outside())
 	}
 	os.Exit(s.inside(m))
@@ -178,6 +202,11 @@ func (s *suite) inside(m *testing.M) int {
 		}
 	}
 	s.ctx = ctx
+	return max(s.prove(m), s.cleanUp())
+}
+
+// prove runs the tests, and looks at the run as a whole.
+func (s *suite) prove(m *testing.M) int {
 	code := m.Run()
 	if s.err != nil {
 		// A report says why there is nothing in it.
@@ -196,9 +225,9 @@ func (s *suite) inside(m *testing.M) int {
 		}
 		return code
 	}
-	s.session.Close(ctx)
+	s.session.Close(s.ctx)
 	result := s.session.Result()
-	if err := s.cluster.Close(context.WithoutCancel(ctx)); err != nil {
+	if err := s.cluster.Close(context.WithoutCancel(s.ctx)); err != nil {
 		fmt.Fprintf(os.Stderr, "prooftest: close cluster: %v\n", err)
 		code = max(code, exitFailed)
 	}
@@ -232,18 +261,21 @@ func (s *suite) write(result model.Run) int {
 // open makes the cluster and the session, once.
 func (s *suite) open() (*run.Session, error) {
 	s.once.Do(func() {
-		engines, err := engine.Ensure(s.ctx, engine.Options{CNI: s.settings.cni, EngineDir: s.settings.engineDir})
-		if err != nil {
-			s.err = err
+		var provider cluster.Provider
+		if provider, s.err = s.provider(); s.err != nil {
 			return
 		}
 		families, _ := s.settings.families() // both were checked in Main
 		nodes, _ := s.settings.nodeCount()
-		s.cluster, s.err = local.New(engines).Create(s.ctx, cluster.Options{
-			CNI: s.settings.cni, Nodes: nodes, IPFamilies: families,
-		})
+		cni := s.settings.cni
+		if s.settings.provider == "existing" {
+			cni = "" // it is what it is
+		}
+		s.cluster, s.err = provider.Create(s.ctx, cluster.Options{CNI: cni, Nodes: nodes, IPFamilies: families})
 		if s.err == nil {
-			s.session = run.Open(s.ctx, s.cluster, run.Options{Disposable: true})
+			s.session = run.Open(s.ctx, s.cluster, run.Options{
+				Disposable: s.settings.provider != "existing", NamespacePrefix: s.settings.prefix,
+			})
 		}
 	})
 	return s.session, s.err

@@ -117,6 +117,8 @@ func withDefaults(opts cluster.Options) (cluster.Options, error) {
 
 // Cluster is a running local cluster.
 type Cluster struct {
+	cluster.Native
+
 	opts    cluster.Options
 	engines *engine.Engines
 	network network

@@ -9,4 +9,7 @@
 // `calico-node -startup` and `-allocate-tunnel-addrs` would write is known beforehand: it is in [Objects] and
 // [Config.NodeAnnotations], which spares two starts of a 118 MB program per node. Policy is enforced by the same code
 // either way.
+//
+// [Plugin] is for the other kind of cluster, whose nodes run containers: there Calico is installed over the API as its vendor
+// publishes it, and brings its own address management.
 package calico

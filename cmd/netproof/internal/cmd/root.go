@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/agent"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/cluster"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/doctor"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/explain"
@@ -99,6 +100,7 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		cluster.New(streams),
 		report.New(streams),
 		version.New(streams),
+		agent.New(streams),
 	)
 	root.SetFlagErrorFunc(explainFlagError)
 	checkGroups(root)

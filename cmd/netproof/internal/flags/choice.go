@@ -16,18 +16,26 @@ type choice struct {
 	value   *string
 	what    string
 	allowed []string
-	later   []string
 }
 
 var _ pflag.Value = (*choice)(nil)
 
-// Choice defines a flag that takes one of the allowed words; *value holds the default. The words in later are known, and
-// refused with the remark that they are not available yet.
-func Choice(cmd *cobra.Command, value *string, name, what string, allowed, later []string, usage string) {
-	all := slices.Concat(allowed, later)
-	cmd.Flags().Var(&choice{value, what, allowed, later}, name, fmt.Sprintf("%s: %s", usage, strings.Join(all, ", ")))
+// Choice defines a flag that takes one of the allowed words; *value holds the default.
+func Choice(cmd *cobra.Command, value *string, name, what string, allowed []string, usage string) {
+	cmd.Flags().Var(&choice{value, what, slices.Clone(allowed)}, name, fmt.Sprintf("%s: %s", usage, strings.Join(allowed, ", ")))
 	// The only error is a flag that does not exist.
 	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(allowed, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// Widen lets a flag of [Choice] take another word.
+func Widen(cmd *cobra.Command, name, word string) {
+	f := cmd.Flags().Lookup(name)
+	c, ok := f.Value.(*choice)
+	if !ok {
+		panic("flags: " + name + " is no choice") // a mistake in the caller
+	}
+	c.allowed = append(c.allowed, word)
+	f.Usage += ", " + word
 }
 
 func (c *choice) String() string { return *c.value }
@@ -36,12 +44,9 @@ func (c *choice) String() string { return *c.value }
 func (c *choice) Type() string { return "name" }
 
 func (c *choice) Set(word string) error {
-	switch {
-	case slices.Contains(c.allowed, word):
+	if slices.Contains(c.allowed, word) {
 		*c.value = word
 		return nil
-	case slices.Contains(c.later, word):
-		return fmt.Errorf("%s %s is not available yet: there is %s", c.what, word, strings.Join(c.allowed, ", "))
 	}
 	return fmt.Errorf("no such %s: there is %s%s", c.what, strings.Join(c.allowed, ", "), suggest.DidYouMean(word, c.allowed))
 }

@@ -208,6 +208,8 @@ func writeLine(w io.Writer, v any) error {
 
 // Cluster is a cluster that runs in another process.
 type Cluster struct {
+	cluster.Native
+
 	path  string
 	info  model.Cluster
 	nodes []model.Node

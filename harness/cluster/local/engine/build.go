@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -28,7 +29,12 @@ import (
 // nobody steps through them, and it is a tenth of the compiler's work and a third of the size.
 func buildFlags(s spec) []string {
 	ldflags := strings.Join(append([]string{"-s", "-w"}, s.ldflags...), " ")
-	return []string{"-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags=" + ldflags}
+	flags := []string{"-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags=" + ldflags}
+	if len(s.tags) > 0 {
+		// Only then: the flags enter the key, and engines without tags are not to be built again.
+		flags = append(flags, "-tags="+strings.Join(s.tags, ","))
+	}
+	return flags
 }
 
 // parallelBuilds is how many engines may compile at once. One go command leaves processors idle while it links; a second one
@@ -329,7 +335,7 @@ func (j *job) copyData(ctx context.Context, d dataFile) error {
 		return err
 	}
 	from := filepath.Join(strings.TrimSpace(string(stdout)), filepath.FromSlash(d.path))
-	content, err := os.ReadFile(from)
+	content, err := readData(from)
 	if err != nil {
 		return fmt.Errorf("copy %s of engine %s: %w", d.file, j.spec.name, err)
 	}
@@ -337,6 +343,26 @@ func (j *job) copyData(ctx context.Context, d dataFile) error {
 		return fmt.Errorf("copy %s of engine %s: %w", d.file, j.spec.name, err)
 	}
 	return nil
+}
+
+// readData gives the content of a file, or a tar stream of the files in a folder.
+func readData(from string) ([]byte, error) {
+	info, err := os.Stat(from)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return os.ReadFile(from)
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.AddFS(os.DirFS(from)); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 func (j *job) packages() []string {

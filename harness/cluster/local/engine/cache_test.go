@@ -33,6 +33,7 @@ func TestKeyChangesWithEverythingThatIsCompiled(t *testing.T) {
 		"alias":          func(s *spec) { s.aliases = map[string]string{"greeter-ipam": "other"} },
 		"data":           func(s *spec) { s.data[0].path = "other.txt" },
 		"link flags":     func(s *spec) { s.ldflags = nil },
+		"build tags":     func(s *spec) { s.tags = []string{"tag"} },
 	}
 	seen := map[string]string{original: "nothing"}
 	for what, change := range changes {

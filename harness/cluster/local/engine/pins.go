@@ -45,6 +45,8 @@ type spec struct {
 	// aliases are further names of a program, which behaves by the name it is called by.
 	aliases map[string]string
 	data    []dataFile
+	// tags are build tags.
+	tags    []string
 	ldflags []string
 }
 
@@ -91,7 +93,9 @@ func moduleFiles(name string) fs.FS {
 	return sub
 }
 
-func kubernetesSpec() spec {
+// KubernetesLDFlags are the linker flags that tell a program of Kubernetes its version: without them it is a v0.0.0, which
+// kubeadm and kubelet refuse to work with.
+func KubernetesLDFlags() []string {
 	major, minor, _ := strings.Cut(strings.TrimPrefix(KubernetesVersion, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
 	var ldflags []string
@@ -99,6 +103,10 @@ func kubernetesSpec() spec {
 		ldflags = append(ldflags,
 			"-X "+pkg+".gitVersion="+KubernetesVersion, "-X "+pkg+".gitMajor="+major, "-X "+pkg+".gitMinor="+minor)
 	}
+	return ldflags
+}
+
+func kubernetesSpec() spec {
 	version := []string{"--version"}
 	return spec{
 		name: Kubernetes, version: KubernetesVersion, files: moduleFiles(Kubernetes),
@@ -107,7 +115,7 @@ func kubernetesSpec() spec {
 			{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", version},
 			{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", version},
 		},
-		ldflags: ldflags,
+		ldflags: KubernetesLDFlags(),
 	}
 }
 

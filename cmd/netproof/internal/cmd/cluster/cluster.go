@@ -18,6 +18,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 )
@@ -26,14 +27,19 @@ import (
 func New(streams cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cluster",
-		Short: "keep a local cluster running in the background",
-		Long: `Make a local cluster that keeps running in the background, look around in it, prove scenarios on it
-with 'netproof run --cluster NAME', and delete it. No file says that it exists: when its process
-ends, whatever ended it, nothing of the cluster is left.`,
+		Short: "keep a cluster running in the background",
+		Long: `Make a cluster that keeps running in the background, look around in it, prove scenarios on it
+with 'netproof run --cluster NAME', and delete it.
+
+No file says that a local cluster exists: when its process ends, whatever ended it, nothing of the
+cluster is left. A kind cluster is known by the network of its containers; those that kind itself
+made are never deleted.`,
 		Example: `  netproof cluster create lab --nodes 3
   netproof cluster shell lab
   netproof run --cluster lab fixtures/quickstart
-  netproof cluster delete lab`,
+  netproof cluster delete lab
+  netproof cluster create --provider kind big --cni cilium
+  netproof run --provider kind --cluster big fixtures/core`,
 	}
 	cmd.AddCommand(newCreate(streams), newShell(streams), newList(streams), newDelete(streams))
 	return cmd
@@ -53,12 +59,17 @@ func newCreate(streams cli.Streams) *cobra.Command {
 			if wrong := validation.IsDNS1123Label(args[0]); len(wrong) > 0 {
 				return cli.Usage("cluster name %q: use lower case letters, digits and '-', at most 63 of them", args[0])
 			}
+			if err := f.Check(cmd.Flags().Changed); err != nil {
+				return &cli.UsageError{Err: err}
+			}
+			if f.Provider == flags.Kind {
+				return createKind(cmd.Context(), streams, args[0], f, quiet)
+			}
 			d, err := inside.CreateNamed(cmd.Context(), streams, args[0], f, quiet)
 			if err != nil {
 				return explain(args[0], err)
 			}
-			fmt.Fprintf(streams.Out, "cluster %s is ready: %s %s, Kubernetes %s, %d nodes\n",
-				args[0], d.Cluster.CNI.Name, d.Cluster.CNI.Version, d.Cluster.Kubernetes, d.Cluster.Nodes)
+			sayReady(streams.Out, args[0], d.Cluster)
 			return nil
 		},
 	}
@@ -98,6 +109,9 @@ the cluster; ip, nft and the like show its network. With a command after --, run
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := named.Find(cmd.Context(), args[0])
+			if errors.Is(err, named.ErrNotFound) {
+				return shellKind(cmd.Context(), streams, args[0], args[1:])
+			}
 			if err != nil {
 				return explain(args[0], err)
 			}
@@ -137,31 +151,43 @@ func newList(streams cli.Streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			kinds, err := listKind(cmd.Context())
+			if err != nil {
+				fmt.Fprintf(streams.Err, "netproof: kind clusters are not shown: %v\n", err)
+			}
 			if format == "json" {
 				enc := json.NewEncoder(streams.Out)
 				enc.SetIndent("", "  ")
-				if list == nil {
-					list = []named.Info{}
+				all := []any{}
+				for _, info := range list {
+					all = append(all, info)
 				}
-				return enc.Encode(list)
+				for _, info := range kinds {
+					all = append(all, info)
+				}
+				return enc.Encode(all)
 			}
-			return writeList(streams.Out, list)
+			return writeList(streams.Out, list, kinds)
 		},
 	}
-	flags.Choice(cmd, &format, "format", "format", []string{"table", "json"}, nil, "form of the output")
+	flags.Choice(cmd, &format, "format", "format", []string{"table", "json"}, "form of the output")
 	return cmd
 }
 
-func writeList(w io.Writer, list []named.Info) error {
+func writeList(w io.Writer, list []named.Info, kinds []kind.Info) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATE\tCNI\tKUBERNETES\tNODES\tAGE\tPID")
+	fmt.Fprintln(t, "NAME\tPROVIDER\tSTATE\tCNI\tKUBERNETES\tNODES\tAGE\tPID")
 	for _, info := range list {
 		d, err := inside.DetailOf(info)
 		if err != nil {
 			d = inside.Detail{}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%d\n", info.Name, info.State, d.Cluster.CNI.Name, d.Cluster.Kubernetes, d.Cluster.Nodes,
+		fmt.Fprintf(t, "%s\tlocal\t%s\t%s\t%s\t%d\t%s\t%d\n", info.Name, info.State, d.Cluster.CNI.Name, d.Cluster.Kubernetes, d.Cluster.Nodes,
 			time.Since(info.Created).Round(time.Second), info.PID)
+	}
+	for _, info := range kinds {
+		fmt.Fprintf(t, "%s\tkind\t%s\t%s\t%s\t%d\t%s\t\n", info.Name, info.State, info.CNI, info.Kubernetes, info.Nodes,
+			time.Since(info.Created).Round(time.Second))
 	}
 	return t.Flush()
 }
@@ -173,7 +199,11 @@ func newDelete(streams cli.Streams) *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, name := range args {
-				if err := named.Delete(cmd.Context(), name); err != nil {
+				err := named.Delete(cmd.Context(), name)
+				if errors.Is(err, named.ErrNotFound) {
+					err = deleteKind(cmd.Context(), name, err)
+				}
+				if err != nil {
 					return explain(name, err)
 				}
 				fmt.Fprintf(streams.Out, "cluster %s is gone\n", name)

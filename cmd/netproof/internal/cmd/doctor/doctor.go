@@ -9,29 +9,38 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/provider"
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/existing"
+	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/doctor"
 	"github.com/netproof/netproof/harness/model"
 )
 
 type flagSet struct {
-	cni    string
+	flags.Cluster
+
 	format string
 }
 
 // New returns the command.
 func New(streams cli.Streams) *cobra.Command {
-	f := flagSet{cni: "calico", format: "text"}
+	f := flagSet{format: "text"}
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "tell what this machine can do, and how to mend what is missing",
-		Long: `Look at the machine: kernel, namespaces, tools, Go, engines, disk, memory, IPv6, SCTP.
+		Long: `Look at the machine: kernel, namespaces, tools, Go, engines, disk, memory, IPv6, SCTP. With --provider kind, at
+the container engine and what kind needs of the machine. With --provider existing, at the cluster and
+what one may do on it.
 
 Each line is ok, limited (clusters work, but something does not) or missing (no cluster can be made), with
 the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			facts := doctor.Gather(cmd.Context(), f.cni, []string{"doctor", "network"})
-			checks := doctor.Judge(facts)
+			checks, err := f.checks(cmd)
+			if err != nil {
+				return err
+			}
 			if err := write(streams.Out, checks, f.format); err != nil {
 				return err
 			}
@@ -41,8 +50,9 @@ the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
 			return nil
 		},
 	}
-	flags.Choice(cmd, &f.cni, "cni", "network plugin", []string{"calico", "none"}, []string{"cilium"}, "network plugin to look for")
-	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, nil, "form of the output")
+	f.Add(cmd)
+	f.AddExisting(cmd)
+	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, "form of the output")
 	cmd.AddCommand(&cobra.Command{
 		Use:    "network",
 		Short:  "try the kernel's network in this network namespace",
@@ -53,6 +63,24 @@ the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
 		},
 	})
 	return cmd
+}
+
+// checks looks at what the provider needs.
+func (f *flagSet) checks(cmd *cobra.Command) ([]doctor.Check, error) {
+	if err := f.Check(cmd.Flags().Changed); err != nil {
+		return nil, &cli.UsageError{Err: err}
+	}
+	switch f.Provider {
+	case flags.Kind:
+		opts, err := provider.KindOptions(f.Cluster)
+		if err != nil {
+			return nil, err
+		}
+		return kind.Doctor(cmd.Context(), opts, cluster.Options{CNI: f.CNI, Nodes: f.Nodes, IPFamilies: f.IPFamilies()}), nil
+	case flags.Existing:
+		return existing.Doctor(cmd.Context(), provider.Existing(f.Cluster)), nil
+	}
+	return doctor.Judge(doctor.Gather(cmd.Context(), f.CNI, []string{"doctor", "network"})), nil
 }
 
 func write(w io.Writer, checks []doctor.Check, format string) error {

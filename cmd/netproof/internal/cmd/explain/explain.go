@@ -46,9 +46,9 @@ takes; the default is the current folder.`,
 	fs := cmd.Flags()
 	fs.StringVar(&f.scenario, "scenario", "", "only the scenario of this name")
 	fs.StringVar(&f.step, "step", "", "only the step of this name")
-	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), nil, "addresses of pods and services")
+	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), "addresses of pods and services")
 	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
-	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, nil, "form of the output")
+	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, "form of the output")
 	return cmd
 }
 

@@ -42,9 +42,9 @@ specification contradicts, and an expected.txt that is out of date. The default 
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.shard, "shard", "only one of several equal parts, such as 2/3")
-	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), nil, "addresses of pods and services")
+	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), "addresses of pods and services")
 	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
-	flags.Choice(cmd, &f.format, "format", "format", []string{"table", "json"}, nil, "form of the output")
+	flags.Choice(cmd, &f.format, "format", "format", []string{"table", "json"}, "form of the output")
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
+	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
@@ -44,6 +45,9 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 		return err
 	}
 	defer cancel()
+	if opts.Provider != flags.Local {
+		return runOutside(ctx, streams, opts)
+	}
 
 	attached, err := whereToRun(ctx, &opts)
 	if err != nil {
@@ -53,19 +57,11 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 		defer func() { _ = attached.Close(context.WithoutCancel(ctx)) }() // it only lets go
 	}
 	prepared, warnings, err := load(opts)
-	if errors.Is(err, scenario.ErrNothing) {
-		run := emptyRun(opts)
-		run.Complete = true
-		run.Findings = append(run.Findings, model.Finding{Kind: model.NothingProven, Message: err.Error(), Result: model.Vacuous})
-		return finish(ctx, streams, opts, run)
-	}
 	if err != nil {
-		return &cli.UsageError{Err: err}
+		return refused(ctx, streams, opts, err)
 	}
 	if !inside.Here() {
-		for _, w := range warnings {
-			fmt.Fprintf(streams.Err, "warning: %v\n", w)
-		}
+		warn(streams, warnings)
 		code, done, err := rerun(ctx, streams, opts)
 		if err == nil && !done {
 			err = fmt.Errorf("the process in the sandbox ended with code %d before it could report", code)
@@ -76,6 +72,23 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 		return cli.Ended(code)
 	}
 	return runInside(ctx, streams, opts, attached, prepared)
+}
+
+// refused ends a run whose input is wrong, or selects nothing.
+func refused(ctx context.Context, streams cli.Streams, opts Options, err error) error {
+	if !errors.Is(err, scenario.ErrNothing) {
+		return &cli.UsageError{Err: err}
+	}
+	run := emptyRun(opts)
+	run.Complete = true
+	run.Findings = append(run.Findings, model.Finding{Kind: model.NothingProven, Message: err.Error(), Result: model.Vacuous})
+	return finish(ctx, streams, opts, run)
+}
+
+func warn(streams cli.Streams, warnings scenario.Problems) {
+	for _, w := range warnings {
+		fmt.Fprintf(streams.Err, "warning: %v\n", w)
+	}
 }
 
 // whereToRun learns what a named cluster is. Inside its sandbox it also gives the cluster.
@@ -131,12 +144,17 @@ func rerun(ctx context.Context, streams cli.Streams, opts Options) (code int, do
 	return code, done, err
 }
 
-// runInside runs on the cluster that is there, or makes one.
-func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster.Cluster, prepared *prove.Prepared) error {
-	show := progress.New(streams.Err, progress.Options{
+// newProgress shows on the error stream what goes on.
+func newProgress(streams cli.Streams, opts Options) *progress.Progress {
+	return progress.New(streams.Err, progress.Options{
 		Terminal: streams.ErrTerminal.Is, Columns: streams.ErrTerminal.Columns, Verbose: opts.Verbose, Quiet: opts.Quiet,
 		ASCII: report.DetectTable(streams.Getenv, streams.ErrTerminal.Is, streams.ErrTerminal.Columns).ASCII,
 	})
+}
+
+// runInside runs on the cluster that is there, or makes one.
+func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster.Cluster, prepared *prove.Prepared) error {
+	show := newProgress(streams, opts)
 	defer show.Close()
 	disposable := c == nil
 	if disposable {
@@ -149,6 +167,11 @@ func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster
 			return failed(ctx, streams, opts, err)
 		}
 	}
+	return runOn(ctx, streams, opts, show, c, disposable, prepared)
+}
+
+// runOn runs on a cluster, and closes it.
+func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progress.Progress, c cluster.Cluster, disposable bool, prepared *prove.Prepared) error {
 	journals, err := openJournals(opts.Outputs)
 	if err != nil {
 		show.Close()
@@ -158,7 +181,9 @@ func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster
 	for _, j := range journals {
 		observers = append(observers, j)
 	}
-	run, err := prove.Run(ctx, c, prepared, prove.Options{Observer: observers, Disposable: disposable, ToolVersion: version.Get().Version})
+	run, err := prove.Run(ctx, c, prepared, prove.Options{
+		Observer: observers, Disposable: disposable, ToolVersion: version.Get().Version, NamespacePrefix: opts.flags.NamespacePrefix,
+	})
 	closeErr := c.Close(context.WithoutCancel(ctx))
 	show.Close()
 	if err != nil {

@@ -35,8 +35,6 @@ type Options struct {
 	Timeout time.Duration
 	// Keep leaves the cluster running after the run, for somebody to look around.
 	Keep bool
-	// Kubeconfig and Context choose an existing cluster.
-	Kubeconfig, Context string
 	// UpdateExpected writes the computed tables beside their scenarios anew.
 	UpdateExpected bool
 	Outputs        []output.Output
@@ -46,6 +44,8 @@ type Options struct {
 	deadline time.Time
 	// flags of the cluster, as given.
 	flags flags.Cluster
+	// anyFamily and anyNodes say that an existing cluster is taken as it is.
+	anyFamily, anyNodes bool
 }
 
 // flagSet are the flags as they were given.
@@ -80,21 +80,19 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 		},
 	}
 	f.cluster.Add(cmd)
+	f.cluster.AddExisting(cmd)
 	f.output.Add(cmd)
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "run only scenarios whose labels match, such as feature=ingress,level!=slow")
-	fs.Var(&f.Shard, "shard", "run only one of several equal parts, such as 2/3")
+	fs.Var(&f.Shard, "shard", "run only one of several equal parts, such as 2/3; auto/3 in a pod of an Indexed Job")
 	flags.Number(cmd, &f.Lanes, "lanes", 1, 64, "scenarios that run at the same time; the local provider runs one after another")
 	fs.Int64Var(&f.Seed, "seed", 0, "seed of what is random; so far a run has nothing that depends on it")
 	fs.DurationVar(&f.Timeout, "timeout", f.Timeout, "end the whole run after this time, such as 10m; 0 for never")
 	fs.BoolVar(&f.UpdateExpected, "update-expected", false, "write the computed tables (expected.txt) anew instead of comparing with them")
 	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run")
-	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name")
-	fs.StringVar(&f.Kubeconfig, "kubeconfig", "", "kubeconfig of an existing cluster")
-	fs.StringVar(&f.Context, "context", "", "context in the kubeconfig")
+	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name, with the same --provider")
 	fs.BoolVarP(&f.Verbose, "verbose", "v", false, "show every matrix and every mismatch, and more of the progress")
 	fs.BoolVarP(&f.Quiet, "quiet", "q", false, "show no progress")
-	_ = cmd.MarkFlagFilename("kubeconfig")
 	return cmd
 }
 
@@ -120,14 +118,16 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 		return opts, cli.Usage("--timeout %s: it must not be negative", opts.Timeout)
 	case opts.Verbose && opts.Quiet:
 		return opts, cli.Usage("--verbose and --quiet exclude each other")
-	case opts.Kubeconfig != "" || opts.Context != "":
-		return opts, cli.Usage("--kubeconfig and --context need --provider existing, which is not available yet")
 	}
+	if err := f.cluster.Check(cmd.Flags().Changed); err != nil {
+		return opts, &cli.UsageError{Err: err}
+	}
+	opts.anyFamily, opts.anyNodes = !cmd.Flags().Changed("ip-family"), !cmd.Flags().Changed("nodes")
 	if opts.Cluster == "" {
 		return opts, nil
 	}
 	opts.Keep = false // it stays anyway
-	for _, name := range []string{"cni", "nodes", "ip-family", "engine-dir"} {
+	for _, name := range []string{"cni", "nodes", "ip-family", "engine-dir", "kind-image", "kubernetes-version", "cni-manifest", "cni-chart", "cni-set"} {
 		if cmd.Flags().Changed(name) && !inside.Here() {
 			return opts, cli.Usage("--%s cannot be chosen for --cluster %s: it is what it was made as", name, opts.Cluster)
 		}

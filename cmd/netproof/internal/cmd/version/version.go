@@ -80,7 +80,7 @@ func New(streams cli.Streams) *cobra.Command {
 			return write(streams, Get(), format)
 		},
 	}
-	flags.Choice(cmd, &format, "format", "format", []string{"text", "json"}, nil, "form of the output")
+	flags.Choice(cmd, &format, "format", "format", []string{"text", "json"}, "form of the output")
 	return cmd
 }
 

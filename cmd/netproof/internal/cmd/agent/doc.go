@@ -1,0 +1,2 @@
+// Package agent is the command netproof agent, which probe pods run.
+package agent

@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+
+	"github.com/netproof/netproof/cmd/netproof/internal/cli"
+	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/progress"
+	"github.com/netproof/netproof/cmd/netproof/internal/provider"
+	"github.com/netproof/netproof/harness/cluster/kind"
+	"github.com/netproof/netproof/harness/cluster/kind/engine"
+	"github.com/netproof/netproof/harness/model"
+)
+
+func sayReady(w io.Writer, name string, c model.Cluster) {
+	fmt.Fprintf(w, "cluster %s is ready: %s %s, Kubernetes %s, %d nodes\n", name, c.CNI.Name, c.CNI.Version, c.Kubernetes, c.Nodes)
+}
+
+// createKind makes a kind cluster that stays.
+func createKind(ctx context.Context, streams cli.Streams, name string, f flags.Cluster, quiet bool) error {
+	show := progress.New(streams.Err, progress.Options{Terminal: streams.ErrTerminal.Is, Columns: streams.ErrTerminal.Columns, Quiet: quiet})
+	defer show.Close()
+	c, _, err := provider.Open(ctx, provider.Wanted{Cluster: f, Name: name, Keep: true, Progress: show.Note})
+	show.Close()
+	if errors.Is(err, kind.ErrExists) {
+		return cli.Usage("%w: netproof cluster delete %s removes it", err, name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.Close(context.WithoutCancel(ctx)); err != nil { // it lets go
+		return err
+	}
+	sayReady(streams.Out, name, c.Info())
+	return nil
+}
+
+// noEngine tells whether there is no container engine that answers, hence no cluster of kind either.
+func noEngine(err error) bool {
+	p, ok := errors.AsType[*engine.Problem](err)
+	return ok && (p.Kind == engine.Missing || p.Kind == engine.Unreachable || p.Kind == engine.Forbidden)
+}
+
+// listKind gives the kind clusters, none where there is no container engine.
+func listKind(ctx context.Context) ([]kind.Info, error) {
+	list, err := kind.List(ctx, "")
+	if noEngine(err) {
+		return nil, nil
+	}
+	return list, err
+}
+
+// deleteKind deletes a kind cluster. notFound is what is said where there is no container engine, hence no such cluster either.
+func deleteKind(ctx context.Context, name string, notFound error) error {
+	err := kind.Delete(ctx, "", name)
+	switch {
+	case noEngine(err):
+		return notFound
+	case errors.Is(err, kind.ErrNotFound), errors.Is(err, kind.ErrNotOurs):
+		return &cli.UsageError{Err: err}
+	}
+	return err
+}
+
+// shellKind runs a program with access to a kind cluster.
+func shellKind(ctx context.Context, streams cli.Streams, name string, program []string) error {
+	kubeconfig, err := kind.Kubeconfig(ctx, "", name)
+	if errors.Is(err, kind.ErrNotFound) || errors.Is(err, kind.ErrNotOurs) || noEngine(err) {
+		return cli.Usage("cluster %s: %w: netproof cluster list shows what there is", name, err)
+	}
+	if err != nil {
+		return err
+	}
+	file, err := os.CreateTemp("", "netproof-kubeconfig-*")
+	if err != nil {
+		return fmt.Errorf("write kubeconfig: %w", err)
+	}
+	defer os.Remove(file.Name())
+	_, err = file.Write(kubeconfig)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("write kubeconfig: %w", err)
+	}
+	if len(program) == 0 {
+		program = []string{shell(streams.Getenv)}
+	}
+	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+file.Name(), "NETPROOF_CLUSTER="+name)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams.In, streams.Out, streams.Err
+	err = cmd.Run()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		return cli.Ended(ended.ExitCode())
+	}
+	return err
+}

@@ -1,0 +1,248 @@
+package existing
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/netproof/netproof/harness/cluster"
+)
+
+// RBACOptions say for whom rights are, and what for.
+type RBACOptions struct {
+	// ServiceAccount and Namespace name the account; empty for netproof in [Namespace].
+	ServiceAccount, Namespace string
+	// Policies are the families of policies beyond NetworkPolicy that scenarios apply: see [PolicyFamilies]. Most of their kinds are
+	// of the cluster's scope, and reach all that runs there.
+	Policies []string
+}
+
+func (o RBACOptions) withDefaults() RBACOptions {
+	o.ServiceAccount = cmp.Or(o.ServiceAccount, cluster.ManagedBy)
+	o.Namespace = cmp.Or(o.Namespace, Namespace)
+	return o
+}
+
+// Check tells what is wrong with the options.
+func (o RBACOptions) Check() error {
+	for _, family := range o.Policies {
+		if !slices.Contains(PolicyFamilies(), family) {
+			return fmt.Errorf("no family of policies is called %s: there is %s", family, strings.Join(PolicyFamilies(), ", "))
+		}
+	}
+	return nil
+}
+
+// Grant is a rule, with what it is for.
+type Grant struct {
+	// Purpose says what a run does with it.
+	Purpose string
+	// Namespace in which it is needed; empty for the whole cluster.
+	Namespace string
+	Rule      rbacv1.PolicyRule
+	// Optional says that a run can do without, and what it misses then.
+	Optional string
+	// Implied says that the API server, or one behind it, asks for this right in the course of other calls, and nobody calls it by its name.
+	Implied bool
+}
+
+// Grants are the rights that a run and a clean-up need, and no more. What they are is derived from the calls that harness/run,
+// harness/cluster/remote, install.Detect and this package make; [Recorder] tells where that is not so any more.
+func Grants(o RBACOptions) []Grant {
+	grants := []Grant{
+		{
+			Purpose: "look at the nodes that take pods: their names, addresses and pod networks",
+			Rule:    rule("", []string{"nodes"}, "list"),
+		},
+		{
+			Purpose: "detect the network plugin by the DaemonSets of its agents, and notice when it is changed during a run",
+			Rule:    rule("apps", []string{"daemonsets"}, "list", "get"),
+		},
+		{
+			Purpose:  "find out what Cilium has switched off",
+			Rule:     named(rule("", []string{"configmaps"}, "get"), "cilium-config"),
+			Optional: "cells of SCTP fail where Cilium has switched it off, instead of being unsupported",
+		},
+		{
+			Purpose: "make, label and remove the namespaces of scenarios, and see that nobody else changed them meanwhile; set labels of built-in ones back",
+			Rule:    rule("", []string{"namespaces"}, "create", "get", "list", "watch", "patch", "delete"),
+		},
+		{
+			Purpose: "make, watch, label and remove probe pods; look at the agents of the network plugin, and at the addresses of pods",
+			Rule:    rule("", []string{"pods"}, "create", "list", "watch", "patch", "delete"),
+		},
+		{
+			Purpose: "remove the pods that stand in for nodes, in their namespace",
+			Rule:    rule("", []string{"pods"}, "deletecollection"),
+		},
+		{
+			Purpose: "send probes through an exec: over WebSockets, which is a get that newer API servers want create for as well, or over SPDY",
+			Rule:    rule("", []string{"pods/exec"}, "create", "get"),
+		},
+		{
+			Purpose: "make, watch over and remove the services of scenarios",
+			Rule:    rule("", []string{"services"}, "create", "list", "delete"),
+		},
+		{
+			Purpose: "wait until the endpoints of services are their pods",
+			Rule:    rule("discovery.k8s.io", []string{"endpointslices"}, "list"),
+		},
+		{
+			Purpose: "try (as a dry run), apply and remove policies, and see that nobody else changed them meanwhile",
+			Rule:    rule("networking.k8s.io", []string{"networkpolicies"}, "create", "get", "list", "patch", "delete"),
+		},
+	}
+	for _, family := range slices.Sorted(slices.Values(o.Policies)) {
+		grants = append(grants, policyGrants(family)...)
+	}
+	return append(grants,
+		Grant{
+			Purpose: "ask what the API server is, serves, and whether it is ready; most clusters let everybody do so",
+			Rule:    rbacv1.PolicyRule{NonResourceURLs: []string{"/version", "/readyz", "/api", "/api/*", "/apis", "/apis/*"}, Verbs: []string{"get"}},
+		},
+		Grant{
+			Purpose:   "keep other runs away, and find out which runs are alive",
+			Namespace: Namespace,
+			Rule:      rule("coordination.k8s.io", []string{"leases"}, "create", "get", "list", "update", "delete"),
+		},
+	)
+}
+
+// purposes of the families of policies.
+var purposes = map[string]string{
+	AdminPolicies:  "the same for policies of the Network Policy API",
+	CalicoPolicies: "the same for Calico's own policies",
+	CiliumPolicies: "the same for Cilium's own policies",
+}
+
+// policyGrants are the rights on a family of policies, a rule for each API group.
+func policyGrants(family string) []Grant {
+	resources := map[string][]string{}
+	for _, kind := range policyKinds[family] {
+		resources[kind.Group] = append(resources[kind.Group], kind.Resource)
+	}
+	var out []Grant
+	for _, group := range slices.Sorted(maps.Keys(resources)) {
+		out = append(out, Grant{
+			Purpose: purposes[family], Rule: rule(group, resources[group], "create", "get", "list", "patch", "delete"),
+			Optional: "scenarios with policies of " + group + " cannot be proven",
+		})
+		if group == "projectcalico.org" {
+			out = append(out, Grant{
+				Purpose: "Calico's API server wants rights on the tier of a policy as well",
+				Rule: rule(group, []string{"tier.networkpolicies", "tier.globalnetworkpolicies", "tier.stagednetworkpolicies", "tier.stagedglobalnetworkpolicies"},
+					"create", "get", "list", "patch", "delete"),
+				Optional: "scenarios with policies of " + group + " cannot be proven", Implied: true,
+			})
+		}
+	}
+	return out
+}
+
+func rule(group string, resources []string, verbs ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: verbs}
+}
+
+func named(r rbacv1.PolicyRule, names ...string) rbacv1.PolicyRule {
+	r.ResourceNames = names
+	return r
+}
+
+// Rules are the rules of [Grants], of the cluster and of [Namespace] together.
+func Rules(o RBACOptions) []rbacv1.PolicyRule {
+	var out []rbacv1.PolicyRule
+	for _, g := range Grants(o) {
+		out = append(out, g.Rule)
+	}
+	return out
+}
+
+// Manifest renders everything that gives a service account the rights of [Grants], as YAML for kubectl apply. Each rule has a comment
+// that says what it is for.
+func Manifest(o RBACOptions) ([]byte, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# The rights that netproof needs on a cluster, and no more: kubectl apply -f FILE.\n")
+	fmt.Fprintf(&b, "# RBAC cannot tell netproof's namespaces from others. Whoever may use this account can make pods anywhere in the cluster.\n")
+	labels := map[string]string{cluster.ManagedByLabel: cluster.ManagedBy}
+	no := false
+	about := func(namespace, name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels}
+	}
+	account := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: o.Namespace, Name: o.ServiceAccount}}
+	roleName := o.ServiceAccount
+
+	namespaces := []string{Namespace}
+	if o.Namespace != Namespace {
+		namespaces = append(namespaces, o.Namespace)
+	}
+	for _, ns := range namespaces {
+		object := &corev1.Namespace{TypeMeta: typeOf("v1", "Namespace"), ObjectMeta: about("", ns)}
+		object.Labels = namespaceLabels()
+		render(&b, object)
+	}
+	render(&b, &corev1.ServiceAccount{
+		TypeMeta: typeOf("v1", "ServiceAccount"), ObjectMeta: about(o.Namespace, o.ServiceAccount), AutomountServiceAccountToken: &no,
+	})
+	renderRole(&b, &rbacv1.ClusterRole{TypeMeta: typeOf(rbac, "ClusterRole"), ObjectMeta: about("", roleName)}, o, "")
+	render(&b, &rbacv1.ClusterRoleBinding{
+		TypeMeta: typeOf(rbac, "ClusterRoleBinding"), ObjectMeta: about("", roleName), Subjects: account,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: roleName},
+	})
+	renderRole(&b, &rbacv1.Role{TypeMeta: typeOf(rbac, "Role"), ObjectMeta: about(Namespace, roleName)}, o, Namespace)
+	render(&b, &rbacv1.RoleBinding{
+		TypeMeta: typeOf(rbac, "RoleBinding"), ObjectMeta: about(Namespace, roleName), Subjects: account,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: roleName},
+	})
+	return b.Bytes(), nil
+}
+
+const rbac = rbacv1.GroupName + "/v1"
+
+func typeOf(version, name string) metav1.TypeMeta {
+	return metav1.TypeMeta{APIVersion: version, Kind: name}
+}
+
+// render writes an object as a document.
+func render(b *bytes.Buffer, object any) {
+	text, _ := yaml.Marshal(object) // objects of Kubernetes can be marshalled
+	fmt.Fprintf(b, "---\n%s", withoutNothing(text))
+}
+
+// withoutNothing leaves out the lines of fields that are nothing.
+func withoutNothing(text []byte) string {
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		switch strings.TrimSpace(line) {
+		case "creationTimestamp: null", "status: {}", "spec: {}", "rules: null":
+		default:
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// renderRole writes a role, with a comment at each rule.
+func renderRole(b *bytes.Buffer, role any, o RBACOptions, namespace string) {
+	render(b, role)
+	fmt.Fprintf(b, "rules:\n")
+	for _, g := range Grants(o) {
+		if g.Namespace != namespace {
+			continue
+		}
+		fmt.Fprintf(b, "# %s\n", g.Purpose)
+		text, _ := yaml.Marshal([]rbacv1.PolicyRule{g.Rule})
+		b.Write(text)
+	}
+}

@@ -1,0 +1,209 @@
+package kind
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+	"sigs.k8s.io/kind/pkg/cluster/nodes"
+	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
+
+	"github.com/netproof/netproof/harness/cluster/kind/engine"
+	"github.com/netproof/netproof/harness/image"
+)
+
+// ensureNodeImage makes sure that the image is on the engine's machine, and pulls it if not. kind would do so as well, but nobody could
+// interrupt it, and it tries five times before it says why.
+func ensureNodeImage(ctx context.Context, e *engine.Engine, ref string, progress func(string)) error {
+	_, err := e.Output(ctx, "image", "inspect", "--format", "{{.Id}}", ref)
+	if err == nil {
+		return nil
+	}
+	if !engine.IsGone(err) {
+		return fmt.Errorf("look for image %s: %w", ref, engine.Explain(e.Name, err))
+	}
+	progress("pulling " + ref)
+	if _, err := e.Output(ctx, "pull", "-q", ref); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("pull %s: %w", ref, context.Cause(ctx))
+		}
+		return engine.ExplainPull(e.Name, ref, err)
+	}
+	return nil
+}
+
+// canonical gives a reference the form in which nodes list it: docker.io/calico/node:v3 for calico/node:v3. What is no reference
+// stays as it is.
+func canonical(ref string) string {
+	parsed, err := name.ParseReference(ref)
+	if err != nil {
+		return ref
+	}
+	return strings.Replace(parsed.Name(), "index.docker.io/", "docker.io/", 1)
+}
+
+// criImages is what is used of crictl images -o json.
+type criImages struct {
+	Images []struct {
+		RepoTags    []string `json:"repoTags"`
+		RepoDigests []string `json:"repoDigests"`
+	} `json:"images"`
+}
+
+// parseImages gives all names of images in the output of crictl images -o json.
+func parseImages(text []byte) (map[string]bool, error) {
+	var list criImages
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, fmt.Errorf("read images of node: %w", err)
+	}
+	names := map[string]bool{}
+	for _, i := range list.Images {
+		for _, n := range append(i.RepoTags, i.RepoDigests...) {
+			names[canonical(n)] = true
+		}
+	}
+	return names, nil
+}
+
+const (
+	// runtimeWait bounds the start of the container runtime in a node, which comes up while kind goes on.
+	runtimeWait = time.Minute
+	runtimePoll = 250 * time.Millisecond
+)
+
+// nodeImages lists the images in a node, as soon as its container runtime answers.
+func nodeImages(ctx context.Context, e *engine.Engine, node string) (map[string]bool, error) {
+	limit, cancel := context.WithTimeout(ctx, runtimeWait)
+	defer cancel()
+	for {
+		out, err := e.Output(limit, "exec", node, "crictl", "images", "-o", "json")
+		if err == nil {
+			return parseImages([]byte(out))
+		}
+		if wait(limit, runtimePoll); limit.Err() != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, fmt.Errorf("ask the container runtime of node %s: %w", node, err)
+		}
+	}
+}
+
+// loading is what goes into nodes.
+type loading struct {
+	engine *engine.Engine
+	dir    string
+	// plugin are the images of the network plugin, which every node needs.
+	plugin []string
+	// agent is the image of probe pods, for the nodes that take pods.
+	agent    v1.Image
+	agentRef string
+}
+
+// loadPlugin puts those images of the network plugin into the nodes that the engine has and a node does not. What neither has will be
+// pulled by the node.
+func (l loading) loadPlugin(ctx context.Context, all []nodes.Node) error {
+	missing := make([][]string, len(all))
+	group, gctx := errgroup.WithContext(ctx)
+	for i, n := range all {
+		group.Go(func() error {
+			have, err := nodeImages(gctx, l.engine, n.String())
+			for _, ref := range l.plugin {
+				if !have[canonical(ref)] {
+					missing[i] = append(missing[i], ref)
+				}
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var local []string
+	for _, ref := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(missing...)))) {
+		if _, err := l.engine.Output(ctx, "image", "inspect", "--format", "{{.Id}}", ref); err == nil {
+			local = append(local, ref)
+		}
+	}
+	if len(local) == 0 {
+		return nil
+	}
+	archive := filepath.Join(l.dir, "plugin.tar")
+	defer os.Remove(archive)
+	if _, err := l.engine.Output(ctx, append([]string{"save", "-o", archive}, local...)...); err != nil {
+		return fmt.Errorf("save images of the network plugin: %w", engine.Explain(l.engine.Name, err))
+	}
+	group, gctx = errgroup.WithContext(ctx)
+	for i, n := range all {
+		if !slices.ContainsFunc(missing[i], func(ref string) bool { return slices.Contains(local, ref) }) {
+			continue
+		}
+		group.Go(func() error {
+			f, err := os.Open(archive)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return load(gctx, n, f)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("load images of the network plugin: %w", err)
+	}
+	return nil
+}
+
+// loadAgent puts the image of probe pods into the nodes that lack it.
+func (l loading) loadAgent(ctx context.Context, workers []nodes.Node) error {
+	group, gctx := errgroup.WithContext(ctx)
+	for _, n := range workers {
+		group.Go(func() error {
+			have, err := nodeImages(gctx, l.engine, n.String())
+			if err != nil || have[canonical(l.agentRef)] {
+				return err
+			}
+			r, w := io.Pipe()
+			go func() { w.CloseWithError(image.Write(w, l.agent, l.agentRef)) }()
+			defer r.Close()
+			return load(gctx, n, r)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("load image %s: %w", l.agentRef, err)
+	}
+	return nil
+}
+
+// load imports an archive into a node. kind's import takes no context; it ends with its input.
+func load(ctx context.Context, n nodes.Node, archive io.Reader) error {
+	err := nodeutils.LoadImageArchive(n, &interruptible{ctx, archive})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("import into node %s: %w", n, explainKind(err))
+	}
+	return nil
+}
+
+// interruptible ends with a context.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.r.Read(p)
+}

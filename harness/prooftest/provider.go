@@ -1,0 +1,81 @@
+package prooftest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/existing"
+	"github.com/netproof/netproof/harness/cluster/kind"
+	"github.com/netproof/netproof/harness/cluster/local"
+	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/image"
+)
+
+// provider makes the provider that the flags ask for.
+func (s *suite) provider() (cluster.Provider, error) {
+	switch s.settings.provider {
+	case "kind":
+		executable, err := s.agentProgram()
+		if err != nil {
+			return nil, err
+		}
+		return kind.New(kind.Options{
+			NodeImage: s.settings.image, Executable: executable, Direct: s.settings.transport == "netns",
+			Progress: func(text string) { fmt.Fprintln(os.Stderr, "prooftest: "+text) },
+		})
+	case "existing":
+		cfg := s.env.EnvConf() // e2e-framework has flags for these
+		return existing.New(existing.Options{
+			Kubeconfig: cfg.KubeconfigFile(), Context: cfg.KubeContext(), Image: s.settings.agentImage, NamespacePrefix: s.settings.prefix,
+		}), nil
+	}
+	engines, err := engine.Ensure(s.ctx, engine.Options{CNI: s.settings.cni, EngineDir: s.settings.engineDir})
+	if err != nil {
+		return nil, err
+	}
+	return local.New(engines), nil
+}
+
+// agentPackage is the agent as a program, of few packages.
+const agentPackage = "github.com/netproof/netproof/probes/podagent/netproof-agent"
+
+// agentProgram is the program of the probe pods: this test binary, or, as an image without libraries cannot run one that is dynamically
+// linked, the agent alone, built here.
+func (s *suite) agentProgram() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the test binary: %w", err)
+	}
+	_, err = image.Architecture(self)
+	if !errors.Is(err, image.ErrDynamic) {
+		return self, err
+	}
+	dir, err := os.MkdirTemp("", "netproof-agent-")
+	if err != nil {
+		return "", fmt.Errorf("build the agent: %w", err)
+	}
+	s.cleanups = append(s.cleanups, func() error { return os.RemoveAll(dir) })
+	program := filepath.Join(dir, "netproof-agent")
+	cmd := exec.CommandContext(s.ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program, agentPackage)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the agent for the probe pods: %w: %s", err, out)
+	}
+	return program, nil
+}
+
+// cleanUp undoes what was made beside the cluster.
+func (s *suite) cleanUp() int {
+	code := 0
+	for _, f := range s.cleanups {
+		if err := f(); err != nil {
+			fmt.Fprintf(os.Stderr, "prooftest: clean up: %v\n", err)
+			code = exitFailed
+		}
+	}
+	return code
+}
