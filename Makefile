@@ -13,10 +13,10 @@ VERSION_PACKAGE := github.com/netproof/netproof/cmd/netproof/internal/cmd/versio
 COMMIT := $(shell git -C '$(ROOT)' rev-parse HEAD 2>/dev/null)
 ARGS ?= fixtures/quickstart
 
-.PHONY: help setup build engines run test lint verify fuzz bench clean
+.PHONY: help setup build engines kind-images run test test-kind lint verify fuzz bench clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' '$(ROOT)/Makefile'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' '$(ROOT)/Makefile'
 
 setup: ## install the programs of the machine that local clusters call
 	@'$(ROOT)/ci/setup.sh'
@@ -27,11 +27,17 @@ build: ## build bin/netproof
 engines: ## build the upstream programs of local clusters, once for this user
 	@cd '$(ROOT)' && go run ./ci/engines
 
+kind-images: ## build the images of kind clusters that cannot be pulled, and load them
+	@cd '$(ROOT)' && ci/docker.sh start && go run ./ci/offline
+
 run: setup build ## prove the quickstart: set up, build, run; others with ARGS='PATH ...'
 	@cd '$(ROOT)' && '$(BIN)' run $(ARGS)
 
 test: setup build engines ## run all tests, and count those skipped with their reasons
 	@cd '$(ROOT)' && go run ./ci/gotest -timeout 30m $(if $(COUNT),-count=$(COUNT)) ./...
+
+test-kind: setup engines ## prove fixtures/core on kind with Calico, and compare with the embedded cluster; others with KIND='PATH ...'
+	@'$(ROOT)/ci/test-kind.sh' $(KIND)
 
 lint: ## run the linters, which are built on first use
 	@'$(ROOT)/ci/lint.sh'

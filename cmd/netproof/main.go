@@ -5,6 +5,9 @@ import (
 	"context"
 	"os"
 
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd"
 	"github.com/netproof/netproof/harness/cluster/kind"
@@ -17,6 +20,8 @@ func main() {
 	sandbox.Init()
 	named.Init()
 	kind.Init()
+	// What client-go says of connections that end is said by whoever uses them, in words for people.
+	klog.SetLogger(logr.Discard())
 	ctx, stop := cli.WithSignals(context.Background())
 	code := cmd.Run(ctx, cli.System(), os.Args[1:])
 	stop()

@@ -17,7 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/term"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/e2e-framework/pkg/env"
 
 	"github.com/netproof/netproof/harness/cluster"
@@ -134,6 +136,7 @@ var current *suite
 func Main(m *testing.M) {
 	sandbox.Init()
 	kind.Init()
+	klog.SetLogger(logr.Discard()) // client-go on connections that end; whoever uses them says it too
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		// A static test binary is the program of its own probe pods.
 		if err := podagent.Run(context.Background(), os.Args[1:], os.Getenv, os.Stdin, os.Stdout); err != nil {

@@ -258,7 +258,7 @@ func eventually(t *testing.T, what string, check func() bool) {
 
 // quick is a timing for tests in real time.
 var quick = timing{
-	duration: 4 * time.Second, renewEvery: 250 * time.Millisecond, renewWithin: 3 * time.Second, endedDuration: time.Second,
+	duration: 6 * time.Second, renewEvery: 250 * time.Millisecond, renewWithin: 5 * time.Second, endedDuration: time.Second,
 	look: 50 * time.Millisecond, call: 2 * time.Second,
 }
 

@@ -100,7 +100,7 @@ func Grants(o RBACOptions) []Grant {
 			Rule:    rule("networking.k8s.io", []string{"networkpolicies"}, "create", "get", "list", "patch", "delete"),
 		},
 	}
-	for _, family := range slices.Sorted(slices.Values(o.Policies)) {
+	for _, family := range slices.Compact(slices.Sorted(slices.Values(o.Policies))) {
 		grants = append(grants, policyGrants(family)...)
 	}
 	return append(grants,

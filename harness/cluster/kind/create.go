@@ -260,7 +260,7 @@ func (c *creation) build(ctx context.Context) error {
 	}
 	// The first error ends the others; theirs are then only consequences.
 	group, gctx := errgroup.WithContext(ctx)
-	loaded := make(chan struct{})
+	pluginLoaded := make(chan struct{})
 	group.Go(func() error {
 		if err := c.maker.done(gctx); err != nil {
 			return err
@@ -269,12 +269,11 @@ func (c *creation) build(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error {
-		defer close(loaded)
 		if err := c.maker.wait(gctx, phaseNodes); err != nil {
 			return err
 		}
 		c.moment("nodes started")
-		return c.loadImages(gctx)
+		return c.loadImages(gctx, func() { close(pluginLoaded) })
 	})
 	group.Go(func() error {
 		if err := c.maker.wait(gctx, phaseControlPlane); err != nil {
@@ -286,7 +285,7 @@ func (c *creation) build(ctx context.Context) error {
 		}
 		// A pod that comes before its image would try to pull it, and then wait before it tries again.
 		select {
-		case <-loaded:
+		case <-pluginLoaded:
 		case <-gctx.Done():
 			return context.Cause(gctx)
 		}
@@ -299,8 +298,8 @@ func (c *creation) build(ctx context.Context) error {
 	return group.Wait()
 }
 
-// loadImages puts into the nodes what they would otherwise pull.
-func (c *creation) loadImages(ctx context.Context) error {
+// loadImages puts into the nodes what they would otherwise pull, first what the network plugin needs.
+func (c *creation) loadImages(ctx context.Context, pluginLoaded func()) error {
 	all, err := provider(c.engine.Name, log.NoopLogger{}).ListInternalNodes(c.name)
 	if err != nil {
 		return fmt.Errorf("list nodes: %w", explainKind(err))
@@ -309,11 +308,12 @@ func (c *creation) loadImages(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list workers: %w", explainKind(err))
 	}
-	l := loading{engine: c.engine, dir: c.dir, plugin: c.bundle.Images(), agent: c.agent, agentRef: c.agentRef}
+	l := loading{engine: c.engine, plugin: c.bundle.Images(), agent: c.agent, agentRef: c.agentRef}
 	if err := l.loadPlugin(ctx, all); err != nil {
 		return err
 	}
 	c.moment("images of the network plugin are there")
+	pluginLoaded()
 	if err := l.loadAgent(ctx, workers); err != nil {
 		return err
 	}

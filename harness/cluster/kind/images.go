@@ -1,12 +1,12 @@
 package kind
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -101,7 +101,6 @@ func nodeImages(ctx context.Context, e *engine.Engine, node string) (map[string]
 // loading is what goes into nodes.
 type loading struct {
 	engine *engine.Engine
-	dir    string
 	// plugin are the images of the network plugin, which every node needs.
 	plugin []string
 	// agent is the image of probe pods, for the nodes that take pods.
@@ -137,29 +136,47 @@ func (l loading) loadPlugin(ctx context.Context, all []nodes.Node) error {
 	if len(local) == 0 {
 		return nil
 	}
-	archive := filepath.Join(l.dir, "plugin.tar")
-	defer os.Remove(archive)
-	if _, err := l.engine.Output(ctx, append([]string{"save", "-o", archive}, local...)...); err != nil {
-		return fmt.Errorf("save images of the network plugin: %w", engine.Explain(l.engine.Name, err))
-	}
-	group, gctx = errgroup.WithContext(ctx)
+	var targets []nodes.Node
 	for i, n := range all {
-		if !slices.ContainsFunc(missing[i], func(ref string) bool { return slices.Contains(local, ref) }) {
-			continue
+		if slices.ContainsFunc(missing[i], func(ref string) bool { return slices.Contains(local, ref) }) {
+			targets = append(targets, n)
 		}
-		group.Go(func() error {
-			f, err := os.Open(archive)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			return load(gctx, n, f)
-		})
 	}
-	if err := group.Wait(); err != nil {
+	if err := l.copyImages(ctx, local, targets); err != nil {
 		return fmt.Errorf("load images of the network plugin: %w", err)
 	}
 	return nil
+}
+
+// copyImages saves images of the engine once, and imports them into all of these nodes meanwhile.
+func (l loading) copyImages(ctx context.Context, images []string, targets []nodes.Node) error {
+	group, gctx := errgroup.WithContext(ctx)
+	writers := make([]io.Writer, len(targets))
+	pipes := make([]*io.PipeWriter, len(targets))
+	for i, n := range targets {
+		r, w := io.Pipe()
+		writers[i], pipes[i] = w, w
+		group.Go(func() error {
+			err := load(gctx, n, r)
+			r.CloseWithError(errors.Join(io.ErrClosedPipe, err)) // who writes is not to wait for this node
+			return err
+		})
+	}
+	group.Go(func() error {
+		var said bytes.Buffer
+		cmd := l.engine.Command(gctx, append([]string{"save"}, images...)...)
+		cmd.Stdout, cmd.Stderr = io.MultiWriter(writers...), &limited{b: &said}
+		cmd.WaitDelay = 0 // its last words may have to wait for a slow node
+		err := cmd.Run()
+		if err != nil && said.Len() > 0 {
+			err = &engine.Error{Program: l.engine.Name, Args: cmd.Args[1:], Output: strings.TrimSpace(said.String()), Err: err}
+		}
+		for _, w := range pipes {
+			w.CloseWithError(err) // nil is the end of the file
+		}
+		return engine.Explain(l.engine.Name, err)
+	})
+	return group.Wait()
 }
 
 // loadAgent puts the image of probe pods into the nodes that lack it.

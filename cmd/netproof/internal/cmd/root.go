@@ -10,10 +10,12 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/agent"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/cleanup"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/cluster"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/doctor"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/explain"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/list"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/rbac"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/report"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/run"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
@@ -101,6 +103,8 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		report.New(streams),
 		version.New(streams),
 		agent.New(streams),
+		rbac.New(streams),
+		cleanup.New(streams),
 	)
 	root.SetFlagErrorFunc(explainFlagError)
 	checkGroups(root)
