@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -255,7 +256,7 @@ func (i image) configJSON(arch string) ([]byte, error) {
 
 // writeArchive writes images into one file that `docker load`, `ctr images import` and kind's loader take: the format of
 // `docker save`. Layers that images share are in it once.
-func writeArchive(file, arch string, images []image) (err error) {
+func writeArchive(file string, images []image) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
 		return fmt.Errorf("write image archive: %w", err)
@@ -269,7 +270,7 @@ func writeArchive(file, arch string, images []image) (err error) {
 	}
 	var manifest []entry
 	for _, img := range images {
-		config, err := img.configJSON(arch)
+		config, err := img.configJSON(runtime.GOARCH)
 		if err != nil {
 			return fmt.Errorf("describe image %v: %w", img.names, err)
 		}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/netproof/netproof/harness/cluster/local/engine"
@@ -42,7 +41,7 @@ func (c cache) calicoImages(ctx context.Context, m maker) (archive, error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return writeArchive(filepath.Join(dir, calicoArchive), runtime.GOARCH, images)
+		return writeArchive(filepath.Join(dir, calicoArchive), images)
 	})
 	a := archive{file: filepath.Join(dir, calicoArchive)}
 	for _, name := range []string{calicoNode, calicoCNI, calicoControllers} {

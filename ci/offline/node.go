@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -50,7 +49,7 @@ func (c cache) nodeImage(ctx context.Context, m maker, kind kindFiles, preloaded
 		if err != nil {
 			return err
 		}
-		return writeArchive(filepath.Join(dir, nodeArchive), runtime.GOARCH, []image{{
+		return writeArchive(filepath.Join(dir, nodeArchive), []image{{
 			names: []string{names.known, names.keyed}, layers: []layer{m.debian.Base, top},
 			config: runConfig{
 				Env:        []string{"container=docker"}, // systemd looks for it: https://systemd.io/CONTAINER_INTERFACE
@@ -70,7 +69,7 @@ func (m maker) contentStore(ctx context.Context, preloaded []archive) (string, e
 		return "", err
 	}
 	file := filepath.Join(m.dir, "components.tar")
-	if err := writeArchive(file, runtime.GOARCH, images); err != nil {
+	if err := writeArchive(file, images); err != nil {
 		return "", err
 	}
 	files := []string{file}

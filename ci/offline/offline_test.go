@@ -84,7 +84,7 @@ func TestATreeBecomesALayerWithoutWhatIsSkipped(t *testing.T) {
 func TestAnArchiveNamesItsImagesAndHasSharedLayersOnce(t *testing.T) {
 	shared := helloLayer(t, "l", true)
 	file := filepath.Join(t.TempDir(), "images.tar")
-	require.NoError(t, writeArchive(file, "amd64", []image{
+	require.NoError(t, writeArchive(file, []image{
 		{names: []string{"one:1", "one:2"}, layers: []layer{shared}, config: runConfig{Entrypoint: []string{"/hello"}}},
 		{names: []string{"two:1"}, layers: []layer{shared}, config: runConfig{Env: []string{"PATH=/opt", "X=1"}}},
 	}))

@@ -50,7 +50,7 @@ func Existing(e existing.Options, opts cluster.Options) *Provider {
 func Of(p cluster.Provider, opts cluster.Options) *Provider {
 	return &Provider{opts: opts, provide: func(version string) (cluster.Provider, error) {
 		if version != "" {
-			return nil, fmt.Errorf("Kubernetes %s: this provider has one version, which cannot be chosen", version)
+			return nil, fmt.Errorf("version %s of Kubernetes: this provider has one version, which cannot be chosen", version)
 		}
 		return p, nil
 	}}

@@ -74,28 +74,24 @@ func parseImages(text []byte) (map[string]bool, error) {
 	return names, nil
 }
 
-const (
-	// runtimeWait bounds the start of the container runtime in a node, which comes up while kind goes on.
-	runtimeWait = time.Minute
-	runtimePoll = 250 * time.Millisecond
-)
+// runtimeWait bounds the start of the container runtime in a node. kind goes on before that is up; on a busy machine it takes a minute.
+const runtimeWait = 4 * time.Minute
 
-// nodeImages lists the images in a node, as soon as its container runtime answers.
+// listImages prints the images of a node as soon as its container runtime answers. The waiting is done in the node: to ask from outside again and
+// again would take more of a starting machine's time than it has to spare.
+const listImages = `i=0; until [ -S /run/containerd/containerd.sock ] && crictl images -o json 2>/dev/null; do
+	i=$((i+1)); [ $i -lt 800 ] || exec crictl images -o json; sleep 0.3
+done`
+
+// nodeImages lists the images in a node.
 func nodeImages(ctx context.Context, e *engine.Engine, node string) (map[string]bool, error) {
-	limit, cancel := context.WithTimeout(ctx, runtimeWait)
+	limit, cancel := context.WithTimeoutCause(ctx, runtimeWait, fmt.Errorf("no answer within %s", runtimeWait))
 	defer cancel()
-	for {
-		out, err := e.Output(limit, "exec", node, "crictl", "images", "-o", "json")
-		if err == nil {
-			return parseImages([]byte(out))
-		}
-		if wait(limit, runtimePoll); limit.Err() != nil {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			return nil, fmt.Errorf("ask the container runtime of node %s: %w", node, err)
-		}
+	out, err := e.Output(limit, "exec", node, "sh", "-c", listImages)
+	if err != nil {
+		return nil, fmt.Errorf("ask the container runtime of node %s: %w", node, err)
 	}
+	return parseImages([]byte(out))
 }
 
 // loading is what goes into nodes.

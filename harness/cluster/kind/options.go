@@ -149,7 +149,7 @@ func (o Options) image(getenv func(string) string) (string, error) {
 	if o.KubernetesVersion != "" {
 		m := versionPattern.FindStringSubmatch(o.KubernetesVersion)
 		if m == nil {
-			return "", fmt.Errorf("Kubernetes version %q: node images have three numbers, such as v1.35.1; https://github.com/kubernetes-sigs/kind/releases lists them",
+			return "", fmt.Errorf("version %q of Kubernetes: node images have three numbers, such as v1.35.1; https://github.com/kubernetes-sigs/kind/releases lists them",
 				o.KubernetesVersion)
 		}
 		return nodeRepository + ":v" + m[1], nil

@@ -338,7 +338,7 @@ func TestInterruptionAtAnyMomentLeavesNothing(t *testing.T) {
 					}
 				}))
 				require.NoError(t, err)
-				name := "netproof-" + strings.ToLower(string(rand16()[:6]))
+				name := "netproof-" + strings.ToLower(rand16()[:6])
 				_, err = p.Create(ctx, clusterOptions(name))
 				ended := time.Now()
 				require.ErrorIs(t, err, context.Canceled)
@@ -356,7 +356,7 @@ func TestAKilledRunnerLeavesNothing(t *testing.T) {
 	e := needKind(t)
 	for _, moment := range []string{"progress: starting the nodes", "progress: starting the control plane", "ready"} {
 		t.Run(moment, func(t *testing.T) {
-			name := "netproof-" + strings.ToLower(string(rand16()[:6]))
+			name := "netproof-" + strings.ToLower(rand16()[:6])
 			runner := startRunner(t, "cluster:"+name, moment)
 			require.NoError(t, runner.Process.Kill())
 			_, _ = runner.Process.Wait()
@@ -377,7 +377,7 @@ func TestAnotherToolsClusterIsNotTouched(t *testing.T) {
 	e := needKind(t)
 	s, err := Options{}.plan(clusterOptions(""))
 	require.NoError(t, err)
-	name := "foreign-" + strings.ToLower(string(rand16()[:6]))
+	name := "foreign-" + strings.ToLower(rand16()[:6])
 	id, err := e.Change(t.Context(), nil, "create", "--name", name+"-control-plane", "--label", labelKind+"="+name, "--label", labelRole+"="+roleControlPlane, s.image)
 	require.NoError(t, err)
 	defer func() { _, _ = e.Change(context.Background(), nil, "rm", "-f", "-v", strings.TrimSpace(id)) }()

@@ -49,7 +49,7 @@ func (o Options) download(ctx context.Context, url string, limit int64, read fun
 		_, err = io.Copy(io.Discard, body)
 	}
 	// What the reader makes of a body that broke off is not the cause.
-	if body.err != nil && body.err != io.EOF {
+	if body.err != nil && !errors.Is(body.err, io.EOF) {
 		err = body.err
 	}
 	if err != nil {
@@ -70,15 +70,15 @@ func (o Options) get(ctx context.Context, url string, limit int64) (*body, error
 		return nil, fmt.Errorf("%w; %s", err, byHand)
 	}
 	if response.StatusCode != http.StatusOK {
-		response.Body.Close()
+		_ = response.Body.Close() // nothing of it counts
 		return nil, fmt.Errorf("the server answers %s; %s", response.Status, byHand)
 	}
 	if response.ContentLength > limit {
-		response.Body.Close()
+		_ = response.Body.Close() // nothing of it counts
 		return nil, fmt.Errorf("it is %d bytes long, and at most %d are taken", response.ContentLength, limit)
 	}
 	if endless(response) {
-		response.Body.Close()
+		_ = response.Body.Close() // nothing of it counts
 		return nil, errors.New("the server does not say where it ends, so a half of it could not be told from the whole")
 	}
 	return &body{ReadCloser: response.Body, want: response.ContentLength, limit: limit}, nil

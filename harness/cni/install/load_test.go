@@ -98,7 +98,7 @@ func TestManifestSettingsAreVariablesOfContainers(t *testing.T) {
 
 func TestManifestSettingThatFitsNothingSaysWhatThereIs(t *testing.T) {
 	for setting, want := range map[string]string{
-		"LEVLE=high":       "no container of a DaemonSet has a variable LEVLE; to add it, say which container gets it, as in CONTAINER/LEVLE=...; there are agent, setup",
+		"LEVELL=high":      "no container of a DaemonSet has a variable LEVELL; to add it, say which container gets it, as in CONTAINER/LEVELL=...; there are agent, setup",
 		"agnet/LEVEL=high": "no DaemonSet has a container agnet; there are agent, setup",
 		"LEVEL":            "neither CONTAINER/NAME=VALUE nor NAME=VALUE",
 		"=x":               "neither CONTAINER/NAME=VALUE nor NAME=VALUE",
@@ -193,12 +193,12 @@ func TestChartIsRenderedWithThePluginsValuesThenTheUsers(t *testing.T) {
 
 func TestUnknownValueOfTheUsersIsSaid(t *testing.T) {
 	var told []string
-	_, err := loadChart(t, chartFiles(), set("nested.depe=b,levle=x"), func(o *install.Options) {
+	_, err := loadChart(t, chartFiles(), set("nested.depe=b,levell=x"), func(o *install.Options) {
 		o.Progress = func(text string) { told = append(told, text) }
 	})
 	require.NoError(t, err)
 	assert.Equal(t, []string{
-		"the chart plugin lists no value levle: it may have no effect",
+		"the chart plugin lists no value levell: it may have no effect",
 		"the chart plugin lists no value nested.depe: it may have no effect",
 	}, told)
 }

@@ -136,14 +136,22 @@ func Detect(ctx context.Context, name string) (*Engine, error) {
 				return &Engine{Name: candidate}, nil
 			}
 		}
-		return nil, missing("Docker or Podman")
+		return nil, notFound(ctx, "Docker or Podman")
 	case Docker, Podman:
 		if !isProgram(ctx, name) {
-			return nil, missing(title(name))
+			return nil, notFound(ctx, title(name))
 		}
 		return &Engine{Name: name}, nil
 	}
 	return nil, fmt.Errorf("container engine %q is not one that kind clusters can be made with: there are %s and %s", name, Docker, Podman)
+}
+
+// notFound does not take an interruption for an answer.
+func notFound(ctx context.Context, what string) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("look for %s: %w", what, context.Cause(ctx))
+	}
+	return missing(what)
 }
 
 // isProgram asks the program itself: some systems have a docker that is Podman.

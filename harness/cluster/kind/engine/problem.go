@@ -102,7 +102,7 @@ var signs = []sign{
 		"this Kubernetes refuses control groups of version 1", "boot with systemd.unified_cgroup_hierarchy=1, or use a node image with Kubernetes before v1.35"},
 	{Cgroups, regexp.MustCompile(`(?i)rootless provider requires (cgroup v2|setting systemd property)`),
 		"rootless ENGINE lacks control over its control groups", "use cgroup v2 and systemd's Delegate=yes, see https://kind.sigs.k8s.io/docs/user/rootless/"},
-	{KernelLacks, regexp.MustCompile(`(?i)modprobe: fatal: module \S+ not found|unable to enable nat rule|can't initialize iptables table|table does not exist \(do you need to insmod`),
+	{KernelLacks, regexp.MustCompile(`(?i)unable to enable nat rule|can't initialize iptables table|table does not exist \(do you need to insmod`),
 		"the kernel lacks a module for packet filtering", "modprobe ip_tables iptable_nat br_netfilter nf_tables (as root, on the engine's machine), and restart ENGINE"},
 	{KernelLacks, regexp.MustCompile(`(?i)unknown filesystem type "?overlay|overlay.*no such device|failed to mount overlay`),
 		"the kernel lacks the overlay file system", "modprobe overlay (as root, on the engine's machine)"},

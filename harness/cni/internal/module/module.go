@@ -26,7 +26,7 @@ func Dir(ctx context.Context, pins fs.FS, path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find module %s: %w", path, err)
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	sums, err := fs.ReadFile(pins, "go.sum.txt")
 	if err != nil {
 		return "", fmt.Errorf("find module %s: %w", path, err)

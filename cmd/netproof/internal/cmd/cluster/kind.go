@@ -80,7 +80,7 @@ func shellKind(ctx context.Context, streams cli.Streams, name string, program []
 	if err != nil {
 		return fmt.Errorf("write kubeconfig: %w", err)
 	}
-	defer os.Remove(file.Name())
+	defer func() { _ = os.Remove(file.Name()) }()
 	_, err = file.Write(kubeconfig)
 	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("write kubeconfig: %w", err)
