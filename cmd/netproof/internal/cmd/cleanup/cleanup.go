@@ -34,15 +34,15 @@ touched, and runs that are alive are left alone.`,
 			}
 			o.Progress = func(text string) { fmt.Fprintln(streams.Err, text) }
 			removed, err := existing.Cleanup(cmd.Context(), cfg, o)
-			what := "removed"
+			what, restored := "removed", "restored"
 			if o.DryRun {
-				what = "would remove"
+				what, restored = "would remove", "would restore"
 			}
 			for _, object := range removed.Objects {
 				fmt.Fprintf(streams.Out, "%s %s\n", what, object)
 			}
 			for _, ns := range removed.Restored {
-				fmt.Fprintf(streams.Out, "restored the labels of namespace %s\n", ns)
+				fmt.Fprintf(streams.Out, "%s the labels of namespace %s\n", restored, ns)
 			}
 			for _, s := range removed.Stays {
 				fmt.Fprintln(streams.Out, s)

@@ -110,7 +110,7 @@ the cluster; ip, nft and the like show its network. With a command after --, run
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := named.Find(cmd.Context(), args[0])
 			if errors.Is(err, named.ErrNotFound) {
-				return shellKind(cmd.Context(), streams, args[0], args[1:])
+				return shellKind(cmd.Context(), streams, args[0], args[1:], err)
 			}
 			if err != nil {
 				return explain(args[0], err)

@@ -67,11 +67,14 @@ func deleteKind(ctx context.Context, name string, notFound error) error {
 	return err
 }
 
-// shellKind runs a program with access to a kind cluster.
-func shellKind(ctx context.Context, streams cli.Streams, name string, program []string) error {
+// shellKind runs a program with access to a kind cluster. notFound is what is said where there is no container engine.
+func shellKind(ctx context.Context, streams cli.Streams, name string, program []string, notFound error) error {
 	kubeconfig, err := kind.Kubeconfig(ctx, "", name)
-	if errors.Is(err, kind.ErrNotFound) || errors.Is(err, kind.ErrNotOurs) || noEngine(err) {
-		return cli.Usage("cluster %s: %w: netproof cluster list shows what there is", name, err)
+	switch {
+	case noEngine(err):
+		return explain(name, notFound)
+	case errors.Is(err, kind.ErrNotFound), errors.Is(err, kind.ErrNotOurs):
+		return &cli.UsageError{Err: err}
 	}
 	if err != nil {
 		return err
