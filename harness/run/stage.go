@@ -871,8 +871,25 @@ func (s *stage) restore(ctx context.Context, initial model.Topology) error {
 	return errors.Join(errs...)
 }
 
-// clear removes everything but the canaries and the namespaces, and returns when it is gone.
-func (s *stage) clear(ctx context.Context) error { return s.become(ctx, model.Topology{}) }
+// clear removes everything but the canaries, and returns when it is gone. Namespaces go too: what somebody else did to them, or put into
+// them, must not reach the next scenario.
+func (s *stage) clear(ctx context.Context) error {
+	if err := s.become(ctx, model.Topology{}); err != nil {
+		return err
+	}
+	var calls []func() error
+	for ns := range s.made {
+		if ns != canaryNamespace {
+			calls = append(calls, func() error { return s.deleteNamespace(ctx, s.names.real(ns)) })
+		}
+	}
+	if err := sideBySide(apiConcurrency, calls...); err != nil {
+		return err
+	}
+	maps.DeleteFunc(s.made, func(ns string, _ bool) bool { return ns != canaryNamespace })
+	clear(s.idle)
+	return nil
+}
 
 // close removes everything.
 func (s *stage) close(ctx context.Context) error {
