@@ -26,15 +26,28 @@ func (s *stage) become(ctx context.Context, t model.Topology) error {
 
 // unwanted are the pods that the topology does not have, or has in another form.
 func (s *stage) unwanted(t model.Topology) []model.Endpoint {
+	known := s.watch.known()
 	var out []model.Endpoint
-	for _, e := range s.watch.known() {
+	for _, e := range s.pods() {
 		if ns, _, _ := e.Split(); ns == canaryNamespace {
 			continue
 		}
 		have, declared := s.declared.Pod(e)
+		declared = declared && slices.Contains(known, e)
 		i := slices.IndexFunc(t.Pods, func(p model.Pod) bool { return p.Endpoint() == e })
 		if !declared || i < 0 || s.running[e] == nil || !sameForm(*have, t.Pods[i], s.nodeOf(t.Pods[i], i)) {
 			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// pods are all that there are or should be: those of the run that the API server knows, and those that somebody may have deleted.
+func (s *stage) pods() []model.Endpoint {
+	out := s.watch.known()
+	for _, p := range s.declared.Pods {
+		if !slices.Contains(out, p.Endpoint()) {
+			out = append(out, p.Endpoint())
 		}
 	}
 	return out

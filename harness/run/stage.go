@@ -896,13 +896,7 @@ func (s *stage) close(ctx context.Context) error {
 	defer s.watch.stop()
 	// What holds one of them up must not hold up the rest.
 	errs := []error{s.unapplyAll(ctx)}
-	pods := s.watch.known()
-	for _, p := range s.declared.Pods {
-		if !slices.Contains(pods, p.Endpoint()) {
-			pods = append(pods, p.Endpoint())
-		}
-	}
-	errs = append(errs, s.removePods(ctx, pods))
+	errs = append(errs, s.removePods(ctx, s.pods()))
 	for ns, labels := range s.found {
 		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
 			errs = append(errs, s.patchNamespace(ctx, ns, labelPatch(have.Labels, labels)))
