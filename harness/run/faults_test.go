@@ -593,8 +593,8 @@ func TestAConnectionThatDidNotWorkBeforeIsNotDeniedByAPolicy(t *testing.T) {
 			})})
 		}
 	}
-	r := th.play(t, "isolated", nil, func() { silent.Store(false) },
-		strings.Replace(isolation("before"), "team: blue", "team: another", 1)) // these pods are not there yet
+	th.session.key = "" // so that these pods are made anew, with agents that lie
+	r := th.play(t, "isolated", nil, func() { silent.Store(false) }, isolation("before"))
 	notGreen(t, r)
 	for _, name := range []string{"open", "isolated"} {
 		step := stepOf(t, r, name)
