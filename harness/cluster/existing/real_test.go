@@ -375,6 +375,13 @@ metadata: {name: reader}
 subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: reader}]
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
 `)
+	// The API server hears of new roles through a watch of its own.
+	reader, err := kubernetes.NewForConfig(l.as("reader"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, err := reader.CoreV1().Namespaces().Get(soon(t), "default", metav1.GetOptions{})
+		return err == nil
+	}, 10*time.Second, 20*time.Millisecond)
 	removed, err := cleanUp(soon(t), l.as("reader"), CleanupOptions{}, quick)
 	require.ErrorContains(t, err, "delete networkpolicies.networking.k8s.io default/left of run dead0001")
 	require.ErrorContains(t, err, "delete namespaces x of run dead0001")
