@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -33,7 +34,7 @@ func makeELF(t *testing.T, machine elf.Machine, order binary.ByteOrder, segments
 	var b bytes.Buffer
 	require.NoError(t, binary.Write(&b, order, h))
 	for _, s := range segments {
-		require.NoError(t, binary.Write(&b, order, elf.Prog64{Type: uint32(s)}))
+		require.NoError(t, binary.Write(&b, order, elf.Prog64{Type: uint32(s), Filesz: uint64(64 + 56*len(segments))}))
 	}
 	b.WriteString("content")
 	path := filepath.Join(t.TempDir(), "netproof")
@@ -69,7 +70,7 @@ func TestTheImageHoldsTheExecutableAndNothingElse(t *testing.T) {
 	require.NoError(t, err)
 	want, err := os.ReadFile(path)
 	require.NoError(t, err)
-	assert.Equal(t, want, got)
+	assert.Equal(t, want[64:64+56], got[64:], "the headers of segments, and nothing that is not loaded")
 	_, err = files.Next()
 	require.ErrorIs(t, err, io.EOF)
 }
@@ -83,9 +84,9 @@ func TestTheSameExecutableGivesTheSameNameAndAnotherOneAnother(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, a, b)
 
-	f, err := os.OpenFile(second, os.O_APPEND|os.O_WRONLY, 0)
+	f, err := os.OpenFile(second, os.O_WRONLY, 0)
 	require.NoError(t, err)
-	_, err = f.WriteString("more")
+	_, err = f.WriteAt([]byte{1}, 64+56-1)
 	require.NoError(t, errors.Join(err, f.Close()))
 	_, c, err := image.Agent(second)
 	require.NoError(t, err)
@@ -138,6 +139,27 @@ func TestAnExecutableThatShrinksIsNotTakenForWhole(t *testing.T) {
 	path := makeELF(t, elf.EM_X86_64, binary.LittleEndian, elf.PT_LOAD)
 	img, ref, err := image.Agent(path)
 	require.NoError(t, err)
-	require.NoError(t, os.Truncate(path, 100))
+	require.NoError(t, os.Truncate(path, 70))
 	require.ErrorIs(t, image.Write(io.Discard, img, ref), io.ErrUnexpectedEOF)
+}
+
+// What is left out is not needed: this very program runs without it.
+func TestATrimmedExecutableRuns(t *testing.T) {
+	r, err := image.Archive("/proc/self/exe", "/trimmed")
+	require.NoError(t, err)
+	defer r.Close()
+	files := tar.NewReader(r)
+	h, err := files.Next()
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), h.Name)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, h.FileInfo().Mode())
+	require.NoError(t, err)
+	_, err = io.Copy(f, files)
+	require.NoError(t, errors.Join(err, f.Close()))
+	whole, err := os.Stat("/proc/self/exe")
+	require.NoError(t, err)
+	assert.Less(t, h.Size, whole.Size())
+	out, err := exec.CommandContext(t.Context(), path, "-test.list", "Trimmed").CombinedOutput()
+	require.NoError(t, err)
+	assert.Contains(t, string(out), "TestATrimmedExecutableRuns")
 }

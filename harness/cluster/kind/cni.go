@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cni/calico"
 	"github.com/netproof/netproof/harness/cni/cilium"
 	"github.com/netproof/netproof/harness/cni/install"
@@ -32,6 +33,19 @@ var podSubnets = map[model.IPFamily]netip.Prefix{
 
 // versionInTag finds the version of Kubernetes in the name of a node image.
 var versionInTag = regexp.MustCompile(`:(v\d+\.\d+\.\d+)`)
+
+// Images are those of the network plugin that a cluster would be given, sorted. It may take a download.
+func Images(ctx context.Context, opts Options, wanted cluster.Options) ([]string, error) {
+	s, err := opts.plan(wanted)
+	if err != nil {
+		return nil, err
+	}
+	b, err := loadBundle(ctx, s, opts.CNI)
+	if err != nil || b == nil {
+		return nil, err
+	}
+	return b.Images(), nil
+}
 
 // loadBundle reads the network plugin that is asked for, which may take a download.
 func loadBundle(ctx context.Context, s spec, o install.Options) (*install.Bundle, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,12 +14,14 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	kindexec "sigs.k8s.io/kind/pkg/exec"
-	"sigs.k8s.io/kind/pkg/log"
 
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
@@ -280,7 +283,11 @@ func (c *creation) build(ctx context.Context) error {
 			return err
 		}
 		c.moment("control plane started")
-		if err := c.connect(); err != nil {
+		var err error
+		if _, c.rest, c.client, err = connect(gctx, c.engine, c.name); err != nil {
+			return err
+		}
+		if err := oneCoreDNS(gctx, c.client); err != nil {
 			return err
 		}
 		// A pod that comes before its image would try to pull it, and then wait before it tries again.
@@ -298,17 +305,24 @@ func (c *creation) build(ctx context.Context) error {
 	return group.Wait()
 }
 
+// oneCoreDNS leaves one of kubeadm's two replicas: a second one is for clusters that outlive a node, and would start just when the network plugin
+// does. As long as no node is ready neither of them has.
+func oneCoreDNS(ctx context.Context, client kubernetes.Interface) error {
+	_, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Patch(ctx, "coredns", types.MergePatchType,
+		[]byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{FieldManager: install.FieldManager})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("scale CoreDNS: %w", err)
+	}
+	return nil
+}
+
 // loadImages puts into the nodes what they would otherwise pull, first what the network plugin needs.
 func (c *creation) loadImages(ctx context.Context, pluginLoaded func()) error {
-	all, err := provider(c.engine.Name, log.NoopLogger{}).ListInternalNodes(c.name)
+	all, workers, err := nodeNames(ctx, c.engine, c.name)
 	if err != nil {
-		return fmt.Errorf("list nodes: %w", explainKind(err))
+		return err
 	}
-	workers, err := nodeutils.SelectNodesByRole(all, roleWorker)
-	if err != nil {
-		return fmt.Errorf("list workers: %w", explainKind(err))
-	}
-	l := loading{engine: c.engine, plugin: c.bundle.Images(), agent: c.agent, agentRef: c.agentRef}
+	l := &loading{engine: c.engine, plugin: c.bundle.Images(), agent: c.agent, agentRef: c.agentRef}
 	if err := l.loadPlugin(ctx, all); err != nil {
 		return err
 	}
@@ -323,30 +337,92 @@ func (c *creation) loadImages(ctx context.Context, pluginLoaded func()) error {
 
 func (c *creation) kubeconfigFile() string { return filepath.Join(c.dir, "kubeconfig") }
 
-// connect makes clients for an API server that has just come up; kind writes the kubeconfig only at its end.
-func (c *creation) connect() error {
-	var err error
-	c.rest, c.client, err = connect(c.engine, c.name)
-	return err
+// nodeNames are the names of a cluster's nodes, and of those among them that take pods.
+func nodeNames(ctx context.Context, e *engine.Engine, name string) (all, workers []string, err error) {
+	nodes, err := containersWith(ctx, e, labelKind+"="+name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list nodes: %w", err)
+	}
+	for _, n := range nodes {
+		all = append(all, n.Name)
+		if n.Config.Labels[labelRole] == roleWorker {
+			workers = append(workers, n.Name)
+		}
+	}
+	return all, workers, nil
 }
 
-func connect(e *engine.Engine, name string) (*rest.Config, kubernetes.Interface, error) {
-	text, err := provider(e.Name, log.NoopLogger{}).KubeConfig(name, false)
-	if err != nil {
-		return nil, nil, fmt.Errorf("get access to cluster %s: %w", name, explainKind(err))
+// apiServerPort is the port of the API server in the control plane's container.
+const apiServerPort = "6443/tcp"
+
+// kubeconfigOf gives the content of a kubeconfig, as kind does but with few calls: it is asked for while the nodes start, when each takes
+// its time from them. The context is called as with kind.
+func kubeconfigOf(ctx context.Context, e *engine.Engine, name string) ([]byte, error) {
+	node := name + "-" + roleControlPlane
+	fail := func(err error) ([]byte, error) {
+		return nil, fmt.Errorf("get access to cluster %s: %w", name, engine.Explain(e.Name, err))
 	}
-	config, err := clientcmd.RESTConfigFromKubeConfig([]byte(text))
+	all, err := inspectContainers(ctx, e, node)
 	if err != nil {
-		return nil, nil, fmt.Errorf("get access to cluster %s: %w", name, err)
+		return fail(err)
 	}
-	config.UserAgent = "netproof"
-	config.WarningHandler = rest.NoWarnings{}
-	config.QPS = -1
-	client, err := kubernetes.NewForConfig(config)
+	if len(all) != 1 {
+		return fail(fmt.Errorf("there is no container %s", node))
+	}
+	server, err := all[0].endpoint()
 	if err != nil {
-		return nil, nil, fmt.Errorf("get access to cluster %s: %w", name, err)
+		return fail(err)
 	}
-	return config, client, nil
+	text, err := e.Output(ctx, "exec", node, "cat", "/etc/kubernetes/admin.conf")
+	if err != nil {
+		return fail(err)
+	}
+	config, err := clientcmd.Load([]byte(text))
+	if err != nil {
+		return fail(err)
+	}
+	current := config.Contexts[config.CurrentContext]
+	if current == nil || config.Clusters[current.Cluster] == nil || config.AuthInfos[current.AuthInfo] == nil {
+		return fail(errors.New("its admin.conf names no cluster or user"))
+	}
+	key := "kind-" + name
+	out := clientcmdapi.NewConfig()
+	out.Clusters[key], out.AuthInfos[key], out.CurrentContext = config.Clusters[current.Cluster], config.AuthInfos[current.AuthInfo], key
+	out.Clusters[key].Server = "https://" + server
+	out.Contexts[key] = &clientcmdapi.Context{Cluster: key, AuthInfo: key}
+	content, err := clientcmd.Write(*out)
+	if err != nil {
+		return fail(err)
+	}
+	return content, nil
+}
+
+// endpoint is where the API server in a container is reached from this machine. Docker Desktop tells by a label what it really published.
+func (c container) endpoint() (string, error) {
+	if label := c.Config.Labels["desktop.docker.io/ports/"+apiServerPort]; label != "" {
+		return label, nil
+	}
+	for _, p := range c.NetworkSettings.Ports[apiServerPort] {
+		if p.HostPort != "" {
+			return net.JoinHostPort(p.HostIP, p.HostPort), nil
+		}
+	}
+	return "", fmt.Errorf("container %s publishes no port of an API server: is it running?", c.Name)
+}
+
+// connect makes clients for an API server, which may just have come up.
+func connect(ctx context.Context, e *engine.Engine, name string) (content []byte, config *rest.Config, client kubernetes.Interface, err error) {
+	if content, err = kubeconfigOf(ctx, e, name); err != nil {
+		return nil, nil, nil, err
+	}
+	if config, err = clientcmd.RESTConfigFromKubeConfig(content); err == nil {
+		config.UserAgent, config.WarningHandler, config.QPS = "netproof", rest.NoWarnings{}, -1
+		client, err = kubernetes.NewForConfig(config)
+	}
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("get access to cluster %s: %w", name, err)
+	}
+	return content, config, client, nil
 }
 
 // finish waits until the cluster is ready, and makes it one that runs can use.
@@ -367,7 +443,11 @@ func (c *creation) finish(ctx context.Context) (*Cluster, error) {
 	kubeconfig := c.kubeconfigFile()
 	end := c.close
 	if c.opts.Keep {
-		if kubeconfig, err = keepKubeconfig(c.name, kubeconfig); err != nil {
+		content, err := os.ReadFile(kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read kubeconfig of cluster %s: %w", c.name, err)
+		}
+		if kubeconfig, err = keepKubeconfig(c.name, content); err != nil {
 			return nil, err
 		}
 		end = c.keep

@@ -9,13 +9,12 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
-	"sigs.k8s.io/kind/pkg/cluster/nodes"
-	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
 
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
 	"github.com/netproof/netproof/harness/image"
@@ -102,16 +101,41 @@ type loading struct {
 	// agent is the image of probe pods, for the nodes that take pods.
 	agent    v1.Image
 	agentRef string
+
+	// have are the images of nodes, by name of the node.
+	mu   sync.Mutex
+	have map[string]map[string]bool
+}
+
+// images lists the images in a node, as they were when it was first asked.
+func (l *loading) images(ctx context.Context, node string) (map[string]bool, error) {
+	l.mu.Lock()
+	known := l.have[node]
+	l.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	known, err := nodeImages(ctx, l.engine, node)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.have == nil {
+		l.have = map[string]map[string]bool{}
+	}
+	l.have[node] = known
+	return known, nil
 }
 
 // loadPlugin puts those images of the network plugin into the nodes that the engine has and a node does not. What neither has will be
 // pulled by the node.
-func (l loading) loadPlugin(ctx context.Context, all []nodes.Node) error {
+func (l *loading) loadPlugin(ctx context.Context, all []string) error {
 	missing := make([][]string, len(all))
 	group, gctx := errgroup.WithContext(ctx)
 	for i, n := range all {
 		group.Go(func() error {
-			have, err := nodeImages(gctx, l.engine, n.String())
+			have, err := l.images(gctx, n)
 			for _, ref := range l.plugin {
 				if !have[canonical(ref)] {
 					missing[i] = append(missing[i], ref)
@@ -129,14 +153,14 @@ func (l loading) loadPlugin(ctx context.Context, all []nodes.Node) error {
 			local = append(local, ref)
 		}
 	}
-	if len(local) == 0 {
-		return nil
-	}
-	var targets []nodes.Node
+	var targets []string
 	for i, n := range all {
 		if slices.ContainsFunc(missing[i], func(ref string) bool { return slices.Contains(local, ref) }) {
 			targets = append(targets, n)
 		}
+	}
+	if len(targets) == 0 {
+		return nil
 	}
 	if err := l.copyImages(ctx, local, targets); err != nil {
 		return fmt.Errorf("load images of the network plugin: %w", err)
@@ -145,7 +169,7 @@ func (l loading) loadPlugin(ctx context.Context, all []nodes.Node) error {
 }
 
 // copyImages saves images of the engine once, and imports them into all of these nodes meanwhile.
-func (l loading) copyImages(ctx context.Context, images []string, targets []nodes.Node) error {
+func (l *loading) copyImages(ctx context.Context, images, targets []string) error {
 	group, gctx := errgroup.WithContext(ctx)
 	writers := make([]io.Writer, len(targets))
 	pipes := make([]*io.PipeWriter, len(targets))
@@ -153,7 +177,7 @@ func (l loading) copyImages(ctx context.Context, images []string, targets []node
 		r, w := io.Pipe()
 		writers[i], pipes[i] = w, w
 		group.Go(func() error {
-			err := load(gctx, n, r)
+			err := importArchive(gctx, l.engine, n, r)
 			r.CloseWithError(errors.Join(io.ErrClosedPipe, err)) // who writes is not to wait for this node
 			return err
 		})
@@ -176,18 +200,18 @@ func (l loading) copyImages(ctx context.Context, images []string, targets []node
 }
 
 // loadAgent puts the image of probe pods into the nodes that lack it.
-func (l loading) loadAgent(ctx context.Context, workers []nodes.Node) error {
+func (l *loading) loadAgent(ctx context.Context, workers []string) error {
 	group, gctx := errgroup.WithContext(ctx)
 	for _, n := range workers {
 		group.Go(func() error {
-			have, err := nodeImages(gctx, l.engine, n.String())
+			have, err := l.images(gctx, n)
 			if err != nil || have[canonical(l.agentRef)] {
 				return err
 			}
 			r, w := io.Pipe()
-			go func() { w.CloseWithError(image.Write(w, l.agent, l.agentRef)) }()
 			defer r.Close()
-			return load(gctx, n, r)
+			go func() { w.CloseWithError(image.Write(w, l.agent, l.agentRef)) }()
+			return importArchive(gctx, l.engine, n, r)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -196,27 +220,23 @@ func (l loading) loadAgent(ctx context.Context, workers []nodes.Node) error {
 	return nil
 }
 
-// load imports an archive into a node. kind's import takes no context; it ends with its input.
-func load(ctx context.Context, n nodes.Node, archive io.Reader) error {
-	err := nodeutils.LoadImageArchive(n, &interruptible{ctx, archive})
+// importInNode imports an archive as kind's own loader does, in one call instead of two: the snapshotter is the one that the node's entrypoint
+// has written into the configuration.
+const importInNode = `s=$(sed -n 's/^ *snapshotter = "\(.*\)"/\1/p' /etc/containerd/config.toml | head -n 1)
+exec ctr --namespace=k8s.io images import --all-platforms --digests --snapshotter="${s:-overlayfs}" -`
+
+// importArchive imports an archive into a node.
+func importArchive(ctx context.Context, e *engine.Engine, node string, archive io.Reader) error {
+	var said bytes.Buffer
+	cmd := e.Command(ctx, "exec", "--privileged", "-i", node, "sh", "-c", importInNode)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = archive, &limited{b: &said}, &limited{b: &said}
+	err := cmd.Run()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("import into node %s: %w", n, explainKind(err))
+		err = &engine.Error{Program: e.Name, Args: []string{"exec", node, "ctr", "images", "import"}, Output: strings.TrimSpace(said.String()), Err: err}
+		return fmt.Errorf("import into node %s: %w", node, engine.Explain(e.Name, err))
 	}
 	return nil
-}
-
-// interruptible ends with a context.
-type interruptible struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (i *interruptible) Read(p []byte) (int, error) {
-	if i.ctx.Err() != nil {
-		return 0, context.Cause(i.ctx)
-	}
-	return i.r.Read(p)
 }

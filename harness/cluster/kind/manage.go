@@ -12,9 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
-	"sigs.k8s.io/kind/pkg/log"
-
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
 	"github.com/netproof/netproof/harness/cluster/remote"
 	"github.com/netproof/netproof/harness/model"
@@ -205,11 +202,7 @@ func Kubeconfig(ctx context.Context, runtime, name string) ([]byte, error) {
 	if _, err := find(ctx, e, name); err != nil {
 		return nil, err
 	}
-	text, err := provider(e.Name, log.NoopLogger{}).KubeConfig(name, false)
-	if err != nil {
-		return nil, fmt.Errorf("get access to cluster %s: %w", name, explainKind(err))
-	}
-	return []byte(text), nil
+	return kubeconfigOf(ctx, e, name)
 }
 
 // kubeconfigPath is where the kubeconfig of a cluster that is kept lies: never in the user's own.
@@ -221,12 +214,8 @@ func kubeconfigPath(name string) (string, error) {
 	return filepath.Join(dir, "netproof", "kind", name+".kubeconfig"), nil
 }
 
-// keepKubeconfig copies a kubeconfig to where it can stay, and returns that path.
-func keepKubeconfig(name, from string) (string, error) {
-	text, err := os.ReadFile(from)
-	if err != nil {
-		return "", fmt.Errorf("keep kubeconfig of cluster %s: %w", name, err)
-	}
+// keepKubeconfig writes a kubeconfig to where it can stay, and returns that path.
+func keepKubeconfig(name string, content []byte) (string, error) {
 	path, err := kubeconfigPath(name)
 	if err != nil {
 		return "", err
@@ -234,7 +223,7 @@ func keepKubeconfig(name, from string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("keep kubeconfig of cluster %s: %w", name, err)
 	}
-	if err := os.WriteFile(path, text, 0o600); err != nil {
+	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return "", fmt.Errorf("keep kubeconfig of cluster %s: %w", name, err)
 	}
 	return path, nil
@@ -274,7 +263,7 @@ func (p *Provider) attach(ctx context.Context, name string) (*Cluster, error) {
 		progress = func(string) {}
 	}
 	progress("looking whether cluster " + name + " is ready")
-	config, client, err := connect(e, name)
+	kubeconfig, config, client, err := connect(ctx, e, name)
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +291,8 @@ func (p *Provider) attach(ctx context.Context, name string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if made.kubeconfig, err = refreshKubeconfig(e, name); err != nil {
+	// A control plane that was started again may have another port.
+	if made.kubeconfig, err = keepKubeconfig(name, kubeconfig); err != nil {
 		return nil, err
 	}
 	return made, nil
@@ -314,28 +304,10 @@ func (p *Provider) attachImage(ctx context.Context, e *engine.Engine, name strin
 	if err != nil {
 		return "", "", err
 	}
-	all, err := provider(e.Name, log.NoopLogger{}).ListInternalNodes(name)
+	_, workers, err := nodeNames(ctx, e, name)
 	if err != nil {
-		return "", "", fmt.Errorf("list nodes: %w", explainKind(err))
+		return "", "", err
 	}
-	workers, err := nodeutils.SelectNodesByRole(all, roleWorker)
-	if err != nil {
-		return "", "", fmt.Errorf("list workers: %w", explainKind(err))
-	}
-	return executable, ref, loading{engine: e, agent: img, agentRef: ref}.loadAgent(ctx, workers)
-}
-
-// refreshKubeconfig writes the kubeconfig of a cluster that is kept again: a node that was started again may have another port.
-func refreshKubeconfig(e *engine.Engine, name string) (string, error) {
-	path, err := kubeconfigPath(name)
-	if err != nil {
-		return "", err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	if err := provider(e.Name, log.NoopLogger{}).ExportKubeConfig(name, path, false); err != nil {
-		return "", fmt.Errorf("write kubeconfig of cluster %s: %w", name, explainKind(err))
-	}
-	return path, nil
+	l := &loading{engine: e, agent: img, agentRef: ref}
+	return executable, ref, l.loadAgent(ctx, workers)
 }

@@ -48,6 +48,11 @@ type container struct {
 		Networks map[string]struct {
 			IPAddress, GlobalIPv6Address string
 		}
+		// Ports are those that are published, as 6443/tcp.
+		Ports map[string][]struct {
+			HostIP   string `json:"HostIp"`
+			HostPort string
+		}
 	}
 }
 
