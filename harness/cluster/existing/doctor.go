@@ -108,7 +108,7 @@ func checkImage(image string) Check {
 	switch {
 	case image == "":
 		c.State, c.Detail = doctor.Missing, "none is given"
-		c.Mend = "netproof images --agent makes it: push it to a registry that the nodes can pull from, and name it with --agent-image"
+		c.Mend = "netproof images --agent FILE makes it: push it to a registry that the nodes can pull from, and name it with --agent-image"
 	case err != nil:
 		c.State, c.Detail = doctor.Missing, err.Error()
 	case !byDigest(image):

@@ -51,7 +51,7 @@ const maxPrefix = 30
 // check tells what is wrong with the options themselves.
 func (o Options) check() error {
 	if o.Image == "" {
-		return fmt.Errorf("%w: give a reference by digest with --agent-image; netproof images --agent makes the image, for a registry "+
+		return fmt.Errorf("%w: give a reference by digest with --agent-image; netproof images --agent FILE makes the image, for a registry "+
 			"that the cluster's nodes can pull from", ErrNoImage)
 	}
 	if _, err := name.ParseReference(o.Image); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/cluster"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/doctor"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/explain"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/images"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/list"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/rbac"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/report"
@@ -103,6 +104,7 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		report.New(streams),
 		version.New(streams),
 		agent.New(streams),
+		images.New(streams),
 		rbac.New(streams),
 		cleanup.New(streams),
 	)

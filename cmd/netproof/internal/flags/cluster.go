@@ -101,7 +101,7 @@ func (c *Cluster) AddExisting(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig of an existing cluster; in a pod of it none is needed (existing)")
 	fs.StringVar(&c.Context, "context", "", "context in the kubeconfig (existing)")
-	fs.StringVar(&c.AgentImage, "agent-image", "", "image of the probe pods, by digest: netproof images --agent makes it (existing)")
+	fs.StringVar(&c.AgentImage, "agent-image", "", "image of the probe pods, by digest: netproof images --agent FILE makes it (existing)")
 	fs.StringVar(&c.NamespacePrefix, "namespace-prefix", "", "what goes before the names of all namespaces that the run makes (kind, existing)")
 	Choice(cmd, &c.Transport, "transport", "transport", []string{Exec, Netns}, "how probes are sent from a pod: through an exec, or by entering its network namespace on this machine (netns with kind)")
 	_ = cmd.MarkFlagFilename("kubeconfig")
