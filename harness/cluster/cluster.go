@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/netproof/netproof/harness/cni"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
 )
@@ -33,7 +34,17 @@ const (
 	ManagedBy      = "netproof"
 	// EndpointAnnotation is what a scenario calls a probe pod, as namespace/name. In the cluster its namespace may have a prefix.
 	EndpointAnnotation = "netproof.dev/endpoint"
+	// RestoreAnnotation is on a built-in namespace as long as its labels are not what they were before a run. It holds a [Restore] as JSON.
+	RestoreAnnotation = "netproof.dev/restore-labels"
 )
+
+// Restore is how a built-in namespace was before a run.
+type Restore struct {
+	// Run that has changed the labels.
+	Run string `json:"run"`
+	// Labels that it has changed, with the values that they had; nil for one that was not there.
+	Labels map[string]*string `json:"labels"`
+}
 
 // Provider makes clusters.
 type Provider interface {
@@ -81,6 +92,13 @@ type Cluster interface {
 	Health(ctx context.Context) error
 	// Close removes the cluster and all that came with it.
 	Close(ctx context.Context) error
+}
+
+// Capable is a cluster that knows more about what its network plugin can do than the plugin's name and version tell, such as what
+// this installation has switched off.
+type Capable interface {
+	// Capabilities are those of the plugin as it runs; ok is false where nothing is known about it.
+	Capabilities() (capabilities cni.Capabilities, ok bool)
 }
 
 // Identified is a cluster that has given the run its id already, because things carry it that were made before the run began.

@@ -73,7 +73,7 @@ func (s *stage) retireNamespaces(ctx context.Context, t model.Topology) error {
 	var errs []error
 	for ns, labels := range s.found {
 		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
-			errs = append(errs, s.patchNamespace(ctx, ns, labelPatch(have.Labels, labels)))
+			errs = append(errs, s.relabelBuiltIn(ctx, ns, have.Labels, labels))
 		}
 		delete(s.found, ns)
 	}
@@ -82,10 +82,10 @@ func (s *stage) retireNamespaces(ctx context.Context, t model.Topology) error {
 			return false
 		}
 		wanted := slices.ContainsFunc(t.Namespaces, func(w model.Namespace) bool { return w.Name == n.Name })
-		if s.made[n.Name] && !wanted {
+		if s.made[n.Name] != "" && !wanted {
 			s.idle[n.Name] = n.Labels
 		}
-		return !s.made[n.Name] || !wanted
+		return s.made[n.Name] == "" || !wanted
 	})
 	return errors.Join(errs...)
 }

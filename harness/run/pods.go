@@ -77,6 +77,13 @@ func (w *podWatch) known() []model.Endpoint {
 	return slices.Sorted(maps.Keys(w.pods))
 }
 
+// get returns a pod as it was last seen, nil if there is none.
+func (w *podWatch) get(e model.Endpoint) *corev1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pods[e]
+}
+
 // until waits for a condition on the pods; describe says what is missing when ctx ends first.
 func (w *podWatch) until(ctx context.Context, cond func(map[model.Endpoint]*corev1.Pod) (missing []string, err error)) error {
 	for {

@@ -3,10 +3,12 @@ package run
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
@@ -79,8 +81,8 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 type policySet struct {
 	policies []semantics.Policy
 	notes    map[string]model.PolicyNote
-	// foreign is true when objects of other kinds are in force, of which the specification knows nothing.
-	foreign bool
+	// kinds are those of other objects in force, of which the specification knows nothing.
+	kinds []schema.GroupKind
 }
 
 // unresolvedPolicies are the policies in force before any address is known. Explanations show their placeholders.
@@ -132,7 +134,9 @@ func policiesOf(step scenario.PlannedStep, resolve func(scenario.ApplyObject) (*
 			return out, err
 		}
 		if object.GroupVersionKind() != networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy") {
-			out.foreign = true
+			if kind := object.GroupVersionKind().GroupKind(); !slices.Contains(out.kinds, kind) {
+				out.kinds = append(out.kinds, kind)
+			}
 			continue
 		}
 		typed, err := typedPolicy(object)
@@ -166,7 +170,7 @@ func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Top
 			continue
 		}
 		w := written{verdict: cell.Expected, by: cell.By, line: cell.Rule}
-		if in.foreign {
+		if len(in.kinds) > 0 {
 			if w.verdict == "" {
 				errs = append(errs, fmt.Errorf("%s: step %q: the verdict of %s cannot be computed, since objects other than NetworkPolicy are in force: write it into expect",
 					s.File, step.Name, cell.Connection))

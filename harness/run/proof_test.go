@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/netproof/netproof/fixtures"
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -179,14 +180,16 @@ func TestNamespacesOfTheClusterKeepTheirLabels(t *testing.T) {
 	namespaces := l.client.CoreV1().Namespaces()
 	_, err := namespaces.Patch(soon(t), "default", types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":"kept"}}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
-	labels := func() map[string]string {
+	labels := func() (labels map[string]string, restore string) {
 		ns, err := namespaces.Get(soon(t), "default", metav1.GetOptions{})
 		require.NoError(t, err)
-		return ns.Labels
+		return ns.Labels, ns.Annotations[cluster.RestoreAnnotation]
 	}
-	before := labels()
+	before, _ := labels()
 	var during map[string]string
-	r := play(t, l, Options{BeforeSampling: at("relabelled", func() { during = labels() })}, scene("default-namespace", `
+	var restore string
+	opts := Options{BeforeSampling: at("relabelled", func() { during, restore = labels() })}
+	text := scene("default-namespace", `
   topology:
     namespaces: [{name: default, labels: {team: blue}}]
     pods:
@@ -205,11 +208,23 @@ func TestNamespacesOfTheClusterKeepTheirLabels(t *testing.T) {
       expect: {default: allow}
     - name: relabelled
       label: {namespaces: {default: {team: red}}}
-      expect: {default: deny}`))
-	green(t, r)
+      expect: {default: deny}`)
+	green(t, play(t, l, opts, text))
 	assert.Equal(t, "red", during["team"])
 	assert.Equal(t, "kept", during["mine"])
-	assert.Equal(t, before, labels())
+	assert.Regexp(t, `^\{"run":"[0-9a-f]{8}","labels":\{"team":null\}\}$`, restore, "while it is changed, it says how it was")
+	after, restore := labels()
+	assert.Equal(t, before, after)
+	assert.Empty(t, restore)
+
+	// A run that crashed leaves both; the next one knows what was before.
+	_, err = namespaces.Patch(soon(t), "default", types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"team":"red"},"annotations":{"netproof.dev/restore-labels":"{\"run\":\"gone\",\"labels\":{\"team\":null}}"}}}`), metav1.PatchOptions{})
+	require.NoError(t, err)
+	green(t, play(t, l, opts, text))
+	after, restore = labels()
+	assert.Equal(t, before, after)
+	assert.Empty(t, restore)
 	_, err = namespaces.Patch(soon(t), "default", types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":null}}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/netproof/netproof/harness/cni"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/probes"
@@ -28,6 +29,8 @@ type proof struct {
 	based    map[string]bool
 	// previous is the verdict of each connection after the step before.
 	previous map[model.Connection]model.Verdict
+	// cannotHost says that this cluster cannot have the scenario's hosts outside of it, and why.
+	cannotHost error
 	// sound is true once the final control has shown that the next scenario can be played on the same pods.
 	sound bool
 }
@@ -57,6 +60,10 @@ func (pr *proof) prove(ctx context.Context) (err error) {
 	if err := pr.setTheStage(ctx); err != nil {
 		pr.key = ""
 		return err
+	}
+	if pr.cannotHost != nil {
+		pr.allUnsupported(pr.cannotHost.Error())
+		return nil
 	}
 	pr.initial = pr.stage.topology()
 	defer func() {
@@ -117,11 +124,35 @@ func (pr *proof) setTheStage(ctx context.Context) error {
 		}
 	}
 	pr.observer.Note("deploying " + pr.out.Name)
-	if err := pr.stage.become(ctx, pr.prepared.plan.Initial); err != nil {
+	err := pr.stage.become(ctx, pr.prepared.plan.Initial)
+	if errors.Is(err, errCannotHost) {
+		pr.cannotHost, pr.key = err, halfway
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("deploy the topology: %w", err)
 	}
 	pr.key = key
 	return nil
+}
+
+// halfway is the key of a stage that has nothing of a scenario that could not be played, and still some of the one before.
+const halfway = "halfway"
+
+// allUnsupported makes every cell unsupported, without a probe: what the scenario needs cannot be had here.
+func (pr *proof) allUnsupported(why string) {
+	for _, step := range pr.prepared.plan.Steps {
+		out := model.Step{Name: step.Name}
+		for _, cell := range step.Cells {
+			out.Cells = append(out.Cells, model.Cell{
+				ID: model.CellID(pr.out.Name, step.Name, cell.Connection), From: cell.Connection.From, To: cell.Connection.To, Port: cell.Connection.Port,
+				Protocol: cell.Connection.Protocol, IPFamily: cell.Connection.IPFamily, Via: cell.Connection.Via,
+				Expected: cell.Expected, Observed: model.Unsupported, Result: model.ResultUnsupported, Reason: why,
+			})
+		}
+		pr.out.Steps = append(pr.out.Steps, out)
+		pr.observer.StepDone(pr.out.Name, out)
+	}
 }
 
 // nodes are those that connections begin at.
@@ -219,7 +250,7 @@ func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Ste
 	}
 	start := time.Now()
 	topology := pr.stage.topology()
-	expected, err := pr.expectations(step, &topology)
+	expected, needs, err := pr.expectations(step, &topology)
 	if err != nil {
 		return model.Step{}, err
 	}
@@ -236,7 +267,9 @@ func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Ste
 	if pr.opts.AfterSampling != nil {
 		pr.opts.AfterSampling(pr.out.Name, step.Name)
 	}
-	return pr.judge(step, w, expected, pr.groundChanged(ctx)), nil
+	out := pr.judge(step, w, expected, pr.groundChanged(ctx))
+	pr.judgeNeeds(out.Cells, needs)
+	return out, nil
 }
 
 // groundChanged says why nothing that was sampled until now proves anything, or "": the run was ended, a part of the cluster has
@@ -274,12 +307,21 @@ func (pr *proof) change(ctx context.Context, change scenario.Change) error {
 		if err != nil {
 			return err
 		}
-		if err := pr.stage.apply(ctx, object); err != nil {
+		err = pr.stage.apply(ctx, object)
+		if errors.Is(err, errUnknownKind) && pr.lacksKind(object) {
+			return nil // its cells are unsupported
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", c.Source, err)
 		}
 		return nil
 	case scenario.DeleteObject:
-		return pr.stage.delete(ctx, objectKey{kind: c.GroupVersionKind, namespace: c.Namespace, name: c.Name})
+		key := objectKey{kind: c.GroupVersionKind, namespace: c.Namespace, name: c.Name}
+		err := pr.stage.delete(ctx, key)
+		if errors.Is(err, errUnknownKind) && pr.lacks(cni.KindFeature(key.kind.GroupKind())) {
+			return nil
+		}
+		return err
 	case scenario.SetPodLabels:
 		return pr.stage.labelPod(ctx, c.Pod, c.Labels)
 	case scenario.SetNamespaceLabels:
@@ -298,17 +340,20 @@ func (pr *proof) change(ctx context.Context, change scenario.Change) error {
 }
 
 // expectations computes what the specification says of every cell, now that all addresses are known, and compares it with
-// the table.
-func (pr *proof) expectations(step scenario.PlannedStep, topology *model.Topology) ([]expectation, error) {
+// the table. needs has for each cell what it needs that the network plugin does not have.
+func (pr *proof) expectations(step scenario.PlannedStep, topology *model.Topology) (list []expectation, needs [][]need, err error) {
 	policies, err := resolvedPolicies(step, pr.stage.address, pr.stage.families)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	list, err := expect(pr.prepared.scenario, step, topology, policies)
-	if err != nil {
-		return nil, err
+	if list, err = expect(pr.prepared.scenario, step, topology, policies); err != nil {
+		return nil, nil, err
 	}
-	return list, pr.prepared.keepComputed(step, list)
+	if err := pr.prepared.keepComputed(step, list); err != nil {
+		return nil, nil, err
+	}
+	needs, err = pr.needs(pr.prepared.scenario, step, topology, policies, list)
+	return list, needs, err
 }
 
 // judge makes the step's cells out of the window and the controls.

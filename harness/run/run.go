@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cni"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
 )
@@ -110,6 +111,9 @@ type Session struct {
 	key string
 	// broken is set once nothing can be proven any more; a finding says why.
 	broken bool
+	// capabilities are what the network plugin says it can do; limited is true where anything is known about that.
+	capabilities cni.Capabilities
+	limited      bool
 	// unconfirmed is true while some node has not been seen to take up the last change.
 	unconfirmed bool
 }
@@ -140,6 +144,7 @@ func Open(ctx context.Context, c cluster.Cluster, opts Options) *Session {
 		return s
 	}
 	s.stage = stage
+	s.capabilities, s.limited = capabilitiesOf(c)
 	return s
 }
 
@@ -257,6 +262,9 @@ func (s *Session) preflight(ctx context.Context, p *PreparedScenario) scenario.P
 				err = &refusedError{err: err, mend: "correct the placeholder"}
 			} else {
 				err = s.stage.dryRun(bounded, object)
+			}
+			if errors.Is(err, errUnknownKind) && s.lacksKind(apply.Object) {
+				return nil // its cells are unsupported
 			}
 			var refusal *refusedError
 			if err != nil && !errors.As(err, &refusal) {

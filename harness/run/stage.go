@@ -81,7 +81,8 @@ type stage struct {
 	running  map[model.Endpoint]*corev1.Pod
 	agents   map[model.Endpoint]probes.Agent
 	services map[model.Endpoint]*corev1.Service
-	made     map[string]bool // namespaces
+	// made are the namespaces that the run made, with their UIDs.
+	made map[string]types.UID
 	// idle are namespaces that the run made for an earlier topology, with their labels.
 	idle map[string]model.Labels
 	// unsupported says why there is no agent at nodes or hosts where this cluster cannot have one.
@@ -112,7 +113,7 @@ func newStage(ctx context.Context, c cluster.Cluster, runID, prefix string) (*st
 		cluster: c, client: client, dynamic: dyn, watch: watch, families: c.Info().IPFamilies, runID: runID, names: names,
 		mapper:  restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
 		running: map[model.Endpoint]*corev1.Pod{}, agents: map[model.Endpoint]probes.Agent{},
-		made: map[string]bool{}, idle: map[string]model.Labels{}, unsupported: map[model.Endpoint]string{}, policies: map[objectKey]inForce{}, hosts: map[string]cluster.Host{},
+		made: map[string]types.UID{}, idle: map[string]model.Labels{}, unsupported: map[model.Endpoint]string{}, policies: map[objectKey]inForce{}, hosts: map[string]cluster.Host{},
 		found: map[string]model.Labels{}, services: map[model.Endpoint]*corev1.Service{},
 	}, nil
 }
@@ -125,18 +126,11 @@ func (s *stage) ownLabels(labels model.Labels) map[string]string {
 
 // setUp makes everything a topology declares, and returns when the pods are ready.
 func (s *stage) setUp(ctx context.Context, t model.Topology) error {
-	if err := s.createNamespaces(ctx, t.Namespaces, t.Pods); err != nil {
+	if err := s.createHosts(ctx, t.Hosts); err != nil {
 		return err
 	}
-	for _, h := range t.Hosts {
-		host, err := s.cluster.AddHost(ctx, h.Name, h.Ports)
-		if err != nil {
-			return fmt.Errorf("make host %s: %w", h.Name, err)
-		}
-		s.hosts[h.Name] = host
-		h.Addresses = host.Addresses
-		s.declared.Hosts = append(s.declared.Hosts, h)
-		s.agents[h.Endpoint()] = host.Agent
+	if err := s.createNamespaces(ctx, t.Namespaces, t.Pods); err != nil {
+		return err
 	}
 	s.declared.Nodes = s.cluster.Nodes()
 	if err := s.createServices(ctx, t.Services); err != nil {
@@ -154,6 +148,26 @@ func (s *stage) setUp(ctx context.Context, t model.Topology) error {
 		}
 	}
 	return s.createPods(ctx, missing)
+}
+
+// errCannotHost is matched by errors that say that this cluster can have no hosts outside of it.
+var errCannotHost = errors.New("this cluster can have no hosts outside of it")
+
+func (s *stage) createHosts(ctx context.Context, list []model.Host) error {
+	for _, h := range list {
+		host, err := s.cluster.AddHost(ctx, h.Name, h.Ports)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("%w, as %s would be: %w", errCannotHost, h.Endpoint(), err)
+		}
+		if err != nil {
+			return fmt.Errorf("make host %s: %w", h.Name, err)
+		}
+		s.hosts[h.Name] = host
+		h.Addresses = host.Addresses
+		s.declared.Hosts = append(s.declared.Hosts, h)
+		s.agents[h.Endpoint()] = host.Agent
+	}
+	return nil
 }
 
 // reachNodes gets agents on nodes, as far as this cluster can have them.
@@ -181,7 +195,7 @@ func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace, po
 	for _, ns := range list {
 		calls = append(calls, func() error {
 			level := s.cluster.NamespaceLabels(slices.DeleteFunc(slices.Clone(pods), func(p model.Pod) bool { return p.Namespace != ns.Name }))
-			if s.made[ns.Name] {
+			if s.made[ns.Name] != "" {
 				return s.wakeNamespace(ctx, ns, level)
 			}
 			labels := s.ownLabels(ns.Labels)
@@ -194,6 +208,9 @@ func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace, po
 				got, err = s.client.CoreV1().Namespaces().Get(ctx, ns.Name, metav1.GetOptions{})
 				if err != nil {
 					return fmt.Errorf("read namespace %s: %w", ns.Name, err)
+				}
+				if got, err = s.asBeforeTheCrash(ctx, got); err != nil {
+					return err
 				}
 				s.keepNamespace(got, false)
 				return s.labelNamespace(ctx, ns.Name, ns.Labels)
@@ -219,7 +236,7 @@ func (s *stage) keepNamespace(ns *corev1.Namespace, made bool) {
 	labels, name := s.names.labels(ns.Labels), s.names.scenario(ns.Name)
 	s.declared.Namespaces = append(s.declared.Namespaces, model.Namespace{Name: name, Labels: labels})
 	if made {
-		s.made[name] = true
+		s.made[name] = ns.UID
 	} else {
 		s.found[name] = labels
 	}
@@ -329,9 +346,13 @@ func (s *stage) serviceObject(svc model.Service) *corev1.Service {
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.names.real(svc.Namespace), Name: svc.Name, Labels: s.ownLabels(nil)},
 		Spec:       corev1.ServiceSpec{Selector: svc.Selector, Type: corev1.ServiceType(svc.Type)},
 	}
+	policy := corev1.IPFamilyPolicySingleStack
 	if len(s.families) > 1 {
-		policy := corev1.IPFamilyPolicyPreferDualStack
-		obj.Spec.IPFamilyPolicy = &policy
+		policy = corev1.IPFamilyPolicyRequireDualStack
+	}
+	obj.Spec.IPFamilyPolicy = &policy
+	for _, f := range s.families { // of a cluster of both families a run may want one
+		obj.Spec.IPFamilies = append(obj.Spec.IPFamilies, corev1.IPFamily(f))
 	}
 	for _, p := range svc.Ports {
 		port := corev1.ServicePort{Name: p.Port.Name, Port: int32(p.Port.Number), Protocol: corev1.Protocol(p.Port.Protocol)}
@@ -422,14 +443,32 @@ func (s *stage) createPods(ctx context.Context, list []model.Pod) error {
 	return nil
 }
 
+// deletion deletes the object that this run made and no other: after a lost Lease something of the same name may be another run's.
+func deletion(uid types.UID) metav1.DeleteOptions {
+	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
+}
+
+// isGone tells from the error of a [deletion] that there is nothing to delete: no object of the name, or another one.
+func isGone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }
+
 // removePods deletes pods and returns when they are gone.
 func (s *stage) removePods(ctx context.Context, list []model.Endpoint) error {
 	var calls []func() error
 	for _, e := range list {
 		calls = append(calls, func() error {
 			ns, name := s.names.split(e)
-			err := s.client.CoreV1().Pods(ns).Delete(ctx, name, *metav1.NewDeleteOptions(0))
-			if err != nil && !apierrors.IsNotFound(err) {
+			pod := s.watch.get(e)
+			if pod == nil {
+				pod = s.running[e] // the watch is late, or somebody has deleted it
+			}
+			if pod == nil {
+				return nil
+			}
+			options := deletion(pod.UID)
+			zero := int64(0)
+			options.GracePeriodSeconds = &zero
+			err := s.client.CoreV1().Pods(ns).Delete(ctx, name, options)
+			if err != nil && !isGone(err) {
 				return fmt.Errorf("delete pod %s: %w", e, err)
 			}
 			return nil
@@ -459,6 +498,60 @@ func labelPatch(from, to model.Labels) []byte {
 	}
 	body, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}}) // strings and nulls cannot fail
 	return body
+}
+
+// relabelBuiltIn turns the labels of a namespace that the run did not make. As long as they are not what they were, an annotation tells
+// how to restore them: a run that crashes cannot.
+func (s *stage) relabelBuiltIn(ctx context.Context, name string, from, to model.Labels) error {
+	found := s.found[name]
+	before := cluster.Restore{Run: s.runID, Labels: map[string]*string{}}
+	for k := range to {
+		if _, was := found[k]; !was {
+			before.Labels[k] = nil
+		}
+	}
+	for k, v := range found {
+		if now, is := to[k]; k != corev1.LabelMetadataName && (!is || now != v) { // that one is the API server's
+			before.Labels[k] = &v
+		}
+	}
+	var annotation any
+	if len(before.Labels) > 0 {
+		text, _ := json.Marshal(before) // strings and nulls cannot fail
+		annotation = string(text)
+	}
+	labels := map[string]any{}
+	for k := range from {
+		labels[k] = nil
+	}
+	for k, v := range to {
+		labels[k] = v
+	}
+	body, _ := json.Marshal(map[string]any{"metadata": map[string]any{
+		"labels": labels, "annotations": map[string]any{cluster.RestoreAnnotation: annotation},
+	}})
+	return s.patchNamespace(ctx, name, body)
+}
+
+// asBeforeTheCrash gives a built-in namespace the labels back that a run has changed which can do it no more.
+func (s *stage) asBeforeTheCrash(ctx context.Context, ns *corev1.Namespace) (*corev1.Namespace, error) {
+	var before cluster.Restore
+	text, left := ns.Annotations[cluster.RestoreAnnotation]
+	if !left {
+		return ns, nil
+	}
+	if err := json.Unmarshal([]byte(text), &before); err != nil {
+		return nil, fmt.Errorf("namespace %s was labelled by an earlier run, and its annotation %s does not tell how it was: correct its labels and remove the annotation: %w",
+			ns.Name, cluster.RestoreAnnotation, err)
+	}
+	body, _ := json.Marshal(map[string]any{"metadata": map[string]any{
+		"labels": before.Labels, "annotations": map[string]any{cluster.RestoreAnnotation: nil},
+	}})
+	ns, err := s.client.CoreV1().Namespaces().Patch(ctx, ns.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("restore the labels of a namespace after run %s: %w", before.Run, err)
+	}
+	return ns, nil
 }
 
 func (s *stage) patchNamespace(ctx context.Context, name string, patch []byte) error {
@@ -507,7 +600,13 @@ func (s *stage) labelNamespace(ctx context.Context, name string, to model.Labels
 	from, into := maps.Clone(ns.Labels), maps.Clone(to)
 	delete(from, corev1.LabelMetadataName)
 	delete(into, corev1.LabelMetadataName)
-	if err := s.patchNamespace(ctx, name, labelPatch(from, into)); err != nil {
+	var err error
+	if _, found := s.found[name]; found {
+		err = s.relabelBuiltIn(ctx, name, from, into)
+	} else {
+		err = s.patchNamespace(ctx, name, labelPatch(from, into))
+	}
+	if err != nil {
 		return err
 	}
 	ns.Labels = to
@@ -633,7 +732,7 @@ func (s *stage) unapply(ctx context.Context, key objectKey) error {
 	if err != nil {
 		return err
 	}
-	if err := res.Delete(ctx, key.name, metav1.DeleteOptions{}); err != nil {
+	if err := res.Delete(ctx, key.name, deletion(s.policies[key].uid)); err != nil {
 		return fmt.Errorf("delete %s: %w", key, err)
 	}
 	return nil
@@ -784,7 +883,7 @@ func (s *stage) deletePolicies(ctx context.Context) error {
 func (s *stage) unapplyAll(ctx context.Context) error {
 	var errs []error
 	for _, key := range s.keys() {
-		if err := s.unapply(ctx, key); err != nil && !apierrors.IsNotFound(err) {
+		if err := s.unapply(ctx, key); err != nil && !isGone(err) {
 			errs = append(errs, err)
 		}
 	}
@@ -878,15 +977,15 @@ func (s *stage) clear(ctx context.Context) error {
 		return err
 	}
 	var calls []func() error
-	for ns := range s.made {
+	for ns, uid := range s.made {
 		if ns != canaryNamespace {
-			calls = append(calls, func() error { return s.deleteNamespace(ctx, s.names.real(ns)) })
+			calls = append(calls, func() error { return s.deleteNamespace(ctx, s.names.real(ns), uid) })
 		}
 	}
 	if err := sideBySide(apiConcurrency, calls...); err != nil {
 		return err
 	}
-	maps.DeleteFunc(s.made, func(ns string, _ bool) bool { return ns != canaryNamespace })
+	maps.DeleteFunc(s.made, func(ns string, _ types.UID) bool { return ns != canaryNamespace })
 	clear(s.idle)
 	return nil
 }
@@ -899,7 +998,7 @@ func (s *stage) close(ctx context.Context) error {
 	errs = append(errs, s.removePods(ctx, s.pods()))
 	for ns, labels := range s.found {
 		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
-			errs = append(errs, s.patchNamespace(ctx, ns, labelPatch(have.Labels, labels)))
+			errs = append(errs, s.relabelBuiltIn(ctx, ns, have.Labels, labels))
 		}
 		delete(s.found, ns)
 	}
@@ -910,25 +1009,25 @@ func (s *stage) close(ctx context.Context) error {
 	}
 	errs = append(errs, s.removeHosts(ctx))
 	var calls []func() error
-	for ns := range s.made {
-		calls = append(calls, func() error { return s.deleteNamespace(ctx, s.names.real(ns)) })
+	for ns, uid := range s.made {
+		calls = append(calls, func() error { return s.deleteNamespace(ctx, s.names.real(ns), uid) })
 	}
 	return errors.Join(append(errs, sideBySide(apiConcurrency, calls...), s.awaitEnds(ctx))...)
 }
 
 func (s *stage) deleteService(ctx context.Context, svc model.Service) error {
-	err := s.client.CoreV1().Services(s.names.real(svc.Namespace)).Delete(ctx, svc.Name, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
+	err := s.client.CoreV1().Services(s.names.real(svc.Namespace)).Delete(ctx, svc.Name, deletion(s.services[svc.Endpoint()].UID))
+	if err != nil && !isGone(err) {
 		return fmt.Errorf("delete service %s: %w", svc.Endpoint(), err)
 	}
 	return nil
 }
 
 // deleteNamespace returns when the namespace is gone.
-func (s *stage) deleteNamespace(ctx context.Context, name string) error {
+func (s *stage) deleteNamespace(ctx context.Context, name string, uid types.UID) error {
 	namespaces := s.client.CoreV1().Namespaces()
-	err := namespaces.Delete(ctx, name, metav1.DeleteOptions{})
-	if apierrors.IsNotFound(err) {
+	err := namespaces.Delete(ctx, name, deletion(uid))
+	if isGone(err) {
 		return nil
 	}
 	if err != nil {
@@ -942,8 +1041,8 @@ func (s *stage) deleteNamespace(ctx context.Context, name string) error {
 	poll := time.NewTicker(250 * time.Millisecond) // a watch may start after the end, or break
 	defer poll.Stop()
 	for {
-		_, err := namespaces.Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
+		got, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && got.UID != uid {
 			return nil
 		}
 		select {

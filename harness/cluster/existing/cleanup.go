@@ -25,17 +25,6 @@ import (
 	"github.com/netproof/netproof/harness/cluster"
 )
 
-// RestoreAnnotation is on a built-in namespace as long as its labels are not what they were before a run. It holds a [Restore] as JSON.
-const RestoreAnnotation = "netproof.dev/restore-labels"
-
-// Restore is how a built-in namespace was before a run.
-type Restore struct {
-	// Run that has changed the labels.
-	Run string `json:"run"`
-	// Labels that it has changed, with the values that they had; nil for one that was not there.
-	Labels map[string]*string `json:"labels"`
-}
-
 // CleanupOptions say what is to be removed.
 type CleanupOptions struct {
 	// RunID is the run whose remains are removed; empty for all runs.
@@ -94,7 +83,7 @@ var errSlow = fmt.Errorf("not done within %s", removeTime)
 // that netproof made itself, such as kind's, may have no Lease: for those, OlderThan is what keeps the living apart.
 //
 // It can be called again at any time. The error names each object that could not be removed; what was removed is returned all the same.
-// The namespace [Namespace] stays, and so do labels of built-in namespaces that no [RestoreAnnotation] tells of.
+// The namespace [Namespace] stays, and so do labels of built-in namespaces that no [cluster.RestoreAnnotation] tells of.
 func Cleanup(ctx context.Context, cfg *rest.Config, opts CleanupOptions) (Removed, error) {
 	return cleanUp(ctx, cfg, opts, usual)
 }
@@ -151,7 +140,7 @@ type cleaner struct {
 	// kinds are those of which there are any objects of runs, in the order in which they are removed.
 	kinds []schema.GroupVersionResource
 	// changed are the built-in namespaces that runs have left with other labels.
-	changed map[string]Restore
+	changed map[string]cluster.Restore
 	removed Removed
 }
 
@@ -166,7 +155,7 @@ func newCleaner(cfg *rest.Config, progress func(string)) (*cleaner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	return &cleaner{client: client, objects: objects, progress: progress, changed: map[string]Restore{}}, nil
+	return &cleaner{client: client, objects: objects, progress: progress, changed: map[string]cluster.Restore{}}, nil
 }
 
 // remain is an object that was found.
@@ -512,13 +501,13 @@ func (c *cleaner) findChanged(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read namespace %s: %w", name, allow(err))
 		}
-		text, changed := ns.Annotations[RestoreAnnotation]
+		text, changed := ns.Annotations[cluster.RestoreAnnotation]
 		if !changed {
 			continue
 		}
-		var before Restore
+		var before cluster.Restore
 		if err := json.Unmarshal([]byte(text), &before); err != nil || before.Run == "" {
-			c.stays("the labels of namespace "+name, fmt.Sprintf("its annotation %s does not tell how they were", RestoreAnnotation))
+			c.stays("the labels of namespace "+name, fmt.Sprintf("its annotation %s does not tell how they were", cluster.RestoreAnnotation))
 			continue
 		}
 		c.changed[name] = before
@@ -542,7 +531,7 @@ func (c *cleaner) restore(ctx context.Context, runs []string) error {
 	var errs []error
 	for _, name := range c.changedBy(runs) {
 		patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{ // strings and nulls cannot fail
-			"labels": c.changed[name].Labels, "annotations": map[string]any{RestoreAnnotation: nil},
+			"labels": c.changed[name].Labels, "annotations": map[string]any{cluster.RestoreAnnotation: nil},
 		}})
 		if _, err := c.client.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			errs = append(errs, fmt.Errorf("restore the labels of namespace %s: %w", name, err))

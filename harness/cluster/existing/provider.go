@@ -15,6 +15,7 @@ import (
 
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/remote"
+	"github.com/netproof/netproof/harness/cni"
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
@@ -57,6 +58,16 @@ func (c *Cluster) Plugin() (found install.Found, ok bool) {
 		return install.Found{}, false
 	}
 	return *c.plugin, true
+}
+
+var _ cluster.Capable = (*Cluster)(nil)
+
+// Capabilities implements [cluster.Capable].
+func (c *Cluster) Capabilities() (capabilities cni.Capabilities, ok bool) {
+	if c.plugin == nil {
+		return cni.Capabilities{}, false
+	}
+	return c.plugin.Capabilities()
 }
 
 // Lease is the run's right to use the cluster.

@@ -301,7 +301,7 @@ func TestWhatADeadRunLeftIsRemovedAndNothingElse(t *testing.T) {
 		require.NoError(t, err)
 		assert.NotContains(t, ns.Labels, "team")
 		assert.Equal(t, "here", ns.Labels["was"])
-		assert.NotContains(t, ns.Annotations, RestoreAnnotation)
+		assert.NotContains(t, ns.Annotations, cluster.RestoreAnnotation)
 		require.NoError(t, alive.Err())
 	})
 	t.Run("there is nothing to do the second time", func(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
 	"github.com/netproof/netproof/harness/cluster/remote"
+	"github.com/netproof/netproof/harness/cni"
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/image"
 	"github.com/netproof/netproof/harness/model"
@@ -89,6 +90,11 @@ type Cluster struct {
 	kubeconfig string
 	timeline   []Moment
 }
+
+var _ cluster.Capable = (*Cluster)(nil)
+
+// Capabilities implements [cluster.Capable].
+func (c *Cluster) Capabilities() (cni.Capabilities, bool) { return c.run.plugin.Capabilities() }
 
 // Name is the name of the cluster, which may have been made up.
 func (c *Cluster) Name() string { return c.name }

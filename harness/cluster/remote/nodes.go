@@ -14,7 +14,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// Nodes are those of a cluster that take pods: ready, and without taints or a cordon that would keep pods away. They are in the order of
+// Nodes are those of a cluster that take probe pods: of Linux, ready, and without taints or a cordon that would keep pods away. They are in the order of
 // their names.
 func Nodes(ctx context.Context, client kubernetes.Interface) ([]model.Node, error) {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
@@ -38,7 +38,8 @@ func takesPods(n *corev1.Node) bool {
 	tainted := slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
 		return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
 	})
-	return ready && !tainted && !n.Spec.Unschedulable
+	system := n.Labels[corev1.LabelOSStable]
+	return ready && !tainted && !n.Spec.Unschedulable && (system == "" || system == string(corev1.Linux))
 }
 
 // tunnelAnnotations hold the addresses from which a node itself sends to pods of other nodes through the plugin's overlay: Calico's
