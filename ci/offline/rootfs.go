@@ -55,8 +55,8 @@ func (c cache) makeDebian(ctx context.Context, dir, mirror string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("make a Debian root file system: needs root, as debootstrap does")
 	}
-	if _, err := exec.LookPath("debootstrap"); err != nil {
-		return errors.New("make a Debian root file system: debootstrap is missing: apt-get install debootstrap")
+	if err := c.requireDebootstrap(ctx); err != nil {
+		return err
 	}
 	tree := filepath.Join(dir, "tree")
 	args := []string{"--variant=minbase", "--include=" + strings.Join(packages, ","), suite, tree}
@@ -71,6 +71,21 @@ func (c cache) makeDebian(ctx context.Context, dir, mirror string) error {
 		return err
 	}
 	return layersOf(dir, tree)
+}
+
+// requireDebootstrap installs debootstrap where it is missing and can be.
+func (c cache) requireDebootstrap(ctx context.Context) error {
+	if _, err := exec.LookPath("debootstrap"); err == nil {
+		return nil
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return errors.New("make a Debian root file system: debootstrap is missing, and this is no Debian: install it with the machine's package manager")
+	}
+	c.say("root file system: apt-get install debootstrap")
+	if err := runQuietly(ctx, "apt-get", "update", "-q"); err != nil {
+		return err
+	}
+	return runQuietly(ctx, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends", "debootstrap")
 }
 
 // layersOf writes the layers of a tree, with what describes them, and removes the tree.
