@@ -228,7 +228,7 @@ func (w *window) judgeCanaries(p pace, tracks []*track, dead map[model.Endpoint]
 				leaks = append(leaks, where)
 			} else {
 				w.controls.CanaryAllowed = false
-				cuts = append(cuts, where)
+				cuts = append(cuts, fmt.Sprintf("%s (%s)", where, lost(smp, w.start)))
 			}
 			break
 		}
@@ -257,6 +257,18 @@ func (w *window) judgeCanaries(p pace, tracks []*track, dead map[model.Endpoint]
 		reasons = append(reasons, barrierErr.Error())
 	}
 	w.enforcement = strings.Join(reasons, "; ")
+}
+
+// lost says what became of a sample that should have been answered, for whoever must find out why.
+func lost(smp sample, start time.Time) string {
+	what := or(string(smp.response.Outcome), string(smp.verdict))
+	if smp.reason != "" {
+		what += ", " + smp.reason
+	}
+	if !smp.seen {
+		what += ", the server did not see it"
+	}
+	return fmt.Sprintf("%s, sent %d ms after the change", what, smp.sent.Sub(start).Milliseconds())
 }
 
 func (w *window) judgeSelfs(tracks []*track) {

@@ -130,14 +130,36 @@ func open(ctx context.Context, cfg *rest.Config, called string, own Options, wan
 	if own.timing != nil {
 		t = *own.timing
 	}
-	r.lease, err = acquire(ctx, client, LeaseOptions{RunID: c.RunID(), NamespacePrefix: own.NamespacePrefix, Progress: progress}, t)
+	r.lease, err = hold(ctx, cfg, client, LeaseOptions{RunID: c.RunID(), NamespacePrefix: own.NamespacePrefix, Progress: progress}, t)
 	if err != nil {
 		return nil, err
 	}
-	if err := removeRemains(ctx, cfg, r.lease.Previous(), progress); err != nil {
-		return nil, errors.Join(err, c.Close(context.WithoutCancel(ctx)))
-	}
 	return &Cluster{Cluster: c, plugin: seen.plugin, lease: r.lease}, nil
+}
+
+// Hold takes the Lease of a cluster for a run, as [AcquireLease] does, and removes what the run left that had it before and died.
+func Hold(ctx context.Context, cfg *rest.Config, opts LeaseOptions) (*Lease, error) {
+	client, err := connect(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return hold(ctx, cfg, client, opts, usual)
+}
+
+func hold(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, opts LeaseOptions, t timing) (*Lease, error) {
+	if opts.Progress == nil {
+		opts.Progress = func(string) {}
+	}
+	lease, err := acquire(ctx, client, opts, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := removeRemains(ctx, cfg, lease.Previous(), opts.Progress); err != nil {
+		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+		defer cancel()
+		return nil, errors.Join(err, lease.Release(detached))
+	}
+	return lease, nil
 }
 
 // connect makes a client without a rate limit of its own: the API server has one.

@@ -468,7 +468,10 @@ func (c *creation) finish(ctx context.Context) (*Cluster, error) {
 	}
 	made.kubeconfig = kubeconfig
 	if c.opts.Keep {
-		// It is complete, and stays whatever becomes of the run.
+		// It is complete, and stays whatever becomes of the run. From now on others can use it.
+		if err := made.run.hold(ctx, made.RunID(), c.progress); err != nil {
+			return nil, err
+		}
 		c.progress(fmt.Sprintf("kept: export KUBECONFIG=%s", kubeconfig))
 		return made, c.watchdog.release()
 	}

@@ -291,9 +291,12 @@ func (p *Provider) attach(ctx context.Context, name string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.hold(ctx, made.RunID(), progress); err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", name, err)
+	}
 	// A control plane that was started again may have another port.
 	if made.kubeconfig, err = keepKubeconfig(name, kubeconfig); err != nil {
-		return nil, err
+		return nil, errors.Join(err, made.Close(context.WithoutCancel(ctx)))
 	}
 	return made, nil
 }

@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
 	"github.com/netproof/netproof/harness/cluster/remote"
 	"github.com/netproof/netproof/harness/cni/install"
@@ -58,6 +59,8 @@ type running struct {
 	families []model.IPFamily
 	// end removes the cluster, or lets go of it.
 	end func(ctx context.Context) error
+	// lease is the run's right to use a cluster that outlives it; nil for one that does not.
+	lease *existing.Lease
 
 	mu sync.Mutex
 	// equipped are the nodes that have the agent's executable.
@@ -436,8 +439,29 @@ func openIn(root, path string) (netns.NsHandle, error) {
 	return netns.NsHandle(fd), nil
 }
 
-// Health implements [remote.Provider].
+// hold takes the cluster for a run, and removes what one left that was killed.
+func (r *running) hold(ctx context.Context, runID string, progress func(string)) (err error) {
+	if r.lease, err = existing.Hold(ctx, r.rest, existing.LeaseOptions{RunID: runID, Progress: progress}); err != nil {
+		return err
+	}
+	left, err := r.engine.Lines(ctx, "ps", "-aq", "--filter", "label="+LabelCluster+"="+r.name, "--filter", "label="+labelHost)
+	if err == nil && len(left) > 0 {
+		_, err = r.engine.Change(ctx, nil, append([]string{"rm", "-f"}, left...)...)
+	}
+	if err != nil {
+		err = fmt.Errorf("remove hosts that a run left: %w", engine.Explain(r.engine.Name, err))
+		return errors.Join(err, r.lease.Release(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// Health implements [remote.Provider]. A lost Lease is for good: another run may be at work.
 func (r *running) Health(ctx context.Context) error {
+	if r.lease != nil {
+		if err := r.lease.Err(); err != nil {
+			return err
+		}
+	}
 	return errors.Join(r.containersRun(ctx), r.nodesReady(ctx), agentsReady(ctx, r.client, r.plugin.Plugin()))
 }
 
@@ -482,6 +506,9 @@ func (r *running) nodesReady(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// leaseReturn bounds how long the API server may take to take a Lease back.
+const leaseReturn = 15 * time.Second
+
 // Close implements [remote.Provider].
 func (r *running) Close(ctx context.Context) error {
 	r.mu.Lock()
@@ -498,6 +525,11 @@ func (r *running) Close(ctx context.Context) error {
 	}
 	if probing != nil {
 		errs = append(errs, probing.Close())
+	}
+	if r.lease != nil {
+		bounded, cancel := context.WithTimeout(ctx, leaseReturn)
+		defer cancel()
+		errs = append(errs, r.lease.Release(bounded))
 	}
 	return errors.Join(append(errs, r.end(ctx))...)
 }
