@@ -49,6 +49,7 @@ const insideEnv = "NETPROOF_TEST_INSIDE"
 type settings struct {
 	provider, cni, family, engineDir, report, nodes string
 	image, agentImage, prefix, transport            string
+	cluster, manifest                               string
 }
 
 func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
@@ -64,6 +65,8 @@ func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
 	text(&s.engineDir, "engine-dir", "NETPROOF_ENGINE_DIR", "", "folder of prebuilt engines")
 	text(&s.report, "report", "NETPROOF_REPORT", "", "file for the JSON report of all scenarios")
 	text(&s.image, "kind-image", kind.ImageEnv, "", "image of the nodes, with kind")
+	text(&s.manifest, "cni-manifest", "NETPROOF_CNI_MANIFEST", "", "file or URL of the network plugin's manifest instead of the vendor's, with kind")
+	text(&s.cluster, "cluster", "NETPROOF_CLUSTER", "", "name of a kind cluster that netproof cluster create made, instead of one for these tests")
 	text(&s.transport, "transport", "NETPROOF_TRANSPORT", "exec", "exec or, with kind, netns: how probes are sent from a pod")
 	text(&s.agentImage, "agent-image", "NETPROOF_AGENT_IMAGE", "", "image of the probe pods of an existing cluster")
 	text(&s.prefix, "namespace-prefix", "NETPROOF_NAMESPACE_PREFIX", "", "what goes before the names of namespaces, with kind and existing")
@@ -103,6 +106,9 @@ func (s *settings) check() error {
 	}
 	if s.transport != "exec" && (s.transport != "netns" || s.provider != "kind") {
 		return fmt.Errorf("-transport %q: it is exec or, with -provider kind, netns", s.transport)
+	}
+	if s.provider != "kind" && (s.cluster != "" || s.manifest != "") {
+		return errors.New("-cluster and -cni-manifest go with -provider kind")
 	}
 	_, err := s.families()
 	if err == nil {
@@ -277,7 +283,7 @@ func (s *suite) open() (*run.Session, error) {
 		s.cluster, s.err = provider.Create(s.ctx, cluster.Options{CNI: cni, Nodes: nodes, IPFamilies: families})
 		if s.err == nil {
 			s.session = run.Open(s.ctx, s.cluster, run.Options{
-				Disposable: s.settings.provider != "existing", NamespacePrefix: s.settings.prefix,
+				Disposable: s.settings.provider != "existing" && s.settings.cluster == "", NamespacePrefix: s.settings.prefix,
 			})
 		}
 	})

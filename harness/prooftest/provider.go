@@ -1,6 +1,7 @@
 package prooftest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/image"
 )
 
@@ -23,10 +25,15 @@ func (s *suite) provider() (cluster.Provider, error) {
 		if err != nil {
 			return nil, err
 		}
-		return kind.New(kind.Options{
+		made, err := kind.New(kind.Options{
 			NodeImage: s.settings.image, Executable: executable, Direct: s.settings.transport == "netns",
+			CNI:      install.Options{Manifest: s.settings.manifest},
 			Progress: func(text string) { fmt.Fprintln(os.Stderr, "prooftest: "+text) },
 		})
+		if err == nil && s.settings.cluster != "" {
+			return kept{made, s.settings.cluster}, nil
+		}
+		return made, err
 	case "existing":
 		cfg := s.env.EnvConf() // e2e-framework has flags for these
 		return existing.New(existing.Options{
@@ -38,6 +45,21 @@ func (s *suite) provider() (cluster.Provider, error) {
 		return nil, err
 	}
 	return local.New(engines), nil
+}
+
+// kept is the provider of a cluster that stays after the tests.
+type kept struct {
+	provider *kind.Provider
+	name     string
+}
+
+// Create implements [cluster.Provider]: it attaches to the cluster.
+func (k kept) Create(ctx context.Context, _ cluster.Options) (cluster.Cluster, error) {
+	c, err := k.provider.Attach(ctx, k.name)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // agentPackage is the agent as a program, of few packages.

@@ -37,6 +37,8 @@ type Options struct {
 	Patience time.Duration
 	// Calls counts the calls that go over the connection; nil to count nothing.
 	Calls *atomic.Int64
+	// Connections counts the connections that were made; nil to count nothing.
+	Connections *atomic.Int64
 }
 
 // Agent is a [probes.Agent] whose work is done at the other end of a connection. It connects at once, and keeps trying until Close.
@@ -175,6 +177,9 @@ func (a *Agent) connection(ctx context.Context) error {
 		return ErrRestarted
 	}
 	a.boot = client.Boot()
+	if a.opts.Connections != nil {
+		a.opts.Connections.Add(1)
+	}
 	a.set(client, nil)
 	return a.watch(ctx, client)
 }

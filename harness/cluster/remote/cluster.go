@@ -35,6 +35,8 @@ type Cluster struct {
 	key []byte
 	// calls counts what went over streams.
 	calls atomic.Int64
+	// connections counts the streams themselves.
+	connections atomic.Int64
 
 	mu     sync.Mutex
 	closed bool
@@ -121,6 +123,9 @@ func (c *Cluster) ProbeTimeout() time.Duration { return ProbeTimeout }
 // Calls is the number of calls to agents so far: of round trips through exec streams.
 func (c *Cluster) Calls() int64 { return c.calls.Load() }
 
+// Connections is the number of streams that were opened so far. One that was cut and opened again counts twice.
+func (c *Cluster) Connections() int64 { return c.connections.Load() }
+
 // Admit adds endpoints of the run, which its agents may probe.
 func (c *Cluster) Admit(list ...netip.Addr) {
 	c.targetsMu.Lock()
@@ -145,7 +150,7 @@ func (c *Cluster) admitted() (version int64, list []netip.Addr) {
 
 // connect makes an agent and returns when it can be asked.
 func (c *Cluster) connect(ctx context.Context, id probes.Identity, dial stream.Dial) (*stream.Agent, error) {
-	a := stream.New(id, c.key, dial, stream.Options{Targets: c.admitted, Calls: &c.calls})
+	a := stream.New(id, c.key, dial, stream.Options{Targets: c.admitted, Calls: &c.calls, Connections: &c.connections})
 	if err := a.Await(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
