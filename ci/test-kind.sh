@@ -1,65 +1,182 @@
 #!/usr/bin/env bash
-# Proves scenarios on a real kind cluster with Calico, through exec streams and from inside the pods' network namespaces, and on the
-# embedded cluster, and compares the verdicts cell by cell. Starts a Docker engine if none runs (and stops it again) and builds the images
-# that cannot be pulled.
+# Proves scenarios on real kind clusters with Calico and compares them, cell by cell, with the embedded cluster; and breaks a kind cluster
+# while something is proven on it. Starts a Docker engine if none runs (and stops it again), and builds the images that cannot be pulled.
 #
-#   ci/test-kind.sh                 fixtures/core, IPv4
-#   ci/test-kind.sh PATH ...        other scenarios
-#   IP_FAMILY=dual ci/test-kind.sh  another IP family
+#   ci/test-kind.sh            fixtures/core, on IPv4 through exec streams and from inside the pods' network namespaces, and on dual
+#                              stack; fixtures/quickstart with go test, and ci/job.yaml inside the cluster; the faults of suites/faults
+#   ci/test-kind.sh PATH ...   other scenarios, without the rest
+#
+#   LANES='ipv4 dual faults'   only some of it; cilium is one more
+#   NETPROOF_TEST_LOGS=DIR     keep the reports and logs there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
 
 paths=("$@")
+default_lanes='ipv4 dual faults'
+[ ${#paths[@]} -eq 0 ] || default_lanes='ipv4'
 [ ${#paths[@]} -gt 0 ] || paths=(fixtures/core)
-family=${IP_FAMILY:-ipv4}
+lanes=${LANES:-$default_lanes}
+for lane in $lanes; do
+	case $lane in
+	ipv4 | dual | faults | cilium) ;;
+	*)
+		echo "test-kind: no lane $lane: there are ipv4 dual faults cilium" >&2
+		exit 2
+		;;
+	esac
+done
 work=$(mktemp -d)
-name=ci-$$
+logs=${NETPROOF_TEST_LOGS:-$work}
+mkdir -p "$logs"
+prefix=ci$$
 started=
+pids=()
 
 # shellcheck disable=SC2329 # called by the trap
 cleanup() {
-	bin/netproof cluster delete "$name" >/dev/null 2>&1 || true
+	for pid in "${pids[@]}"; do
+		kill -TERM -- "-$pid" 2>/dev/null || true
+	done
+	wait || true
+	for lane in $lanes; do
+		bin/netproof cluster delete "$prefix-$lane" >/dev/null 2>&1 || true
+	done
 	[ -z "$started" ] || ci/docker.sh stop || true
 	rm -rf "$work"
 }
 trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say() { printf 'test-kind: %s\n' "$*" >&2; }
 
 if ! docker info >/dev/null 2>&1; then
 	ci/docker.sh start
 	started=yes
 fi
-image=$(go run ./ci/offline --print)
-go run ./ci/offline >&2
+wanted=()
+case " $lanes " in *" cilium "*) wanted+=(--cilium) ;; esac
+image=$(go run ./ci/offline --print "${wanted[@]}")
 make build
 manifest=$(find "${NETPROOF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/netproof}/images/programs" -name calico-vxlan.yaml -print -quit)
 
-# verdicts prints the observed verdict of every cell that both clusters can judge.
-verdicts() {
-	jq -r '.scenarios[].steps[].cells[] | select(.result != "recorded") | "\(.id) \(.observed)"' "$1" | sort
-}
-
-# prove NAME ARGUMENT ... runs the scenarios and keeps the report; it fails unless every cell is as expected.
-prove() {
-	local report=$work/$1.json code=0
+# create LANE FLAG ... makes the lane's cluster.
+create() {
+	local lane=$1
 	shift
-	bin/netproof run "$@" --ip-family "$family" --format table --format json --output "$report" "${paths[@]}" || code=$?
-	return $code
+	bin/netproof cluster create --quiet --provider kind --kind-image "$image" "$@" "$prefix-$lane"
 }
 
-status=0
-prove local || status=$?
-bin/netproof cluster create --provider kind --kind-image "$image" --cni-manifest "$manifest" --ip-family "$family" "$name"
-for transport in exec netns; do
-	bin/netproof run --provider kind --cluster "$name" --transport $transport --format table --format json \
-		--output "$work/$transport.json" "${paths[@]}" || status=$?
-	if ! diff <(verdicts "$work/local.json") <(verdicts "$work/$transport.json"); then
-		echo "test-kind: the embedded cluster and kind ($transport) disagree" >&2
+# delete LANE deletes the lane's cluster, and fails when something is left.
+delete() {
+	local left
+	bin/netproof cluster delete "$prefix-$1" || return 1
+	left=$(docker ps -aq --filter "name=^$prefix-$1-")$(docker network ls -q --filter "name=^netproof-$prefix-$1\$")
+	if [ -n "$left" ]; then
+		say "something of cluster $prefix-$1 is left: $left"
+		return 1
+	fi
+}
+
+# embedded FAMILY proves the scenarios on the embedded cluster.
+embedded() {
+	bin/netproof run --quiet --ip-family "$1" --format table --format json --output "$logs/embedded-$1.json" "${paths[@]}"
+}
+
+# on LANE TRANSPORT proves them on the lane's cluster.
+on() {
+	bin/netproof run --quiet --provider kind --cluster "$prefix-$1" --transport "$2" --format table --format json \
+		--output "$logs/$1-$2.json" "${paths[@]}"
+}
+
+# control LANE ARGUMENT ... calls kubectl as the administrator of the lane's cluster.
+control() {
+	local lane=$1
+	shift
+	docker exec -i "$prefix-$lane-control-plane" kubectl --kubeconfig /etc/kubernetes/admin.conf "$@"
+}
+
+# in_cluster LANE runs netproof inside the cluster: as a Job, and as an Indexed Job over shards, with the rights that netproof rbac prints.
+in_cluster() {
+	local lane=$1 image status=0
+	image=netproof.dev/agent:$(docker exec "$prefix-$lane-worker" crictl images | awk '$1 == "netproof.dev/agent" { print $2; exit }')
+	sed "s|registry.example/netproof@sha256:0*|$image|" ci/job.yaml | control "$lane" apply -f - || return 1
+	for job in netproof netproof-shards; do
+		control "$lane" -n netproof-system patch job $job --type=merge -p '{"spec":{"suspend":false}}' || return 1
+		control "$lane" -n netproof-system wait job $job --for=condition=Complete --timeout=5m || status=1
+		control "$lane" -n netproof-system logs -l batch.kubernetes.io/job-name=$job --prefix --tail=-1 || status=1
+	done
+	if [ -n "$(control "$lane" get namespaces -l netproof.dev/run -o name)" ]; then
+		say "a Job left namespaces behind"
 		status=1
 	fi
+	return $status
+}
+
+lane_ipv4() {
+	local status=0
+	create ipv4 --cni-manifest "$manifest" || return 1
+	on ipv4 exec || status=1
+	on ipv4 netns || status=1
+	embedded ipv4 || status=1
+	go run ./ci/verdicts "$logs"/{embedded-ipv4,ipv4-exec,ipv4-netns}.json || status=1
+	NETPROOF_CLUSTER=$prefix-ipv4 go test -count=1 ./suites -run 'TestQuickstart' -args -provider kind -cni calico || status=1
+	in_cluster ipv4 || status=1
+	delete ipv4 || status=1
+	return $status
+}
+
+lane_dual() {
+	local status=0
+	create dual --cni-manifest "$manifest" --ip-family dual || return 1
+	on dual exec || status=1
+	embedded dual || status=1
+	go run ./ci/verdicts "$logs"/{embedded-dual,dual-exec}.json || status=1
+	delete dual || status=1
+	return $status
+}
+
+lane_faults() {
+	local status=0
+	create faults --cni-manifest "$manifest" || return 1
+	NETPROOF_TEST_KIND_CLUSTER=$prefix-faults NETPROOF_TEST_KIND_AGENT=$root/bin/netproof \
+		go run ./ci/gotest -count=1 -timeout 30m ./suites/faults || status=1
+	delete faults || status=1
+	return $status
+}
+
+lane_cilium() {
+	local status=0
+	create cilium --cni cilium || return 1
+	on cilium exec || status=1
+	delete cilium || status=1
+	return $status
+}
+
+# Lanes wait for clusters most of the time, so two run side by side. Each says what it has to say at its end.
+status=0
+running=0
+run_lane() {
+	local began=$SECONDS code=0
+	"lane_$1" >"$logs/lane-$1.log" 2>&1 || code=$?
+	printf '\n--- kind: %s (%d s)\n' "$1" $((SECONDS - began))
+	cat "$logs/lane-$1.log"
+	return $code
+}
+set -m # a process group for each, which ends as a whole
+for lane in $lanes; do
+	if [ "$running" -ge 2 ]; then
+		wait -n || status=1
+		running=$((running - 1))
+	fi
+	say "lane $lane begins"
+	run_lane "$lane" &
+	pids+=($!)
+	running=$((running + 1))
 done
-bin/netproof cluster delete "$name"
-if [ -n "$(docker ps -aq --filter "label=netproof.dev/cluster=$name")" ] || docker network inspect "netproof-$name" >/dev/null 2>&1; then
-	echo "test-kind: something of cluster $name is left" >&2
-	status=1
-fi
+while [ "$running" -gt 0 ]; do
+	wait -n || status=1
+	running=$((running - 1))
+done
 exit $status

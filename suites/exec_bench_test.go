@@ -1,0 +1,136 @@
+package suites
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/remotecommand"
+
+	"github.com/netproof/netproof/fixtures"
+	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/remote"
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/prooftest"
+	"github.com/netproof/netproof/harness/scenario"
+)
+
+// execWorkers is how many execs are under way at once: more did not make more of them a second on two processors.
+const execWorkers = 16
+
+// BenchmarkCellsBesideOneExecEach proves a table of 50 pods to 50 pods on a cluster whose pods are reached by exec, and starts, in the same
+// run and from the same pods, one exec per cell as the usual tools do. It reports both as cells per second.
+//
+// The exec does less than those tools need: it makes one connection inside the pod, over a local socket, once. A proven cell takes at
+// least three samples.
+func BenchmarkCellsBesideOneExecEach(b *testing.B) {
+	c, session := prooftest.Open(b)
+	counted, ok := c.(interface{ Calls() int64 })
+	if !ok {
+		b.Skip("the embedded cluster has no exec: go test ./suites -run '^$' -bench Exec -args -provider kind")
+	}
+	files := fstest.MapFS{"scale/scenario.yaml": {Data: fixtures.Scale(50, true)}}
+	p := prepare(b, c, scenario.Options{FS: files}, "scale")[0]
+	_, err := session.Prove(b.Context(), p) // makes the pods, which stay
+	require.NoError(b, err)
+
+	b.Run("netproof", func(b *testing.B) {
+		cells, calls := 0, counted.Calls()
+		began := time.Now()
+		for b.Loop() {
+			result, err := session.Prove(b.Context(), p)
+			require.NoError(b, err)
+			require.Equal(b, model.Passed, result.Result)
+			cells += len(result.Steps[0].Cells)
+		}
+		b.ReportMetric(float64(cells)/time.Since(began).Seconds(), "cells/s")
+		b.ReportMetric(float64(counted.Calls()-calls)/float64(b.N), "round-trips/op")
+		b.ReportMetric(0, "ns/op")
+	})
+	b.Run("one-exec-per-cell", func(b *testing.B) {
+		cfg := c.RESTConfig()
+		list := scalePods(b, cfg)
+		cells, next := 0, atomic.Int64{}
+		began := time.Now()
+		for b.Loop() {
+			const some = 100
+			var wg sync.WaitGroup
+			work := make(chan int)
+			for range execWorkers {
+				wg.Go(func() {
+					for range work {
+						pod := &list[int(next.Add(1))%len(list)]
+						if err := execOnce(b.Context(), cfg, pod); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			for i := range some {
+				work <- i
+			}
+			close(work)
+			wg.Wait()
+			cells += some
+		}
+		b.ReportMetric(float64(cells)/time.Since(began).Seconds(), "cells/s")
+		b.ReportMetric(0, "ns/op")
+	})
+}
+
+// scalePods are the pods of the table.
+func scalePods(b *testing.B, cfg *rest.Config) []corev1.Pod {
+	b.Helper()
+	client, err := kubernetes.NewForConfig(cfg)
+	require.NoError(b, err)
+	list, err := client.CoreV1().Pods("scale").List(b.Context(), metav1.ListOptions{LabelSelector: cluster.RunLabel})
+	require.NoError(b, err)
+	require.Len(b, list.Items, 50)
+	return list.Items
+}
+
+// execOnce runs a program in a pod that makes one connection, and ends with its input.
+func execOnce(ctx context.Context, cfg *rest.Config, pod *corev1.Pod) error {
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	url := client.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Command: []string{remote.AgentPath, "agent", "connect"}, Stdin: true, Stdout: true}, scheme.ParameterCodec).URL()
+	executor, err := remotecommand.NewWebSocketExecutor(cfg, http.MethodGet, url.String())
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: strings.NewReader(""), Stdout: &out}); err != nil {
+		return fmt.Errorf("exec in %s: %w: %s", pod.Name, err, out.String())
+	}
+	return nil
+}
+
+// BenchmarkTwoHundredPods proves a table of 200 pods to 200 pods, 39,800 cells, and reports what that takes.
+func BenchmarkTwoHundredPods(b *testing.B) {
+	c, session := prooftest.Open(b)
+	files := fstest.MapFS{"scale/scenario.yaml": {Data: fixtures.Scale(200, false)}}
+	p := prepare(b, c, scenario.Options{FS: files}, "scale")[0]
+	for b.Loop() {
+		result, err := session.Prove(b.Context(), p)
+		require.NoError(b, err)
+		require.Equal(b, model.Passed, result.Result)
+		b.ReportMetric(float64(len(result.Steps[0].Cells)), "cells")
+		b.ReportMetric(float64(result.Steps[0].SettledMs), "ms-to-settle")
+	}
+}
