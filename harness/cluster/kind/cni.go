@@ -34,17 +34,19 @@ var podSubnets = map[model.IPFamily]netip.Prefix{
 // versionInTag finds the version of Kubernetes in the name of a node image.
 var versionInTag = regexp.MustCompile(`:(v\d+\.\d+\.\d+)`)
 
-// Images are those of the network plugin that a cluster would be given, sorted. It may take a download.
+// Images are those that a cluster would be made of: that of its nodes, and then those of the network plugin, sorted. It may take a
+// download.
 func Images(ctx context.Context, opts Options, wanted cluster.Options) ([]string, error) {
 	s, err := opts.plan(wanted)
 	if err != nil {
 		return nil, err
 	}
+	list := []string{s.image}
 	b, err := loadBundle(ctx, s, opts.CNI)
 	if err != nil || b == nil {
-		return nil, err
+		return list, err
 	}
-	return b.Images(), nil
+	return append(list, b.Images()...), nil
 }
 
 // loadBundle reads the network plugin that is asked for, which may take a download.

@@ -25,8 +25,8 @@ func New(streams cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images",
 		Short: "list the images that a kind cluster pulls, or write the image of probe pods",
-		Long: `List the images of the network plugin that --provider kind installs, one a line, as overrides and mirror make
-them. With --digests, what their registries call their content. With --agent, write the image of the
+		Long: `List the images that --provider kind makes a cluster of, one a line: that of the nodes, and those of the
+network plugin as overrides and mirror make them. With --digests, what their registries call their content. With --agent, write the image of the
 probe pods to a file instead, which docker load and registry tools take.`,
 		Example: `  netproof images --cni cilium
   netproof images --image-mirror registry.local/mirror --digests
