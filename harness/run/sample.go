@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,8 @@ type rhythm struct {
 	timeout time.Duration
 	// agent bounds a call to an agent. One that does not come back has no result.
 	agent time.Duration
+	// gather is how long a question for what a destination has seen waits for others, where a call is a round trip through an exec.
+	gather time.Duration
 }
 
 // next returns the time between the start of a round of n probes and the next. Rounds are dense while samples are not as
@@ -86,6 +89,16 @@ func (n *nonces) get() probes.Nonce {
 	return probes.Nonce(fmt.Sprintf("%s-%x", n.run, n.next.Add(1)))
 }
 
+// crowd is from how many probes on a round makes agents and streams busy for long. Of such rounds no more are under way at once than
+// maxAloft: on a machine that cannot keep up, more of them would make each later.
+const (
+	crowd    = 500
+	maxAloft = 2
+)
+
+// crowded tells whether a round of n probes must wait for earlier ones.
+func (s *sampler) crowded(n int) bool { return n >= crowd && s.aloft.Load() >= maxAloft }
+
 // sampler sends rounds of probes for a set of targets and keeps their series.
 type sampler struct {
 	rhythm rhythm
@@ -96,6 +109,9 @@ type sampler struct {
 	// resolved is signalled whenever a batch of samples was resolved.
 	resolved chan struct{}
 	flights  sync.WaitGroup
+	recorder recorder
+	// aloft is the number of rounds of which something is still under way.
+	aloft atomic.Int64
 }
 
 func newSampler(targets []target, r rhythm, n *nonces) *sampler {
@@ -148,10 +164,22 @@ func (s *sampler) round(ctx context.Context, wanted func(*track) bool) int {
 	}
 	s.mu.Unlock()
 
+	s.aloft.Add(1)
+	landing := atomic.Int64{}
+	landing.Store(int64(len(flights)))
+	if len(flights) == 0 {
+		s.aloft.Add(-1)
+	}
 	for _, f := range flights {
 		s.flights.Add(1)
 		go func() {
 			defer s.flights.Done()
+			defer func() {
+				if landing.Add(-1) == 0 {
+					s.aloft.Add(-1)
+					s.signal()
+				}
+			}()
 			responses := make([]probes.Response, len(f.batch))
 			answered := make([]bool, len(f.batch))
 			bounded, cancel := context.WithTimeout(ctx, s.rhythm.agent)
@@ -208,27 +236,70 @@ func (s *sampler) settleFlight(ctx context.Context, tracks []*track, samples []*
 // records asks every agent for its nonces, side by side.
 func (s *sampler) records(ctx context.Context, ask map[probes.Agent][]probes.Nonce) (seen map[probes.Nonce]bool, failed map[probes.Agent]error) {
 	seen, failed = map[probes.Nonce]bool{}, map[probes.Agent]error{}
-	ctx, cancel := context.WithTimeout(ctx, s.rhythm.agent)
+	ctx, cancel := context.WithTimeout(ctx, s.rhythm.gather+s.rhythm.agent)
 	defer cancel()
-	var mu sync.Mutex
-	var wg sync.WaitGroup
+	inquiries := map[probes.Agent]*inquiry{}
 	for agent, list := range ask {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			found, err := agent.Records(ctx, list)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed[agent] = err
-			}
-			for _, r := range found {
-				seen[r.Nonce] = true
-			}
-		}()
+		inquiries[agent] = s.recorder.ask(ctx, agent, list, s.rhythm)
 	}
-	wg.Wait()
+	for agent, q := range inquiries {
+		select {
+		case <-q.done:
+		case <-ctx.Done():
+			failed[agent] = context.Cause(ctx)
+			continue
+		}
+		if q.err != nil {
+			failed[agent] = q.err
+		}
+		for _, r := range q.found {
+			seen[r.Nonce] = true
+		}
+	}
 	return seen, failed
+}
+
+// recorder puts together what several provers ask of one destination at about the same time: a table of n by n pods would else be n
+// times n calls a round.
+type recorder struct {
+	mu      sync.Mutex
+	pending map[probes.Agent]*inquiry
+}
+
+// inquiry is one call to an agent for the nonces that it has seen. After done is closed the rest of it does not change.
+type inquiry struct {
+	nonces []probes.Nonce
+	done   chan struct{}
+	found  []probes.Record
+	err    error
+}
+
+// ask adds nonces to the next call to an agent. Whoever began it may have lost interest before others, so that its ctx ends nothing.
+func (r *recorder) ask(ctx context.Context, agent probes.Agent, nonces []probes.Nonce, pace rhythm) *inquiry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q := r.pending[agent]; q != nil {
+		q.nonces = append(q.nonces, nonces...)
+		return q
+	}
+	q := &inquiry{nonces: slices.Clone(nonces), done: make(chan struct{})}
+	if r.pending == nil {
+		r.pending = map[probes.Agent]*inquiry{}
+	}
+	r.pending[agent] = q
+	go func() {
+		defer close(q.done)
+		if pace.gather > 0 {
+			<-time.After(pace.gather)
+		}
+		r.mu.Lock()
+		delete(r.pending, agent)
+		r.mu.Unlock()
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), pace.agent)
+		defer cancel()
+		q.found, q.err = agent.Records(bounded, q.nonces)
+	}()
+	return q
 }
 
 func anyFailed(failed map[probes.Agent]error, agents []probes.Agent) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/netproof/netproof/probes"
 )
@@ -48,7 +49,11 @@ func Dial(ctx context.Context, rw io.ReadWriter) (*Client, error) { return DialW
 
 // DialWithKey is [Dial] for an agent that wants to see the key of its run. The error matches [ErrRefused] when it is not the right one.
 func DialWithKey(ctx context.Context, rw io.ReadWriter, key []byte) (*Client, error) {
-	c := &Client{rw: rw, out: newLineWriter(rw), broken: make(chan struct{}), calls: map[int64]*call{}}
+	linger := time.Duration(0)
+	if len(key) > 0 {
+		linger = remoteLinger
+	}
+	c := &Client{rw: rw, out: newLineWriter(rw, linger), broken: make(chan struct{}), calls: map[int64]*call{}}
 	c.out.send(&hello{Protocol: protocolName, Version: Version, Key: key})
 	greeted := make(chan error, 1)
 	go func() {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/netproof/netproof/probes"
 )
@@ -150,6 +151,8 @@ func readHello(l *lineReader) (hello, error) {
 // lineWriter writes lines from a goroutine of its own, so that nobody waits for a stream that does not move.
 type lineWriter struct {
 	w io.Writer
+	// linger is how long a line waits for others to be written with it.
+	linger time.Duration
 
 	mu    sync.Mutex
 	queue []any
@@ -161,8 +164,12 @@ type lineWriter struct {
 	err  error
 }
 
-func newLineWriter(w io.Writer) *lineWriter {
-	l := &lineWriter{w: w, more: make(chan struct{}, 1), done: make(chan struct{})}
+// remoteLinger suits a stream through an exec: what is written goes through five programs, each of which wakes up for it, and hundreds of
+// results come at the same moment. A round trip takes longer than this anyway.
+const remoteLinger = 2 * time.Millisecond
+
+func newLineWriter(w io.Writer, linger time.Duration) *lineWriter {
+	l := &lineWriter{w: w, linger: linger, more: make(chan struct{}, 1), done: make(chan struct{})}
 	go l.run()
 	return l
 }
@@ -202,6 +209,7 @@ func (l *lineWriter) end() {
 
 func (l *lineWriter) run() {
 	defer close(l.done)
+	var pending bytes.Buffer
 	for {
 		l.mu.Lock()
 		queue := l.queue
@@ -213,17 +221,24 @@ func (l *lineWriter) run() {
 				return
 			}
 			<-l.more
+			if l.linger > 0 {
+				<-time.After(l.linger)
+			}
 			continue
 		}
+		pending.Reset()
 		for _, v := range queue {
 			line, err := json.Marshal(v)
-			if err == nil {
-				_, err = l.w.Write(append(line, '\n'))
-			}
 			if err != nil {
 				l.err = err
 				return
 			}
+			pending.Write(line)
+			pending.WriteByte('\n')
+		}
+		if _, err := l.w.Write(pending.Bytes()); err != nil {
+			l.err = err
+			return
 		}
 	}
 }

@@ -36,9 +36,14 @@ const flushTime = time.Second
 // it can be closed; if not, and a read or a write does not return, a goroutine is left that waits for it.
 func Serve(ctx context.Context, rw io.ReadWriter, agent probes.Agent) error {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{agent: agent, out: newLineWriter(rw), calls: map[int64]context.CancelFunc{}}
+	_, guarded := agent.(Guard)
+	linger := time.Duration(0)
+	if guarded {
+		linger = remoteLinger
+	}
+	s := &session{agent: agent, out: newLineWriter(rw, linger), calls: map[int64]context.CancelFunc{}}
 	identity := agent.Identity()
-	if _, guarded := agent.(Guard); !guarded {
+	if !guarded {
 		s.out.send(&hello{Protocol: protocolName, Version: Version, Identity: &identity})
 	}
 

@@ -476,3 +476,31 @@ func TestDialEndsWithItsContext(t *testing.T) {
 	_, err := Dial(ctx, near)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
+
+// countingWriter counts how often it is written to.
+type countingWriter struct {
+	mu     sync.Mutex
+	writes int
+	all    bytes.Buffer
+}
+
+func (w *countingWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writes++
+	return w.all.Write(b)
+}
+
+func TestLinesThatLingerAreWrittenTogether(t *testing.T) {
+	w := &countingWriter{}
+	l := newLineWriter(w, 50*time.Millisecond)
+	const lines = 20
+	for call := range int64(lines) {
+		l.send(&reply{Call: call + 1, End: &end{}})
+	}
+	l.end()
+	<-l.done
+	require.NoError(t, l.err)
+	assert.Equal(t, lines, bytes.Count(w.all.Bytes(), []byte("\n")))
+	assert.LessOrEqual(t, w.writes, 2, "one, unless the first line was on its way already")
+}
