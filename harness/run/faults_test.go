@@ -863,11 +863,11 @@ func TestWrongInputCreatesNothing(t *testing.T) {
           kind: GlobalNetworkPolicy
           metadata: {name: default.bad}
           spec: {selektor: all()}`,
-		"a kind that this cluster does not have": `
-          apiVersion: cilium.io/v2
-          kind: CiliumNetworkPolicy
-          metadata: {name: bad, namespace: x}
-          spec: {endpointSelector: {}}`,
+		"a kind that this cluster does not have, and of which nothing is known": `
+          apiVersion: policy.networking.k8s.io/v1alpha2
+          kind: ClusterNetworkPolicy
+          metadata: {name: bad}
+          spec: {priority: 10, subject: {namespaces: {}}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := scene("refused", trio, "  steps:", "    - name: refused\n      apply:\n        -"+object[10:]+"\n      expect: {default: allow}")
