@@ -107,7 +107,8 @@ var errDied = errors.New("a part of the cluster has died")
 
 // setTheStage brings the scenario's topology up, unless the one before left the same.
 func (pr *proof) setTheStage(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pr.pace.ready)
+	pods := time.Duration(len(pr.prepared.plan.Initial.Pods))
+	ctx, cancel := context.WithTimeout(ctx, pr.pace.ready+pods*pr.pace.readyPod)
 	defer cancel()
 	if err := pr.stage.reachNodes(ctx, pr.nodes()); err != nil {
 		return err

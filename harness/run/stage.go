@@ -395,46 +395,40 @@ func (s *stage) podObject(p model.Pod, index int) *corev1.Pod {
 	return obj
 }
 
+// podsPerNode is how many pods a node is given to start at once. A node of one processor takes about a second for each, and one that is given
+// a hundred fails to start some in time.
+const podsPerNode = 8
+
 // createPods makes pods and returns when they are ready and their agents reachable.
 func (s *stage) createPods(ctx context.Context, list []model.Pod) error {
-	var calls []func() error
-	endpoints := make([]model.Endpoint, len(list))
-	for i, p := range list {
-		endpoints[i] = p.Endpoint()
-		calls = append(calls, func() error {
-			if _, err := s.client.CoreV1().Pods(s.names.real(p.Namespace)).Create(ctx, s.podObject(p, i), metav1.CreateOptions{}); err != nil {
-				return fmt.Errorf("create pod %s: %w", p.Endpoint(), err)
-			}
-			return nil
-		})
-	}
-	if err := sideBySide(apiConcurrency, calls...); err != nil {
-		return err
-	}
-	ready, err := s.watch.ready(ctx, endpoints, s.families)
-	if err != nil {
-		return err
-	}
 	nodes := map[string]int{}
 	for _, n := range s.cluster.Nodes() {
 		nodes[n.Name] = n.Index
 	}
-	agents := make([]probes.Agent, len(list))
-	calls = nil
-	for i, e := range endpoints {
-		calls = append(calls, func() (err error) {
+	agents, running := make([]probes.Agent, len(list)), make([]*corev1.Pod, len(list))
+	var calls []func() error
+	for i, p := range list {
+		e := p.Endpoint()
+		calls = append(calls, func() error {
+			if _, err := s.client.CoreV1().Pods(s.names.real(p.Namespace)).Create(ctx, s.podObject(p, i), metav1.CreateOptions{}); err != nil {
+				return fmt.Errorf("create pod %s: %w", e, err)
+			}
+			ready, err := s.watch.ready(ctx, []model.Endpoint{e}, s.families)
+			if err != nil {
+				return err
+			}
+			running[i] = ready[e]
 			if agents[i], err = s.cluster.PodAgent(ctx, ready[e]); err != nil {
 				return fmt.Errorf("reach pod %s: %w", e, err)
 			}
 			return nil
 		})
 	}
-	if err := sideBySide(apiConcurrency, calls...); err != nil {
+	if err := sideBySide(max(apiConcurrency, podsPerNode*len(nodes)), calls...); err != nil {
 		return err
 	}
 	for i, p := range list {
-		e := p.Endpoint()
-		pod := ready[e]
+		e, pod := p.Endpoint(), running[i]
 		p.Addresses = podAddresses(pod)
 		p.Node = nodes[pod.Spec.NodeName]
 		s.running[e], s.agents[e] = pod, agents[i]

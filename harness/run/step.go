@@ -20,8 +20,8 @@ type pace struct {
 	settling
 	// settle bounds the time from a change to the settling of the last cell.
 	settle time.Duration
-	// ready bounds the time until new pods are ready.
-	ready time.Duration
+	// ready bounds the time until new pods are ready, and each of a topology adds readyPod to it.
+	ready, readyPod time.Duration
 	// connect bounds the time until connections work that no policy cuts.
 	connect time.Duration
 	// cleanup bounds what is done after the end of the run.
@@ -39,6 +39,7 @@ func paceOf(timeout time.Duration) pace {
 	if timeout > defaultPace().timeout {
 		// Pods have images and kubelets there, and a plugin is told of changes through an API server that is busier.
 		p.gather = timeout / 10
+		p.readyPod = 2 * time.Second // a node of one processor starts a pod in about one
 		p.ready, p.settle, p.connect, p.cleanup = 2*time.Minute, 30*time.Second, 20*time.Second, time.Minute
 	}
 	return p
