@@ -146,9 +146,29 @@ lane_faults() {
 	return $status
 }
 
+# Scenarios that Cilium gets wrong: rules of a direction that policyTypes does not name (cilium issue 48703), and a named port of which pods
+# have different numbers (cilium issue 30003).
+cilium_mistakes=(fixtures/core/policytypes/rules-outside-the-types fixtures/core/ports/named-port-egress)
+
 lane_cilium() {
-	local status=0
-	create cilium --cni cilium || return 1
+	local status=0 chart mistake
+	# It lies beside the images that ci/offline --cilium made, as may those of older versions.
+	chart=$(find "${NETPROOF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/netproof}/images" -name 'cilium-*.tgz' -printf '%f %p\n' |
+		sort -V | tail -n 1 | cut -d' ' -f2-)
+	# By default Cilium lets a changed label wait for 5 s, and netproof changes one with every step to see when nodes have caught up.
+	create cilium --cni cilium --cni-chart "$chart" --cni-set identityChangeGracePeriod=1s || return 1
+	if [ "${paths[*]}" = fixtures/core ]; then
+		local paths others
+		mapfile -t others < <(find fixtures/core -name scenario.yaml | grep -v "${cilium_mistakes[@]/#/-e}")
+		for mistake in "${cilium_mistakes[@]}"; do
+			local code=0
+			paths=("$mistake")
+			on cilium exec || code=$?
+			# netproof has to find it, and where it does not, Cilium may have mended it.
+			[ $code -eq 1 ] || { say "$mistake on Cilium ended with code $code, not 1" && status=1; }
+		done
+		paths=("${others[@]}")
+	fi
 	on cilium exec || status=1
 	delete cilium || status=1
 	return $status

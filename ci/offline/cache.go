@@ -25,6 +25,7 @@ import (
 //	<cache>/rootfs-<key>/   layers of Debian's files
 //	<cache>/calico-<key>/   the archive of Calico's images
 //	<cache>/node-<key>/     the archive of the node image
+//	<cache>/ciliumtools-<key>/, <cache>/cilium-<key>/   with --cilium: its layer of Debian's files, the archive of its images and its chart
 type cache struct {
 	dir string
 	// log gets a line at the start of each longer step.

@@ -1,6 +1,7 @@
 // Command offline makes the images that a kind cluster needs, on a machine that can pull none: out of Go modules and Debian
 // packages it builds a node image of kind with the images of Kubernetes in it, and the images of Calico that the vendor's manifest
-// names, and loads them into the Docker engine. What was built before is taken from the user's cache.
+// names, with --cilium also those that Cilium's chart names, and loads them into the Docker engine. What was built before is taken
+// from the user's cache.
 //
 //	ci/docker.sh start
 //	go run ./ci/offline
@@ -20,6 +21,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 )
 
@@ -38,8 +40,8 @@ func main() {
 
 // options are what the command line says.
 type options struct {
-	print, load, preload bool
-	mirror               string
+	print, load, preload, cilium bool
+	mirror                       string
 }
 
 func parseOptions(args []string, stderr io.Writer) (options, error) {
@@ -49,6 +51,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	flags.BoolVar(&o.print, "print", false, "print the reference of the node image on standard output, and nothing else")
 	flags.BoolVar(&o.load, "load", true, "load the images into the Docker engine; otherwise print the archives' paths")
 	flags.BoolVar(&o.preload, "preload-calico", true, "put Calico's images into the node image too: nodes start without loading them")
+	flags.BoolVar(&o.cilium, "cilium", false, "make Cilium's images too, which takes longer than Calico's, and say where its chart is")
 	flags.StringVar(&o.mirror, "mirror", "", "Debian mirror for debootstrap, instead of its default")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
@@ -73,63 +76,78 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	calico, node, err := c.build(ctx, o)
+	archives, err := c.build(ctx, o)
 	if err != nil {
 		return err
 	}
-	if !o.load {
-		fmt.Fprintf(stdout, "%s\n%s\n", node.file, calico.file)
-		return nil
-	}
-	for _, a := range []archive{calico, node} {
-		if err := c.load(ctx, a); err != nil {
-			return err
+	for _, a := range archives {
+		if o.load {
+			if err := c.load(ctx, a); err != nil {
+				return err
+			}
+		} else {
+			fmt.Fprintln(stdout, a.file)
 		}
 	}
-	if o.print {
-		fmt.Fprintln(stdout, node.names[0].keyed)
-		return nil
-	}
-	for _, a := range []archive{node, calico} {
-		for _, names := range a.names {
-			fmt.Fprintln(stdout, names.known)
+	switch {
+	case !o.load:
+	case o.print:
+		fmt.Fprintln(stdout, archives[0].names[0].keyed)
+	default:
+		for _, a := range archives {
+			for _, names := range a.names {
+				fmt.Fprintln(stdout, names.known)
+			}
 		}
 	}
 	return nil
 }
 
-// build makes both archives.
-func (c cache) build(ctx context.Context, o options) (calico, node archive, err error) {
+// build makes the archives of the node image, of Calico's images and, if they are wanted, of Cilium's.
+func (c cache) build(ctx context.Context, o options) (archives []archive, err error) {
 	programs, err := buildPrograms(ctx, c.dir)
 	if err != nil {
-		return archive{}, archive{}, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, programs.Close()) }()
 	dir, err := os.MkdirTemp(c.dir, ".own-")
 	if err != nil {
-		return archive{}, archive{}, fmt.Errorf("make work folder: %w", err)
+		return nil, fmt.Errorf("make work folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what remains is in the way of nobody
 	own, err := buildOwn(ctx, dir)
 	if err != nil {
-		return archive{}, archive{}, err
+		return nil, err
 	}
 	kind, err := findKind(ctx)
 	if err != nil {
-		return archive{}, archive{}, err
+		return nil, err
 	}
 	layers, err := c.debianLayers(ctx, o.mirror)
 	if err != nil {
-		return archive{}, archive{}, err
+		return nil, err
 	}
 	m := maker{programs: programs, own: own, debian: layers}
-	if calico, err = c.calicoImages(ctx, m); err != nil {
-		return archive{}, archive{}, err
+	calico, err := c.calicoImages(ctx, m)
+	if err != nil {
+		return nil, err
 	}
 	var preloaded []archive
 	if o.preload {
 		preloaded = append(preloaded, calico)
 	}
-	node, err = c.nodeImage(ctx, m, kind, preloaded)
-	return calico, node, err
+	node, err := c.nodeImage(ctx, m, kind, preloaded)
+	if err != nil {
+		return nil, err
+	}
+	archives = []archive{node, calico}
+	if o.cilium {
+		cilium, err := c.ciliumImages(ctx, m, o.mirror)
+		if err != nil {
+			return nil, err
+		}
+		c.say("Cilium's chart: %s", filepath.Join(filepath.Dir(cilium.file), ciliumChart))
+		archives = append(archives, cilium)
+	}
+	return archives, nil
 }

@@ -111,22 +111,24 @@ func buildPrograms(ctx context.Context, cacheDir string) (*programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := modules()
-	for i := range wanted {
-		files, err := fs.Sub(moduleFiles, "modules/"+wanted[i].Name)
-		if err != nil {
-			return nil, errors.Join(err, local.Close())
-		}
-		wanted[i].Files = files
-	}
-	// A folder of their own: `netproof cache` prunes what local clusters do not use.
-	further, err := engine.EnsureModules(ctx, wanted, engine.Options{
-		CacheDir: filepath.Join(cacheDir, "programs"), Progress: progress,
-	})
+	further, err := ensureModules(ctx, modules(), cacheDir, progress)
 	if err != nil {
 		return nil, errors.Join(err, local.Close())
 	}
 	return &programs{local: local, further: further}, nil
+}
+
+// ensureModules builds modules whose files lie under modules/, into a folder of their own: `netproof cache` prunes what local
+// clusters do not use.
+func ensureModules(ctx context.Context, wanted []engine.Module, cacheDir string, progress func(engine.Event)) (*engine.Engines, error) {
+	for i := range wanted {
+		files, err := fs.Sub(moduleFiles, "modules/"+wanted[i].Name)
+		if err != nil {
+			return nil, err
+		}
+		wanted[i].Files = files
+	}
+	return engine.EnsureModules(ctx, wanted, engine.Options{CacheDir: filepath.Join(cacheDir, "programs"), Progress: progress})
 }
 
 // path gives the file of a program. Where both sets have one of that name, which is so with etcd, it is that of the nodes.

@@ -222,7 +222,7 @@ func TestImagesHaveTheNamesOfTheVendorsManifestAndOneOfTheirContent(t *testing.T
 
 func TestEveryModuleHasItsFiles(t *testing.T) {
 	seen := map[string]bool{}
-	for _, m := range modules() {
+	for _, m := range append(modules(), ciliumModule()) {
 		content, err := moduleFiles.ReadFile("modules/" + m.Name + "/go.mod.txt")
 		require.NoError(t, err)
 		assert.FileExists(t, filepath.Join("modules", m.Name, "go.sum.txt"))
@@ -243,6 +243,7 @@ func TestTheVersionsAreThoseOfTheModuleFiles(t *testing.T) {
 		"nodeetcd":   "go.etcd.io/etcd/server/v3 " + etcdVersion,
 		"kubenode":   "k8s.io/kubernetes " + engine.KubernetesVersion,
 		"cnimeta":    "github.com/containernetworking/plugins " + engine.CNIPluginsVersion,
+		"cilium":     "github.com/cilium/cilium " + ciliumVersion,
 	} {
 		content, err := moduleFiles.ReadFile("modules/" + name + "/go.mod.txt")
 		require.NoError(t, err)
@@ -253,7 +254,10 @@ func TestTheVersionsAreThoseOfTheModuleFiles(t *testing.T) {
 func TestOptionsRefuseWhatTheyDoNotKnow(t *testing.T) {
 	o, err := parseOptions([]string{"--print", "--preload-calico=false"}, io.Discard)
 	require.NoError(t, err)
-	assert.Equal(t, options{print: true, load: true}, o)
+	assert.Equal(t, options{print: true, load: true}, o, "Cilium's images are not made unless they are asked for")
+	o, err = parseOptions([]string{"--cilium"}, io.Discard)
+	require.NoError(t, err)
+	assert.Equal(t, options{load: true, preload: true, cilium: true}, o)
 	_, err = parseOptions([]string{"extra"}, io.Discard)
 	assert.ErrorContains(t, err, "extra")
 }

@@ -20,6 +20,14 @@ var ownSources embed.FS
 // sources is the digest of ownSources.
 var sources = digestOf(ownSources)
 
+// ciliumOwnSources are the same for Cilium's images, which other images do not depend on.
+//
+//go:embed archive.go cilium.go ciliumagent.sh rootfs.go
+var ciliumOwnSources embed.FS
+
+// ciliumSources is the digest of ciliumOwnSources.
+var ciliumSources = digestOf(ciliumOwnSources)
+
 func digestOf(files fs.FS) string {
 	h := sha256.New()
 	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {

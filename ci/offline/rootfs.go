@@ -52,25 +52,30 @@ func (c cache) debianLayers(ctx context.Context, mirror string) (debian, error) 
 }
 
 func (c cache) makeDebian(ctx context.Context, dir, mirror string) error {
-	if os.Geteuid() != 0 {
-		return errors.New("make a Debian root file system: needs root, as debootstrap does")
-	}
-	if err := c.requireDebootstrap(ctx); err != nil {
-		return err
-	}
 	tree := filepath.Join(dir, "tree")
-	args := []string{"--variant=minbase", "--include=" + strings.Join(packages, ","), suite, tree}
-	if mirror != "" {
-		args = append(args, mirror)
-	}
-	c.say("root file system: debootstrap %s", suite)
-	if err := runQuietly(ctx, "debootstrap", args...); err != nil {
+	if err := c.debootstrap(ctx, "root file system", tree, mirror, packages); err != nil {
 		return err
 	}
 	if err := trim(tree); err != nil {
 		return err
 	}
 	return layersOf(dir, tree)
+}
+
+// debootstrap makes a Debian root file system with the given packages in a new folder. what says what it is for.
+func (c cache) debootstrap(ctx context.Context, what, tree, mirror string, packages []string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("make a Debian root file system: needs root, as debootstrap does")
+	}
+	if err := c.requireDebootstrap(ctx); err != nil {
+		return err
+	}
+	args := []string{"--variant=minbase", "--include=" + strings.Join(packages, ","), suite, tree}
+	if mirror != "" {
+		args = append(args, mirror)
+	}
+	c.say("%s: debootstrap %s", what, suite)
+	return runQuietly(ctx, "debootstrap", args...)
 }
 
 // requireDebootstrap installs debootstrap where it is missing and can be.
@@ -94,7 +99,9 @@ func layersOf(dir, tree string) error {
 	if err != nil {
 		return err
 	}
-	tools, err := writeLayer(filepath.Join(dir, "nettools.tar.gz"), true, func(l *layerWriter) error { return netTools(tree, l) })
+	tools, err := writeLayer(filepath.Join(dir, "nettools.tar.gz"), true, func(l *layerWriter) error {
+		return selection{packages: netToolPackages, withoutPackages: withoutPackages, withoutFiles: withoutFiles}.write(tree, l)
+	})
 	if err != nil {
 		return err
 	}
@@ -161,15 +168,23 @@ var withoutPackages = []string{
 // withoutFiles are what no program needs, and runit's own services, whose place Calico's take.
 var withoutFiles = []string{"usr/share/", "usr/lib/systemd/", "etc/init.d/", "etc/runit/", "etc/service/", "etc/skel/", "etc/sv/"}
 
-// netTools writes the files of netToolPackages, out of a Debian tree, into a layer.
-func netTools(tree string, l *layerWriter) error {
+// selection says which files of a Debian tree an image needs.
+type selection struct {
+	// packages are those that the image's programs call; what they depend on comes along.
+	packages []string
+	// withoutPackages are dependencies that stay behind, and withoutFiles beginnings of paths that do.
+	withoutPackages, withoutFiles []string
+}
+
+// write puts the selected files of a Debian tree into a layer.
+func (s selection) write(tree string, l *layerWriter) error {
 	status, err := os.ReadFile(filepath.Join(tree, "var/lib/dpkg/status"))
 	if err != nil {
 		return fmt.Errorf("read package list: %w", err)
 	}
 	files := map[string]bool{}
-	for _, name := range closure(parseDepends(string(status)), netToolPackages, withoutPackages) {
-		if err := packageFiles(tree, name, files); err != nil {
+	for _, name := range closure(parseDepends(string(status)), s.packages, s.withoutPackages) {
+		if err := s.packageFiles(tree, name, files); err != nil {
 			return err
 		}
 	}
@@ -240,7 +255,7 @@ func closure(depends map[string][]string, wanted, without []string) []string {
 }
 
 // packageFiles adds the files of an installed package that a program may need, by their real paths.
-func packageFiles(tree, name string, files map[string]bool) error {
+func (s selection) packageFiles(tree, name string, files map[string]bool) error {
 	lists, err := filepath.Glob(filepath.Join(tree, "var/lib/dpkg/info", name+".list"))
 	if err == nil && len(lists) == 0 {
 		lists, err = filepath.Glob(filepath.Join(tree, "var/lib/dpkg/info", name+":*.list"))
@@ -254,7 +269,7 @@ func packageFiles(tree, name string, files map[string]bool) error {
 	}
 	for line := range strings.Lines(string(content)) {
 		file := mergedPath(strings.TrimSpace(line))
-		if slices.ContainsFunc(withoutFiles, func(prefix string) bool { return strings.HasPrefix(file+"/", prefix) }) {
+		if slices.ContainsFunc(s.withoutFiles, func(prefix string) bool { return strings.HasPrefix(file+"/", prefix) }) {
 			continue
 		}
 		info, err := os.Lstat(filepath.Join(tree, file))
