@@ -543,6 +543,19 @@ func TestWithoutItsCanariesAStepProvesNoDenial(t *testing.T) {
 		}, func() { canary().tell(lies{}) }, text)
 		doubted(t, r, "the canary that must be allowed was not")
 	})
+	t.Run("but one whose program is starved is not cut off", func(t *testing.T) {
+		canary := func() *fakeAgent { return th.agent(canaryNamespace + "/canary-0") }
+		r := th.play(t, "still isolated", func() {
+			canary().tell(lies{probe: afterSending(func(r probes.Response) probes.Response {
+				if r.Outcome == probes.Answered { // the kernels shook hands, and the answer is late
+					return probes.Response{ID: r.ID, Nonce: r.Nonce, Outcome: probes.Timeout, Sent: true, Connected: true}
+				}
+				return r
+			})})
+		}, func() { canary().tell(lies{}) }, text)
+		green(t, r)
+		assert.True(t, stepOf(t, r, "still isolated").Controls.Held)
+	})
 	t.Run("they cannot be probed", func(t *testing.T) {
 		canary := func() *fakeAgent { return th.agent(canaryNamespace + "/canary-0") }
 		r := th.play(t, "still isolated", func() {

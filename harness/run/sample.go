@@ -51,6 +51,29 @@ func (t *track) series() (done []sample, tail bool) {
 	return done, true
 }
 
+// enough tells whether the samples after the barrier settle the track once those that are still under way come back as expected, like
+// those that have.
+func (t *track) enough(p settling, barrier time.Time) bool {
+	n := 0
+	var first, last time.Time
+	for _, smp := range t.samples {
+		if smp.sent.Before(barrier) || smp.void {
+			continue
+		}
+		if !smp.resolved.IsZero() && smp.verdict != t.expected {
+			return false
+		}
+		if n == 0 || smp.sent.Before(first) {
+			first = smp.sent
+		}
+		if smp.sent.After(last) {
+			last = smp.sent
+		}
+		n++
+	}
+	return n >= p.minSamples && last.Sub(first) >= p.window
+}
+
 // rhythm is the pace of sampling.
 type rhythm struct {
 	// dense is the time between two rounds while changes are expected, spaced afterwards.

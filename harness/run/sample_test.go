@@ -100,3 +100,34 @@ func TestACellThatCouldNotBeToldAtFirstIsNotFlaky(t *testing.T) {
 	assert.Zero(t, open)
 	assert.Equal(t, model.Deny, s.tracks[0].settledAs)
 }
+
+func TestACellOfALargeTableIsNotAskedMoreThanItTakes(t *testing.T) {
+	barrier := time.Now()
+	p := settling{minSamples: 3, window: time.Second}
+	at := func(ms int, v model.Verdict) *sample {
+		smp := &sample{sent: barrier.Add(time.Duration(ms) * time.Millisecond), verdict: v}
+		if v != "" {
+			smp.resolved = smp.sent.Add(time.Millisecond)
+		}
+		return smp
+	}
+	for name, tc := range map[string]struct {
+		samples []*sample
+		want    bool
+	}{
+		"enough, and none is back":            {[]*sample{at(0, ""), at(500, ""), at(1000, "")}, true},
+		"enough, and some are back":           {[]*sample{at(0, model.Deny), at(500, model.Deny), at(1000, "")}, true},
+		"too few":                             {[]*sample{at(0, ""), at(1000, "")}, false},
+		"too close":                           {[]*sample{at(0, ""), at(500, ""), at(900, "")}, false},
+		"some before the barrier":             {[]*sample{at(-10, ""), at(500, ""), at(1000, "")}, false},
+		"one is not as expected":              {[]*sample{at(0, model.Allow), at(500, ""), at(1000, "")}, false},
+		"one that was, before the barrier":    {[]*sample{at(-10, model.Allow), at(0, ""), at(500, ""), at(1000, "")}, true},
+		"one could not be told":               {[]*sample{at(0, model.Inconclusive), at(500, ""), at(1000, "")}, false},
+		"one was not tried, and is no sample": {[]*sample{{sent: barrier, void: true}, at(500, ""), at(1000, "")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			track := &track{target: target{expected: model.Deny}, samples: tc.samples}
+			assert.Equal(t, tc.want, track.enough(p, barrier))
+		})
+	}
+}

@@ -102,13 +102,24 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 
 	waiting := done
 	agreed := false
+	// Small tables are sampled until the last cell has settled. In a large one a cell that only waits for its answers is not asked again:
+	// that would hold up the others. The controls, which come after the targets, always are.
+	controls := map[*track]bool{}
+	for _, t := range s.tracks[len(targets):] {
+		controls[t] = true
+	}
+	wanted := func(t *track) bool {
+		return len(targets) < crowd || waiting != nil || controls[t] || !t.enough(p.settling, w.barrier)
+	}
 	var looked time.Time
 	var cost time.Duration
 loop:
 	for {
 		began := time.Now()
-		count := s.round(ctx, nil)
-		live.round(ctx)
+		count := s.round(ctx, wanted)
+		if len(targets) < crowd || count >= crowd {
+			live.round(ctx)
+		}
 		next := time.NewTimer(p.next(count, agreed, began.Sub(w.barrier)) - time.Since(began))
 		late := false // it is time for the next round, and it has to wait
 		for due := false; !due; {
@@ -234,6 +245,10 @@ func (w *window) judgeCanaries(p pace, tracks []*track, dead map[model.Endpoint]
 		where := fmt.Sprintf("%s -> %s", t.conn.From, t.conn.To)
 		for _, smp := range series {
 			if smp.verdict == t.expected {
+				continue
+			}
+			// A handshake is made by the kernels: packets went both ways, and only the server's program was too starved to answer in time.
+			if t.expected == model.Allow && smp.response.Connected {
 				continue
 			}
 			if t.expected == model.Deny {

@@ -478,6 +478,10 @@ func (c *creation) finish(ctx context.Context) (*Cluster, error) {
 	return made, nil
 }
 
+// probeTimeout is how long an answer may take. All nodes are on one machine, so the network takes no time; the programs share its
+// processors with a control plane.
+const probeTimeout = 300 * time.Millisecond
+
 // assemble makes a cluster for runs out of one that is ready.
 func assemble(ctx context.Context, r *running, config *rest.Config, cfg remote.Config) (*Cluster, error) {
 	info, err := describe(r)
@@ -505,6 +509,7 @@ func assemble(ctx context.Context, r *running, config *rest.Config, cfg remote.C
 	}
 	r.rest, r.workers, r.equipped, r.hosts = config, workers, map[string]bool{}, map[string]string{}
 	cfg.RESTConfig, cfg.Info, cfg.Nodes, cfg.Provider = config, info, workers, r
+	cfg.ProbeTimeout = probeTimeout
 	inner, err := remote.New(ctx, cfg)
 	if err != nil {
 		return nil, err

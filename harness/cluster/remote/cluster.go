@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -118,7 +119,7 @@ func (c *Cluster) RESTConfig() *rest.Config { return rest.CopyConfig(c.rest) }
 func (c *Cluster) Nodes() []model.Node { return slices.Clone(c.cfg.Nodes) }
 
 // ProbeTimeout implements [cluster.Cluster].
-func (c *Cluster) ProbeTimeout() time.Duration { return ProbeTimeout }
+func (c *Cluster) ProbeTimeout() time.Duration { return cmp.Or(c.cfg.ProbeTimeout, ProbeTimeout) }
 
 // Calls is the number of calls to agents so far: of round trips through exec streams.
 func (c *Cluster) Calls() int64 { return c.calls.Load() }

@@ -30,6 +30,8 @@ type Config struct {
 	Provider Provider
 	// Direct makes pods be probed from inside their network namespaces, without an exec, where the provider can do that.
 	Direct bool
+	// ProbeTimeout is how long an answer to a probe may take; 0 means [ProbeTimeout].
+	ProbeTimeout time.Duration
 	// Progress is told in plain words what goes on; it may be nil.
 	Progress func(string)
 }
