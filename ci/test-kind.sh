@@ -6,14 +6,14 @@
 #                              stack; fixtures/quickstart with go test, and ci/job.yaml inside the cluster; the faults of suites/faults
 #   ci/test-kind.sh PATH ...   other scenarios, without the rest
 #
-#   LANES='ipv4 dual faults'   only some of it; cilium is one more
+#   LANES='ipv4 faults dual'   only some of it; cilium is one more
 #   NETPROOF_TEST_LOGS=DIR     keep the reports and logs there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 
 paths=("$@")
-default_lanes='ipv4 dual faults'
+default_lanes='ipv4 faults dual'
 [ ${#paths[@]} -eq 0 ] || default_lanes='ipv4'
 [ ${#paths[@]} -gt 0 ] || paths=(fixtures/core)
 lanes=${LANES:-$default_lanes}
@@ -97,14 +97,28 @@ control() {
 	docker exec -i "$prefix-$lane-control-plane" kubectl --kubeconfig /etc/kubernetes/admin.conf "$@"
 }
 
+# ended LANE JOB returns when the Job has come to an end, and fails when that is not the right one.
+ended() {
+	local conditions
+	for _ in $(seq 150); do
+		conditions=$(control "$1" -n netproof-system get job "$2" -o jsonpath='{.status.conditions[?(@.status=="True")].type}') || return 1
+		case $conditions in
+		*Failed*) return 1 ;;
+		*Complete*) return 0 ;;
+		esac
+		sleep 2
+	done
+	return 1
+}
+
 # in_cluster LANE runs netproof inside the cluster: as a Job, and as an Indexed Job over shards, with the rights that netproof rbac prints.
 in_cluster() {
 	local lane=$1 image status=0
-	image=netproof.dev/agent:$(docker exec "$prefix-$lane-worker" crictl images | awk '$1 == "netproof.dev/agent" { print $2; exit }')
+	image=$(bin/netproof images --agent "$work/agent.tar") || return 1 # the nodes have it from the runs before
 	sed "s|registry.example/netproof@sha256:0*|$image|" ci/job.yaml | control "$lane" apply -f - || return 1
 	for job in netproof netproof-shards; do
 		control "$lane" -n netproof-system patch job $job --type=merge -p '{"spec":{"suspend":false}}' || return 1
-		control "$lane" -n netproof-system wait job $job --for=condition=Complete --timeout=5m || status=1
+		ended "$lane" $job || status=1
 		control "$lane" -n netproof-system logs -l batch.kubernetes.io/job-name=$job --prefix --tail=-1 || status=1
 	done
 	if [ -n "$(control "$lane" get namespaces -l netproof.dev/run -o name)" ]; then
