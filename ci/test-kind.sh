@@ -35,6 +35,7 @@ pids=()
 
 # shellcheck disable=SC2329 # called by the trap
 cleanup() {
+	trap '' INT TERM # a second signal, as make sends it, must not end this
 	for pid in "${pids[@]}"; do
 		kill -TERM -- "-$pid" 2>/dev/null || true
 	done
