@@ -32,7 +32,7 @@ import (
 // execWorkers is how many execs are under way at once: more did not make more of them a second on two processors.
 const execWorkers = 16
 
-// BenchmarkCellsBesideOneExecEach proves a table of 50 pods to 50 pods on a cluster whose pods are reached by exec, and starts, in the same
+// BenchmarkCellsBesideOneExecEach proves tables of 50 pods to 50 pods on a cluster whose pods are reached by exec, and starts, in the same
 // run and from the same pods, one exec per cell as the usual tools do. It reports both as cells per second.
 //
 // The exec does less than those tools need: its program starts and ends, and connects to nobody. A proven cell takes at least three
@@ -43,24 +43,25 @@ func BenchmarkCellsBesideOneExecEach(b *testing.B) {
 	if !ok {
 		b.Skip("the embedded cluster has no exec: go test ./suites -run '^$' -bench Exec -args -provider kind")
 	}
-	files := fstest.MapFS{"scale/scenario.yaml": {Data: fixtures.Scale(50, true)}}
-	p := prepare(b, c, scenario.Options{FS: files}, "scale")[0]
-	_, err := session.Prove(b.Context(), p) // makes the pods, which stay
-	require.NoError(b, err)
-
-	b.Run("netproof", func(b *testing.B) {
-		cells, calls := 0, counted.Calls()
-		began := time.Now()
-		for b.Loop() {
-			result, err := session.Prove(b.Context(), p)
-			require.NoError(b, err)
-			require.Equal(b, model.Passed, result.Result)
-			cells += len(result.Steps[0].Cells)
-		}
-		b.ReportMetric(float64(cells)/time.Since(began).Seconds(), "cells/s")
-		b.ReportMetric(float64(counted.Calls()-calls)/float64(b.N), "round-trips/op")
-		b.ReportMetric(0, "ns/op")
-	})
+	for _, denied := range []bool{false, true} {
+		files := fstest.MapFS{"scale/scenario.yaml": {Data: fixtures.Scale(50, denied)}}
+		p := prepare(b, c, scenario.Options{FS: files}, "scale")[0]
+		_, err := session.Prove(b.Context(), p) // makes the pods, which stay
+		require.NoError(b, err)
+		b.Run(fmt.Sprintf("netproof/denied=%t", denied), func(b *testing.B) {
+			cells, calls := 0, counted.Calls()
+			began := time.Now()
+			for b.Loop() {
+				result, err := session.Prove(b.Context(), p)
+				require.NoError(b, err)
+				require.Equal(b, model.Passed, result.Result)
+				cells += len(result.Steps[0].Cells)
+			}
+			b.ReportMetric(float64(cells)/time.Since(began).Seconds(), "cells/s")
+			b.ReportMetric(float64(counted.Calls()-calls)/float64(b.N), "round-trips/op")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
 	b.Run("one-exec-per-cell", func(b *testing.B) {
 		cfg := c.RESTConfig()
 		list := scalePods(b, cfg)

@@ -102,14 +102,21 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 
 	waiting := done
 	agreed := false
-	// Small tables are sampled until the last cell has settled. In a large one a cell that only waits for its answers is not asked again:
-	// that would hold up the others. The controls, which come after the targets, always are.
-	controls := map[*track]bool{}
-	for _, t := range s.tracks[len(targets):] {
-		controls[t] = true
+	// Small tables are sampled until the last cell has settled. In a large one, whose rounds are work for every agent, a cell is asked
+	// once at first, and after the barrier as often as it takes to settle it. The canaries always are.
+	large := len(targets) >= crowd
+	watched := map[*track]bool{}
+	for _, t := range s.tracks[len(targets) : len(targets)+len(canaries)] {
+		watched[t] = true
 	}
 	wanted := func(t *track) bool {
-		return len(targets) < crowd || waiting != nil || controls[t] || !t.enough(p.settling, w.barrier)
+		switch {
+		case !large || watched[t]:
+			return true
+		case waiting != nil:
+			return len(t.samples) == 0
+		}
+		return !t.enough(p.settling, w.barrier)
 	}
 	var looked time.Time
 	var cost time.Duration
@@ -117,7 +124,7 @@ loop:
 	for {
 		began := time.Now()
 		count := s.round(ctx, wanted)
-		if len(targets) < crowd || count >= crowd {
+		if !large || count >= crowd {
 			live.round(ctx)
 		}
 		next := time.NewTimer(p.next(count, agreed, began.Sub(w.barrier)) - time.Since(began))
@@ -130,6 +137,7 @@ loop:
 					break loop
 				}
 				w.barrier = barrier
+				due = large
 			case <-s.resolved:
 				due = late && !s.crowded(count)
 			case <-next.C:
@@ -159,15 +167,15 @@ loop:
 	<-done
 	w.confirmed = barrierErr == nil
 	// The last look comes after the last sample: a server that died in between was not there to be denied.
-	watched := newLiveness(st, p.rhythm, slices.Collect(maps.Keys(c.pods)))
+	canaryLife := newLiveness(st, p.rhythm, slices.Collect(maps.Keys(c.pods)))
 	if ctx.Err() == nil {
 		live.flights.Wait()
 		live.round(ctx)
-		watched.round(ctx)
+		canaryLife.round(ctx)
 	}
 	w.tracks = s.tracks[:len(targets)]
 	w.controls.Servers, w.controls.ServersAlive, w.dead = live.finish()
-	_, _, deadCanaries := watched.finish()
+	_, _, deadCanaries := canaryLife.finish()
 	w.judgeCanaries(p, s.tracks[len(targets):len(targets)+len(canaries)], deadCanaries, barrierErr)
 	w.judgeSelfs(s.tracks[len(targets)+len(canaries):])
 	w.controls.Held = w.controls.CanaryAllowed && w.controls.CanaryDenied && w.controls.Servers == w.controls.ServersAlive &&
