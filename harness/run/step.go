@@ -120,6 +120,8 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 	}
 	var looked time.Time
 	var cost time.Duration
+	detached, stop := context.WithTimeout(context.WithoutCancel(ctx), p.cleanup+p.settle)
+	defer stop()
 loop:
 	for {
 		began := time.Now()
@@ -155,14 +157,16 @@ loop:
 			}
 			open, start := 0, time.Now()
 			if open, agreed = s.look(p.settling, w.barrier); open == 0 {
-				break loop
+				// What is still under way counts too. If it unsettles a cell, sampling goes on.
+				s.wait(detached)
+				if open, agreed = s.look(p.settling, w.barrier); open == 0 {
+					break loop
+				}
 			}
 			looked = time.Now()
 			cost = looked.Sub(start)
 		}
 	}
-	detached, stop := context.WithTimeout(context.WithoutCancel(ctx), p.cleanup)
-	defer stop()
 	s.wait(detached)
 	<-done
 	w.confirmed = barrierErr == nil
