@@ -34,17 +34,7 @@ const (
 	ManagedBy      = "netproof"
 	// EndpointAnnotation is what a scenario calls a probe pod, as namespace/name. In the cluster its namespace may have a prefix.
 	EndpointAnnotation = "netproof.dev/endpoint"
-	// RestoreAnnotation is on a built-in namespace as long as its labels are not what they were before a run. It holds a [Restore] as JSON.
-	RestoreAnnotation = "netproof.dev/restore-labels"
 )
-
-// Restore is how a built-in namespace was before a run.
-type Restore struct {
-	// Run that has changed the labels.
-	Run string `json:"run"`
-	// Labels that it has changed, with the values that they had; nil for one that was not there.
-	Labels map[string]*string `json:"labels"`
-}
 
 // Provider makes clusters.
 type Provider interface {

@@ -73,7 +73,7 @@ func (s *stage) retireNamespaces(ctx context.Context, t model.Topology) error {
 	var errs []error
 	for ns, labels := range s.found {
 		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
-			errs = append(errs, s.relabelBuiltIn(ctx, ns, have.Labels, labels))
+			errs = append(errs, s.relabel(ctx, ns, have.Labels, labels))
 		}
 		delete(s.found, ns)
 	}
@@ -102,7 +102,7 @@ func (s *stage) wakeNamespace(ctx context.Context, ns model.Namespace, level mod
 	if err := s.labelNamespace(ctx, ns.Name, ns.Labels); err != nil || len(level) == 0 {
 		return err
 	}
-	return s.patchNamespace(ctx, ns.Name, labelPatch(nil, level))
+	return s.patchNamespace(ctx, ns.Name, labelPatch(nil, level, nil))
 }
 
 // removeServices deletes the services of the topology.

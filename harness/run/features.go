@@ -212,8 +212,8 @@ func unspecified(of netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-// judgeNeeds allows for features that the plugin lacks: those cells of a step that need them are unsupported, unless they show that the plugin has the
-// feature all the same. Then what was claimed hides real cells, and that fails.
+// judgeNeeds allows for features that the plugin lacks: those cells of a step that need them are unsupported, unless they show that the
+// plugin has the feature all the same. Then what was claimed hides real cells, and that fails.
 func (s *Session) judgeNeeds(cells []model.Cell, needs [][]need) {
 	shown := map[cni.Feature]bool{}
 	// Of features of the traffic itself a cell that is allowed and one that is denied tell together.

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,8 +30,6 @@ type proof struct {
 	based    map[string]bool
 	// previous is the verdict of each connection after the step before.
 	previous map[model.Connection]model.Verdict
-	// cannotHost says that this cluster cannot have the scenario's hosts outside of it, and why.
-	cannotHost error
 	// sound is true once the final control has shown that the next scenario can be played on the same pods.
 	sound bool
 }
@@ -57,13 +56,13 @@ func (pr *proof) find(kind model.FindingKind, message string) {
 }
 
 func (pr *proof) prove(ctx context.Context) (err error) {
-	if err := pr.setTheStage(ctx); err != nil {
+	if err := pr.setTheStage(ctx); errors.Is(err, errCannotHost) {
+		pr.key = halfway
+		pr.allUnsupported(err)
+		return nil
+	} else if err != nil {
 		pr.key = ""
 		return err
-	}
-	if pr.cannotHost != nil {
-		pr.allUnsupported(pr.cannotHost.Error())
-		return nil
 	}
 	pr.initial = pr.stage.topology()
 	defer func() {
@@ -125,12 +124,7 @@ func (pr *proof) setTheStage(ctx context.Context) error {
 		}
 	}
 	pr.observer.Note("deploying " + pr.out.Name)
-	err := pr.stage.become(ctx, pr.prepared.plan.Initial)
-	if errors.Is(err, errCannotHost) {
-		pr.cannotHost, pr.key = err, halfway
-		return nil
-	}
-	if err != nil {
+	if err := pr.stage.become(ctx, pr.prepared.plan.Initial); err != nil {
 		return fmt.Errorf("deploy the topology: %w", err)
 	}
 	pr.key = key
@@ -141,15 +135,15 @@ func (pr *proof) setTheStage(ctx context.Context) error {
 const halfway = "halfway"
 
 // allUnsupported makes every cell unsupported, without a probe: what the scenario needs cannot be had here.
-func (pr *proof) allUnsupported(why string) {
+func (pr *proof) allUnsupported(why error) {
 	for _, step := range pr.prepared.plan.Steps {
 		out := model.Step{Name: step.Name}
-		for _, cell := range step.Cells {
-			out.Cells = append(out.Cells, model.Cell{
-				ID: model.CellID(pr.out.Name, step.Name, cell.Connection), From: cell.Connection.From, To: cell.Connection.To, Port: cell.Connection.Port,
-				Protocol: cell.Connection.Protocol, IPFamily: cell.Connection.IPFamily, Via: cell.Connection.Via,
-				Expected: cell.Expected, Observed: model.Unsupported, Result: model.ResultUnsupported, Reason: why,
-			})
+		for _, planned := range step.Cells {
+			cell := pr.cell(step.Name, planned.Connection)
+			// What is left to the specification may take addresses to tell.
+			cell.Expected = cmp.Or(planned.Expected, pr.prepared.computed[cell.ID], model.Undefined)
+			cell.Observed, cell.Result, cell.Reason = model.Unsupported, model.ResultUnsupported, why.Error()
+			out.Cells = append(out.Cells, cell)
 		}
 		pr.out.Steps = append(pr.out.Steps, out)
 		pr.observer.StepDone(pr.out.Name, out)
@@ -357,6 +351,13 @@ func (pr *proof) expectations(step scenario.PlannedStep, topology *model.Topolog
 	return list, needs, err
 }
 
+// cell is the cell of a connection in a step, without a verdict.
+func (pr *proof) cell(step string, c model.Connection) model.Cell {
+	return model.Cell{
+		ID: model.CellID(pr.out.Name, step, c), From: c.From, To: c.To, Port: c.Port, Protocol: c.Protocol, IPFamily: c.IPFamily, Via: c.Via,
+	}
+}
+
 // judge makes the step's cells out of the window and the controls.
 func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectation, all string) model.Step {
 	out := model.Step{Name: step.Name, Controls: w.controls}
@@ -378,12 +379,9 @@ func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectati
 		}
 		d := doubts{all: all, enforcement: w.enforcement, denial: pr.denialDoubt(t, &w)}
 		observed, result, reason := verdictOf(st, t.settledAs, last, t.expected, d, pr.pace.settle)
-		cell := model.Cell{
-			ID: model.CellID(pr.out.Name, step.Name, t.conn), From: t.conn.From, To: t.conn.To, Port: t.conn.Port,
-			Protocol: t.conn.Protocol, IPFamily: t.conn.IPFamily, Via: t.conn.Via,
-			Expected: expected[i].verdict, Observed: observed, Result: result, Manner: manner(last.response),
-			Samples: st.samples, Reason: reason, Explain: expected[i].summary,
-		}
+		cell := pr.cell(step.Name, t.conn)
+		cell.Expected, cell.Observed, cell.Result, cell.Manner = expected[i].verdict, observed, result, manner(last.response)
+		cell.Samples, cell.Reason, cell.Explain = st.samples, reason, expected[i].summary
 		_, pr.based[cell.ID] = pr.baseline[t.conn]
 		cell.Evidence = pr.evidence(t.conn, series, st, w.start)
 		if len(step.Changes) == 0 {

@@ -246,8 +246,12 @@ func (s *stage) createServices(ctx context.Context, list []model.Service) error 
 	var calls []func() error
 	for _, svc := range list {
 		calls = append(calls, func() error {
-			got, err := s.client.CoreV1().Services(s.names.real(svc.Namespace)).Create(ctx, s.serviceObject(svc), metav1.CreateOptions{})
-			if err != nil {
+			var got *corev1.Service
+			ns := s.names.real(svc.Namespace)
+			if err := inNamespace(ctx, s.client, ns, func() (err error) {
+				got, err = s.client.CoreV1().Services(ns).Create(ctx, s.serviceObject(svc), metav1.CreateOptions{})
+				return err
+			}); err != nil {
 				return fmt.Errorf("create service %s: %w", svc.Endpoint(), err)
 			}
 			for _, ip := range got.Spec.ClusterIPs {
@@ -410,7 +414,11 @@ func (s *stage) createPods(ctx context.Context, list []model.Pod) error {
 	for i, p := range list {
 		e := p.Endpoint()
 		calls = append(calls, func() error {
-			if _, err := s.client.CoreV1().Pods(s.names.real(p.Namespace)).Create(ctx, s.podObject(p, i), metav1.CreateOptions{}); err != nil {
+			ns := s.names.real(p.Namespace)
+			if err := inNamespace(ctx, s.client, ns, func() error {
+				_, err := s.client.CoreV1().Pods(ns).Create(ctx, s.podObject(p, i), metav1.CreateOptions{})
+				return err
+			}); err != nil {
 				return fmt.Errorf("create pod %s: %w", e, err)
 			}
 			ready, err := s.watch.ready(ctx, []model.Endpoint{e}, s.families)
@@ -479,41 +487,8 @@ func (s *stage) removePods(ctx context.Context, list []model.Endpoint) error {
 	return s.watch.gone(ctx, list)
 }
 
-// labelPatch is a merge patch that turns one set of labels into another.
-func labelPatch(from, to model.Labels) []byte {
-	labels := map[string]any{}
-	for k := range from {
-		if _, keep := to[k]; !keep {
-			labels[k] = nil
-		}
-	}
-	for k, v := range to {
-		labels[k] = v
-	}
-	body, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}}) // strings and nulls cannot fail
-	return body
-}
-
-// relabelBuiltIn turns the labels of a namespace that the run did not make. As long as they are not what they were, an annotation tells
-// how to restore them: a run that crashes cannot.
-func (s *stage) relabelBuiltIn(ctx context.Context, name string, from, to model.Labels) error {
-	found := s.found[name]
-	before := cluster.Restore{Run: s.runID, Labels: map[string]*string{}}
-	for k := range to {
-		if _, was := found[k]; !was {
-			before.Labels[k] = nil
-		}
-	}
-	for k, v := range found {
-		if now, is := to[k]; k != corev1.LabelMetadataName && (!is || now != v) { // that one is the API server's
-			before.Labels[k] = &v
-		}
-	}
-	var annotation any
-	if len(before.Labels) > 0 {
-		text, _ := json.Marshal(before) // strings and nulls cannot fail
-		annotation = string(text)
-	}
+// labelPatch is a merge patch that turns one set of labels into another, and sets annotations.
+func labelPatch(from, to model.Labels, annotations map[string]any) []byte {
 	labels := map[string]any{}
 	for k := range from {
 		labels[k] = nil
@@ -521,27 +496,50 @@ func (s *stage) relabelBuiltIn(ctx context.Context, name string, from, to model.
 	for k, v := range to {
 		labels[k] = v
 	}
-	body, _ := json.Marshal(map[string]any{"metadata": map[string]any{
-		"labels": labels, "annotations": map[string]any{cluster.RestoreAnnotation: annotation},
-	}})
-	return s.patchNamespace(ctx, name, body)
+	metadata := map[string]any{"labels": labels}
+	if len(annotations) > 0 {
+		metadata["annotations"] = annotations
+	}
+	body, _ := json.Marshal(map[string]any{"metadata": metadata}) // strings and nulls cannot fail
+	return body
+}
+
+// relabel turns the labels of a namespace into others. One that the run did not make is given an annotation, as long as its labels are not
+// what they were, that tells how to restore them: a run that crashes cannot.
+func (s *stage) relabel(ctx context.Context, name string, from, to model.Labels) error {
+	var annotations map[string]any
+	if found, builtIn := s.found[name]; builtIn {
+		annotations = map[string]any{cluster.RestoreAnnotation: cluster.Restore{Run: s.runID, Labels: changes(found, to)}.Annotation()}
+	}
+	return s.patchNamespace(ctx, name, labelPatch(from, to, annotations))
+}
+
+// changes are the labels that differ, with the values that they had before; nil for one that was not there.
+func changes(before, now model.Labels) map[string]*string {
+	out := map[string]*string{}
+	for k := range now {
+		if _, was := before[k]; !was {
+			out[k] = nil
+		}
+	}
+	for k, v := range before {
+		if n, is := now[k]; k != corev1.LabelMetadataName && (!is || n != v) { // that one is the API server's
+			out[k] = &v
+		}
+	}
+	return out
 }
 
 // asBeforeTheCrash gives a built-in namespace the labels back that a run has changed which can do it no more.
 func (s *stage) asBeforeTheCrash(ctx context.Context, ns *corev1.Namespace) (*corev1.Namespace, error) {
-	var before cluster.Restore
-	text, left := ns.Annotations[cluster.RestoreAnnotation]
-	if !left {
+	before, changed, err := cluster.ReadRestore(ns.Annotations)
+	if err != nil {
+		return nil, fmt.Errorf("namespace %s was labelled by an earlier run: %w: correct its labels and remove the annotation", ns.Name, err)
+	}
+	if !changed {
 		return ns, nil
 	}
-	if err := json.Unmarshal([]byte(text), &before); err != nil {
-		return nil, fmt.Errorf("namespace %s was labelled by an earlier run, and its annotation %s does not tell how it was: correct its labels and remove the annotation: %w",
-			ns.Name, cluster.RestoreAnnotation, err)
-	}
-	body, _ := json.Marshal(map[string]any{"metadata": map[string]any{
-		"labels": before.Labels, "annotations": map[string]any{cluster.RestoreAnnotation: nil},
-	}})
-	ns, err := s.client.CoreV1().Namespaces().Patch(ctx, ns.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	ns, err = s.client.CoreV1().Namespaces().Patch(ctx, ns.Name, types.MergePatchType, before.Patch(), metav1.PatchOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("restore the labels of a namespace after run %s: %w", before.Run, err)
 	}
@@ -561,7 +559,7 @@ func (s *stage) labelPod(ctx context.Context, e model.Endpoint, to model.Labels)
 	if !ok {
 		return fmt.Errorf("label pod %s: it does not exist", e)
 	}
-	_, err := s.client.CoreV1().Pods(s.names.real(p.Namespace)).Patch(ctx, p.Name, types.MergePatchType, labelPatch(p.Labels, to), metav1.PatchOptions{})
+	_, err := s.client.CoreV1().Pods(s.names.real(p.Namespace)).Patch(ctx, p.Name, types.MergePatchType, labelPatch(p.Labels, to, nil), metav1.PatchOptions{})
 	if err != nil {
 		return fmt.Errorf("label pod %s: %w", e, err)
 	}
@@ -594,13 +592,7 @@ func (s *stage) labelNamespace(ctx context.Context, name string, to model.Labels
 	from, into := maps.Clone(ns.Labels), maps.Clone(to)
 	delete(from, corev1.LabelMetadataName)
 	delete(into, corev1.LabelMetadataName)
-	var err error
-	if _, found := s.found[name]; found {
-		err = s.relabelBuiltIn(ctx, name, from, into)
-	} else {
-		err = s.patchNamespace(ctx, name, labelPatch(from, into))
-	}
-	if err != nil {
+	if err := s.relabel(ctx, name, from, into); err != nil {
 		return err
 	}
 	ns.Labels = to
@@ -648,8 +640,11 @@ func (s *stage) apply(ctx context.Context, obj *unstructured.Unstructured) error
 	if err != nil {
 		return err
 	}
-	got, err := res.Apply(ctx, key.name, obj, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
-	if err != nil {
+	var got *unstructured.Unstructured
+	if err := inNamespace(ctx, s.client, obj.GetNamespace(), func() (err error) {
+		got, err = res.Apply(ctx, key.name, obj, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		return err
+	}); err != nil {
 		return fmt.Errorf("apply %s: %w", key, err)
 	}
 	s.policies[key] = inForce{uid: got.GetUID(), generation: got.GetGeneration()}
@@ -992,7 +987,7 @@ func (s *stage) close(ctx context.Context) error {
 	errs = append(errs, s.removePods(ctx, s.pods()))
 	for ns, labels := range s.found {
 		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
-			errs = append(errs, s.relabelBuiltIn(ctx, ns, have.Labels, labels))
+			errs = append(errs, s.relabel(ctx, ns, have.Labels, labels))
 		}
 		delete(s.found, ns)
 	}

@@ -3,7 +3,6 @@ package existing
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -501,16 +500,13 @@ func (c *cleaner) findChanged(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read namespace %s: %w", name, allow(err))
 		}
-		text, changed := ns.Annotations[cluster.RestoreAnnotation]
-		if !changed {
-			continue
+		before, changed, err := cluster.ReadRestore(ns.Annotations)
+		switch {
+		case err != nil:
+			c.stays("the labels of namespace "+name, err.Error())
+		case changed:
+			c.changed[name] = before
 		}
-		var before cluster.Restore
-		if err := json.Unmarshal([]byte(text), &before); err != nil || before.Run == "" {
-			c.stays("the labels of namespace "+name, fmt.Sprintf("its annotation %s does not tell how they were", cluster.RestoreAnnotation))
-			continue
-		}
-		c.changed[name] = before
 	}
 	return nil
 }
@@ -530,9 +526,7 @@ func (c *cleaner) changedBy(runs []string) []string {
 func (c *cleaner) restore(ctx context.Context, runs []string) error {
 	var errs []error
 	for _, name := range c.changedBy(runs) {
-		patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{ // strings and nulls cannot fail
-			"labels": c.changed[name].Labels, "annotations": map[string]any{cluster.RestoreAnnotation: nil},
-		}})
+		patch := c.changed[name].Patch()
 		if _, err := c.client.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			errs = append(errs, fmt.Errorf("restore the labels of namespace %s: %w", name, err))
 			continue
