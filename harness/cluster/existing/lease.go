@@ -361,8 +361,13 @@ func (l *Lease) renew(ctx context.Context) error {
 	return err
 }
 
-// Release gives the Lease back. One that is lost is left to whom it belongs now. It can be called again.
+// releaseTime bounds the return of a Lease.
+const releaseTime = 15 * time.Second
+
+// Release gives the Lease back, in no more than 15 s. One that is lost is left to whom it belongs now. It can be called again.
 func (l *Lease) Release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, releaseTime, errors.New("the API server did not answer"))
+	defer cancel()
 	l.stop()
 	select {
 	case <-l.ended:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -155,9 +154,7 @@ func hold(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, op
 		return nil, err
 	}
 	if err := removeRemains(ctx, cfg, lease.Previous(), opts.Progress); err != nil {
-		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
-		defer cancel()
-		return nil, errors.Join(err, lease.Release(detached))
+		return nil, errors.Join(err, lease.Release(context.WithoutCancel(ctx)))
 	}
 	return lease, nil
 }
@@ -315,15 +312,10 @@ func (r *running) pluginHealth(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// closeTime bounds the return of the Lease.
-const closeTime = 15 * time.Second
-
 // Close implements [remote.Provider]: it lets go of the cluster.
 func (r *running) Close(ctx context.Context) error {
 	if r.lease == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, closeTime, errors.New("the API server did not answer"))
-	defer cancel()
 	return r.lease.Release(ctx)
 }

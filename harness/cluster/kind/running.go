@@ -506,9 +506,6 @@ func (r *running) nodesReady(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// leaseReturn bounds how long the API server may take to take a Lease back.
-const leaseReturn = 15 * time.Second
-
 // Close implements [remote.Provider].
 func (r *running) Close(ctx context.Context) error {
 	r.mu.Lock()
@@ -527,9 +524,7 @@ func (r *running) Close(ctx context.Context) error {
 		errs = append(errs, probing.Close())
 	}
 	if r.lease != nil {
-		bounded, cancel := context.WithTimeout(ctx, leaseReturn)
-		defer cancel()
-		errs = append(errs, r.lease.Release(bounded))
+		errs = append(errs, r.lease.Release(ctx))
 	}
 	return errors.Join(append(errs, r.end(ctx))...)
 }

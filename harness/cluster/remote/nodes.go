@@ -14,8 +14,8 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// Nodes are those of a cluster that take probe pods: of Linux, ready, and without taints or a cordon that would keep pods away. They are in the order of
-// their names.
+// Nodes are those of a cluster that take probe pods: of Linux, ready, and without taints or a cordon that would keep pods away. They are in
+// the order of their names.
 func Nodes(ctx context.Context, client kubernetes.Interface) ([]model.Node, error) {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
