@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/existing"
@@ -15,6 +16,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/image"
+	"github.com/netproof/netproof/harness/model"
 )
 
 // provider makes the provider that the flags ask for.
@@ -53,13 +55,29 @@ type kept struct {
 	name     string
 }
 
-// Create implements [cluster.Provider]: it attaches to the cluster.
-func (k kept) Create(ctx context.Context, _ cluster.Options) (cluster.Cluster, error) {
+// Create implements [cluster.Provider]: it attaches to the cluster, which must be what is asked for.
+func (k kept) Create(ctx context.Context, opts cluster.Options) (cluster.Cluster, error) {
 	c, err := k.provider.Attach(ctx, k.name)
 	if err != nil {
 		return nil, err
 	}
+	if err := fits(c.Info(), opts); err != nil {
+		return nil, errors.Join(err, c.Close(context.WithoutCancel(ctx)))
+	}
 	return c, nil
+}
+
+// fits returns an error that names the flag by which a cluster is something else than what is asked for.
+func fits(have model.Cluster, wanted cluster.Options) error {
+	switch {
+	case have.CNI.Name != wanted.CNI:
+		return fmt.Errorf("cluster %s has %s: give -cni %s", have.Name, have.CNI.Name, have.CNI.Name)
+	case have.Nodes != wanted.Nodes:
+		return fmt.Errorf("cluster %s has %d nodes: give -nodes %d", have.Name, have.Nodes, have.Nodes)
+	case !slices.Equal(have.IPFamilies, wanted.IPFamilies):
+		return fmt.Errorf("cluster %s has addresses of %v: give the -ip-family that says so", have.Name, have.IPFamilies)
+	}
+	return nil
 }
 
 // agentPackage is the agent as a program, of few packages.
