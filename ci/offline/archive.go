@@ -305,3 +305,31 @@ func writeArchive(file string, images []image) (err error) {
 	}
 	return nil
 }
+
+// eachFile calls do with each regular file of a tar file.
+func eachFile(file string, do func(name string, content []byte) error) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("read files: %w", err)
+	}
+	defer f.Close()
+	for files := tar.NewReader(f); ; {
+		h, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", file, err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		content, err := io.ReadAll(files)
+		if err != nil {
+			return fmt.Errorf("read %s of %s: %w", h.Name, file, err)
+		}
+		if err := do(h.Name, content); err != nil {
+			return err
+		}
+	}
+}

@@ -3,9 +3,7 @@ package main
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,31 +105,9 @@ func (m maker) calicoNode(l *layerWriter) error {
 	if err := l.copyFile("usr/bin/calico-node", m.programs.path("calico-node"), 0o755); err != nil {
 		return err
 	}
-	f, err := os.Open(m.programs.path(calicoFilesystem))
-	if err != nil {
-		return fmt.Errorf("read Calico's scripts: %w", err)
-	}
-	defer f.Close()
-	files := tar.NewReader(f)
-	for {
-		h, err := files.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read Calico's scripts: %w", err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		content, err := io.ReadAll(files)
-		if err != nil {
-			return fmt.Errorf("read Calico's script %s: %w", h.Name, err)
-		}
-		if err := l.text(mergedPath(h.Name), string(content), 0o755); err != nil {
-			return err
-		}
-	}
+	return eachFile(m.programs.path(calicoFilesystem), func(name string, content []byte) error {
+		return l.text(mergedPath(name), string(content), 0o755)
+	})
 }
 
 func (m maker) calicoCNI(l *layerWriter) error {
