@@ -1,5 +1,5 @@
-// Command gotest runs go test and counts: it prints what failed, one line per package, every skipped test with its reason, and
-// as its last line "N passed, N failed, N skipped". Its arguments are those of go test. It fails when a test fails, when
+// Command gotest runs go test and counts: it prints what failed, one line per package, every skipped test with its reason, at the end once
+// more how each failure began, and as its last line "N passed, N failed, N skipped". Its arguments are those of go test. It fails when a test fails, when
 // a package does not build, and when no test was run at all.
 package main
 
@@ -180,12 +180,12 @@ func (t *tally) summarize() bool {
 			}
 		}
 	}
-	var passed, failed int
-	var skipped []test
+	var passed int
+	var skipped, failed []test
 	for _, key := range t.order {
 		switch {
 		case t.state[key] == "fail" && !failedBelow[key]:
-			failed++
+			failed = append(failed, key)
 		case t.state[key] == "skip":
 			skipped = append(skipped, key)
 		case parents[key]:
@@ -195,18 +195,68 @@ func (t *tally) summarize() bool {
 	}
 	if len(skipped) > 0 {
 		fmt.Fprintln(t.w, "\nskipped:")
-		for _, key := range skipped {
-			fmt.Fprintf(t.w, "  %s %s: %s\n", key.pkg, key.name, reason(t.output[key]))
+		for _, line := range t.reasons(skipped) {
+			fmt.Fprintln(t.w, "  "+line)
+		}
+	}
+	if len(failed) > 0 {
+		fmt.Fprintln(t.w, "\nfailed:")
+		for _, key := range failed {
+			fmt.Fprintf(t.w, "  %s %s\n", key.pkg, key.name)
+			for _, line := range beginning(t.output[key]) {
+				fmt.Fprintln(t.w, "    "+line)
+			}
 		}
 	}
 	for _, pkg := range t.broken {
 		fmt.Fprintf(t.w, "\n%s could not be tested\n", pkg)
 	}
-	if passed+failed == 0 {
+	if passed+len(failed) == 0 {
 		fmt.Fprintln(t.w, "\nno test was run")
 	}
-	fmt.Fprintf(t.w, "\n%d passed, %d failed, %d skipped\n", passed, failed+len(t.broken), len(skipped))
-	return failed+len(t.broken) > 0 || passed == 0
+	fmt.Fprintf(t.w, "\n%d passed, %d failed, %d skipped\n", passed, len(failed)+len(t.broken), len(skipped))
+	return len(failed)+len(t.broken) > 0 || passed == 0
+}
+
+// reasons says why tests were skipped, in a line for all tests of a package that have the same reason.
+func (t *tally) reasons(skipped []test) (lines []string) {
+	type cause struct{ pkg, why string }
+	var order []cause
+	names := map[cause][]string{}
+	for _, key := range skipped {
+		c := cause{key.pkg, reason(t.output[key])}
+		if names[c] == nil {
+			order = append(order, c)
+		}
+		names[c] = append(names[c], key.name)
+	}
+	for _, c := range order {
+		what := names[c][0]
+		if n := len(names[c]); n > 1 {
+			what = fmt.Sprintf("%d tests", n)
+		}
+		lines = append(lines, fmt.Sprintf("%s %s: %s", c.pkg, what, c.why))
+	}
+	return lines
+}
+
+// beginning is how the output of a failed test begins: the end of a long log shows it without a search.
+func beginning(output []string) (lines []string) {
+	const most, widest = 15, 400
+	for _, line := range output {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- FAIL") {
+			continue
+		}
+		if len(lines) == most {
+			break
+		}
+		if len(line) > widest {
+			line = strings.ToValidUTF8(line[:widest], "") + " ..."
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // reason is what a skipped test said last, without the place it said it from.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -40,6 +41,14 @@ func TestC(t *testing.T) { t.SkipNow() }`)
 	assert.Zero(t, code)
 }
 
+func TestSkipsOfOneReasonShareALine(t *testing.T) {
+	out, _ := goTest(t, `func TestA(t *testing.T) {}
+func TestB(t *testing.T) { t.Skip("a moon") }
+func TestC(t *testing.T) { t.Skip("a sun") }
+func TestD(t *testing.T) { t.Skip("a moon") }`)
+	assert.Contains(t, out, "\nskipped:\n  example.org/m 2 tests: a moon\n  example.org/m TestC: a sun\n\n1 passed, 0 failed, 3 skipped\n")
+}
+
 func TestAFailureIsShownWithItsOutputAndCountedOnce(t *testing.T) {
 	out, code := goTest(t, `func TestA(t *testing.T) { t.Run("x", func(t *testing.T) { t.Fatal("because") }); t.Run("y", func(t *testing.T) {}) }
 func TestB(t *testing.T) { t.Log("quiet") }`)
@@ -48,6 +57,19 @@ func TestB(t *testing.T) { t.Log("quiet") }`)
 	assert.Contains(t, out, "FAIL  example.org/m")
 	assert.Regexp(t, `\n2 passed, 1 failed, 0 skipped\n$`, out)
 	assert.Equal(t, 1, code)
+}
+
+func TestTheEndSaysHowEachFailureBegan(t *testing.T) {
+	out, _ := goTest(t, `import "strings"
+
+func TestA(t *testing.T) { t.Run("x", func(t *testing.T) {
+	t.Error("because\n\nof this"); t.Log(strings.Repeat("x", 500))
+	for range 20 { t.Log("more") }
+}) }
+func TestB(t *testing.T) { t.Error("that") }`)
+	_, end, _ := strings.Cut(out, "\nfailed:\n")
+	assert.Regexp(t, "^  example.org/m TestA/x\n    m_test.go:8: because\n    of this\n    m_test.go:8: x{380,400} [.]{3}\n(    m_test.go:9: more\n){12}"+
+		"  example.org/m TestB\n    m_test.go:11: that\n\n0 passed, 2 failed, 0 skipped\n$", end)
 }
 
 func TestWhatDoesNotBuildOrEndIsAFailure(t *testing.T) {
