@@ -3,25 +3,26 @@
 # while something is proven on it. Starts a Docker engine if none runs (and stops it again), and builds the images that cannot be pulled.
 #
 #   ci/test-kind.sh            fixtures/core, on IPv4 through exec streams and from inside the pods' network namespaces, and on dual
-#                              stack; fixtures/quickstart with go test, and ci/job.yaml inside the cluster; the faults of suites/faults
+#                              stack; fixtures/quickstart with go test, and ci/job.yaml inside the cluster; the faults of suites/faults;
+#                              the tests of harness/cluster/kind, and the example for e2e-framework
 #   ci/test-kind.sh PATH ...   other scenarios, without the rest
 #
-#   LANES='ipv4 faults dual'   only some of it; cilium is one more
+#   LANES='ipv4 faults ...'    only some of it: ipv4 faults dual provider, which are all, and cilium
 #   NETPROOF_TEST_LOGS=DIR     keep the reports and logs there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 
 paths=("$@")
-default_lanes='ipv4 faults dual'
+default_lanes='ipv4 faults dual provider'
 [ ${#paths[@]} -eq 0 ] || default_lanes='ipv4'
 [ ${#paths[@]} -gt 0 ] || paths=(fixtures/core)
 lanes=${LANES:-$default_lanes}
 for lane in $lanes; do
 	case $lane in
-	ipv4 | dual | faults | cilium) ;;
+	ipv4 | faults | dual | provider | cilium) ;;
 	*)
-		echo "test-kind: no lane $lane: there are ipv4 dual faults cilium" >&2
+		echo "test-kind: no lane $lane: there are ipv4 faults dual provider cilium" >&2
 		exit 2
 		;;
 	esac
@@ -136,7 +137,7 @@ lane_ipv4() {
 	on ipv4 netns || status=1
 	embedded ipv4 || status=1
 	go run ./ci/verdicts "$logs"/{embedded-ipv4,ipv4-exec,ipv4-netns}.json || status=1
-	NETPROOF_CLUSTER=$prefix-ipv4 go test -count=1 ./suites -run 'TestQuickstart' -args -provider kind -cni calico || status=1
+	NETPROOF_CLUSTER=$prefix-ipv4 go run ./ci/gotest -count=1 ./suites -run TestQuickstart -args -provider kind -cni calico || status=1
 	in_cluster ipv4 || status=1
 	delete ipv4 || status=1
 	return $status
@@ -164,6 +165,16 @@ lane_faults() {
 # Scenarios that Cilium gets wrong: rules of a direction that policyTypes does not name (cilium issue 48703), and a named port of which pods
 # have different numbers (cilium issue 30003).
 cilium_mistakes=(fixtures/core/policytypes/rules-outside-the-types fixtures/core/ports/named-port-egress)
+
+# Clusters made, used, interrupted, killed and removed; and the example for e2e-framework, on a cluster of its own.
+lane_provider() {
+	local status=0
+	NETPROOF_TEST_KIND=1 NETPROOF_TEST_KIND_MANIFEST=$manifest NETPROOF_TEST_KIND_AGENT=$root/bin/netproof NETPROOF_KIND_IMAGE=$image \
+		go run ./ci/gotest -count=1 -timeout 30m ./harness/cluster/kind || status=1
+	NETPROOF_CNI_MANIFEST=$manifest NETPROOF_KIND_IMAGE=$image CGO_ENABLED=0 \
+		go run ./ci/gotest -count=1 ./docs/examples/e2eframework -args -kind || status=1
+	return $status
+}
 
 lane_cilium() {
 	local status=0 chart mistake

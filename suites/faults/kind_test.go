@@ -290,6 +290,17 @@ func TestAProbePodThatIsKilledProvesNothing(t *testing.T) {
 	})
 }
 
+// The kernel shakes hands for a server whose program has stopped: that must neither be taken for a canary that works nor for a denial.
+func TestProbePodsThatAreStoppedProveNothing(t *testing.T) {
+	g := open(t)
+	const agents = "'[a]gent serve'"
+	g.suffer(t, fault{
+		before: func(t *testing.T, c *kind.Cluster) { shell(t, node(c, 1), "pkill -STOP -f "+agents) },
+		after:  func(t *testing.T, c *kind.Cluster) { shell(t, node(c, 1), "pkill -CONT -f "+agents) },
+		expect: inconclusive("the server of the canary netproof-canary/canary-1 was not alive"),
+	})
+}
+
 func TestAProbePodThatIsDeletedProvesNothing(t *testing.T) {
 	g := open(t)
 	g.suffer(t, fault{
