@@ -22,7 +22,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/netproof/netproof/harness/cluster"
-	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/run"
@@ -165,13 +164,13 @@ func (g *ground) suffer(t *testing.T, f fault) {
 	}
 	call(f.heal)
 	healed(t, c)
-	if f.heal != nil { // the run could not clean up; whoever mends the cluster can
-		require.NoError(t, c.Close(context.WithoutCancel(t.Context()))) // a clean-up leaves those alone who hold the Lease
-		_, err := existing.Cleanup(t.Context(), c.RESTConfig(), existing.CleanupOptions{Progress: func(s string) { t.Log(s) }})
-		require.NoError(t, err)
+	if f.heal == nil && model.ExitCode(r) != model.ExitCleanupFailed {
+		clean(t, c)
 	}
-	clean(t, c)
 	require.NoError(t, c.Close(context.WithoutCancel(t.Context())))
+	next := g.attach(t) // what the run could not remove, the next one does
+	clean(t, next)
+	require.NoError(t, next.Close(context.WithoutCancel(t.Context())))
 }
 
 // healed returns when the cluster is well again.

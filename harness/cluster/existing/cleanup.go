@@ -131,6 +131,23 @@ func sweep(ctx context.Context, cfg *rest.Config, runs []string, progress func(s
 	return c.removed, err
 }
 
+// remaining are those of the runs of which anything but a Lease is left, and all of them where that cannot be told.
+func remaining(ctx context.Context, cfg *rest.Config, runs []string) []string {
+	c, err := newCleaner(cfg, func(string) {})
+	if err != nil {
+		return runs
+	}
+	found, err := c.find(ctx)
+	if err != nil {
+		return runs
+	}
+	return slices.DeleteFunc(runs, func(run string) bool {
+		return len(c.changedBy([]string{run})) == 0 && !slices.ContainsFunc(found, func(r remain) bool {
+			return r.Run == run && r.Resource != leaseKind.GroupResource().String()
+		})
+	})
+}
+
 // cleaner removes what runs made.
 type cleaner struct {
 	client   kubernetes.Interface

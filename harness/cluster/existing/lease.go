@@ -27,6 +27,8 @@ const Namespace = "netproof-system"
 const (
 	processAnnotation = "netproof.dev/process"
 	prefixAnnotation  = "netproof.dev/namespace-prefix"
+	// remainsAnnotation is on a Lease that nobody holds, and names the runs of which something is left, with commas between them.
+	remainsAnnotation = "netproof.dev/remains"
 )
 
 var (
@@ -99,8 +101,10 @@ type Lease struct {
 	timing timing
 	runID  string
 	name   string
-	// previous is the run that had it, and ended without giving it back.
-	previous string
+	// previous are the runs that had it, and of which something may be left.
+	previous []string
+	// remains finds out of which runs something is left, of this one and the previous ones. Where it is nil, nothing is.
+	remains func(context.Context) []string
 
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -182,7 +186,12 @@ var errUndecided = errors.New("undecided")
 // takeOver takes a Lease that there is, unless its holder lives.
 func (l *Lease) takeOver(ctx context.Context, got *coordinationv1.Lease, opts LeaseOptions, watch *vigil) error {
 	id, on := holder(got)
+	var previous []string
+	if left := got.Annotations[remainsAnnotation]; left != "" {
+		previous = strings.Split(left, ",")
+	}
 	if id != "" {
+		previous = append(previous, id)
 		switch watch.look(got, time.Now()) {
 		case alive:
 			busy := &BusyError{RunID: id, Host: on, Lease: l.name}
@@ -211,7 +220,7 @@ func (l *Lease) takeOver(ctx context.Context, got *coordinationv1.Lease, opts Le
 		return l.leases.Update(ctx, wanted, metav1.UpdateOptions{})
 	})
 	if err == nil {
-		l.held, l.previous = held, id
+		l.held, l.previous = held, previous
 	}
 	return err
 }
@@ -280,8 +289,8 @@ func holder(l *coordinationv1.Lease) (runID, machine string) {
 // Name of the Lease, in [Namespace].
 func (l *Lease) Name() string { return l.name }
 
-// Previous is the run whose Lease was taken over because it had died; "" if there was none. What it made may still be there.
-func (l *Lease) Previous() string { return l.previous }
+// Previous are the runs that had the Lease before and died, or could not remove what they had made. That may still be there.
+func (l *Lease) Previous() []string { return l.previous }
 
 // Err tells that the Lease is lost: the error matches [ErrLeaseLost] and says why. It stays once it is there.
 func (l *Lease) Err() error {
@@ -364,7 +373,8 @@ func (l *Lease) renew(ctx context.Context) error {
 // releaseTime bounds the return of a Lease.
 const releaseTime = 15 * time.Second
 
-// Release gives the Lease back, in no more than 15 s. One that is lost is left to whom it belongs now. It can be called again.
+// Release gives the Lease back, in no more than 15 s. One that is lost is left to whom it belongs now. One of whose runs something is left is
+// not deleted: it says so to the next run. It can be called again.
 func (l *Lease) Release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, releaseTime, errors.New("the API server did not answer"))
 	defer cancel()
@@ -377,8 +387,12 @@ func (l *Lease) Release(ctx context.Context) error {
 	if l.Err() != nil || l.held == nil {
 		return nil
 	}
+	var left []string
+	if l.remains != nil {
+		left = l.remains(ctx)
+	}
 	for range releaseTries {
-		err := l.giveBack(ctx)
+		err := l.giveBack(ctx, left)
 		if apierrors.IsConflict(err) {
 			continue // the last sign of life arrived only now
 		}
@@ -394,8 +408,8 @@ func (l *Lease) Release(ctx context.Context) error {
 // releaseTries bounds how often the Lease may change while it is given back.
 const releaseTries = 3
 
-// giveBack deletes the Lease if this run still has it.
-func (l *Lease) giveBack(ctx context.Context) error {
+// giveBack deletes the Lease if this run still has it, or says in it of which runs something is left.
+func (l *Lease) giveBack(ctx context.Context, left []string) error {
 	got, err := l.call(ctx, func(ctx context.Context) (*coordinationv1.Lease, error) {
 		return l.leases.Get(ctx, l.name, metav1.GetOptions{})
 	})
@@ -403,7 +417,13 @@ func (l *Lease) giveBack(ctx context.Context) error {
 		if id, _ := holder(got); id != l.runID {
 			return nil
 		}
-		err = deleteLease(ctx, l.leases, got)
+		if len(left) > 0 {
+			got.Spec.HolderIdentity = nil
+			got.Annotations[remainsAnnotation] = strings.Join(left, ",")
+			_, err = l.leases.Update(ctx, got, metav1.UpdateOptions{})
+		} else {
+			err = deleteLease(ctx, l.leases, got)
+		}
 	}
 	if apierrors.IsNotFound(err) {
 		return nil

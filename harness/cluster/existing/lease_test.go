@@ -242,7 +242,7 @@ func TestADeadHoldersLeaseIsTakenOver(t *testing.T) {
 				l := mustTake(t, f, "two")
 				assert.InDelta(t, tc.after+2*time.Second, time.Since(began), float64(2*time.Second))
 				if tc.after > 0 {
-					assert.Equal(t, "one", l.Previous())
+					assert.Equal(t, []string{"one"}, l.Previous())
 				}
 				assert.Equal(t, int32(1), *f.now().Spec.LeaseTransitions)
 				assert.Equal(t, "two", f.now().Labels["netproof.dev/run"])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -136,7 +137,7 @@ func open(ctx context.Context, cfg *rest.Config, called string, own Options, wan
 	return &Cluster{Cluster: c, plugin: seen.plugin, lease: r.lease}, nil
 }
 
-// Hold takes the Lease of a cluster for a run, as [AcquireLease] does, and removes what the run left that had it before and died.
+// Hold takes the Lease of a cluster for a run, as [AcquireLease] does, and removes what runs before it left.
 func Hold(ctx context.Context, cfg *rest.Config, opts LeaseOptions) (*Lease, error) {
 	client, err := connect(cfg)
 	if err != nil {
@@ -152,6 +153,9 @@ func hold(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, op
 	lease, err := acquire(ctx, client, opts, t)
 	if err != nil {
 		return nil, err
+	}
+	lease.remains = func(ctx context.Context) []string {
+		return remaining(ctx, cfg, append(slices.Clone(lease.Previous()), opts.RunID))
 	}
 	if err := removeRemains(ctx, cfg, lease.Previous(), opts.Progress); err != nil {
 		return nil, errors.Join(err, lease.Release(context.WithoutCancel(ctx)))
@@ -170,18 +174,18 @@ func connect(cfg *rest.Config) (*kubernetes.Clientset, error) {
 	return client, nil
 }
 
-// removeRemains removes what a dead run left whose Lease was taken over. It would be in the way, or in force.
-func removeRemains(ctx context.Context, cfg *rest.Config, runID string, progress func(string)) error {
-	if runID == "" {
+// removeRemains removes what earlier runs left. It would be in the way, or in force.
+func removeRemains(ctx context.Context, cfg *rest.Config, runs []string, progress func(string)) error {
+	if len(runs) == 0 {
 		return nil
 	}
-	progress("removing what run " + runID + " left")
-	removed, err := sweep(ctx, cfg, []string{runID}, progress)
+	progress("removing what run " + strings.Join(runs, ", ") + " left")
+	removed, err := sweep(ctx, cfg, runs, progress)
 	for _, s := range removed.Stays {
 		progress(s.String())
 	}
 	if err != nil {
-		return fmt.Errorf("remove what run %s left, which had the cluster and died (netproof cleanup --run %s tries it again): %w", runID, runID, err)
+		return fmt.Errorf("remove what run %s left (netproof cleanup tries it again): %w", strings.Join(runs, ", "), err)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -312,6 +313,34 @@ func TestWhatADeadRunLeftIsRemovedAndNothingElse(t *testing.T) {
 	require.NoError(t, alive.Release(t.Context()))
 }
 
+func TestWhatARunCouldNotRemoveIsRemovedByTheNext(t *testing.T) {
+	l := theLab(t)
+	var said heard
+	take := func(id string) *Lease {
+		lease, err := hold(soon(t), l.account(), mustClient(t, l.account()), LeaseOptions{RunID: id, Progress: said.add}, quick)
+		require.NoError(t, err)
+		return lease
+	}
+	leases := func() []coordinationv1.Lease {
+		list, err := l.client.CoordinationV1().Leases(Namespace).List(soon(t), metav1.ListOptions{})
+		require.NoError(t, err)
+		return list.Items
+	}
+	one := take("one")
+	l.apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: left, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: one}}}`)
+	require.NoError(t, one.Release(t.Context()))
+	require.Len(t, leases(), 1)
+	assert.Nil(t, leases()[0].Spec.HolderIdentity, "nobody has to wait for it")
+	assert.True(t, l.there(t, Object{"namespaces", "", "left", "one"}))
+
+	two := take("two")
+	assert.Equal(t, []string{"one"}, two.Previous())
+	said.contains(t, "removing what run one left")
+	assert.False(t, l.there(t, Object{"namespaces", "", "left", "one"}))
+	require.NoError(t, two.Release(t.Context()))
+	assert.Empty(t, leases())
+}
+
 func byText(a, b Object) int { return strings.Compare(a.String(), b.String()) }
 
 func machine(t *testing.T) string {
@@ -411,7 +440,7 @@ func TestARealAPIServer(t *testing.T) {
 	vanish(two)
 	three, err := take("three")
 	require.NoError(t, err)
-	assert.Equal(t, "two", three.Previous())
+	assert.Equal(t, []string{"two"}, three.Previous())
 	require.NoError(t, l.client.CoordinationV1().Leases(Namespace).Delete(t.Context(), "netproof", metav1.DeleteOptions{}))
 	eventually(t, "the loss is noticed", func() bool { return three.Err() != nil })
 	require.ErrorIs(t, three.Err(), ErrLeaseLost)
