@@ -77,7 +77,7 @@ type doubts struct {
 func verdictOf(st settled, settledAs model.Verdict, last sample, expected model.Verdict, d doubts, deadline time.Duration) (observed model.Verdict, result model.Result, reason string) {
 	switch {
 	case st.samples == 0:
-		return model.Inconclusive, model.ResultInconclusive, or(d.all, "never probed")
+		return model.Inconclusive, model.ResultInconclusive, or(d.all, or(d.enforcement, "never probed"))
 	case d.all != "":
 		return model.Inconclusive, model.ResultInconclusive, d.all
 	case st.verdict == model.Unsupported:

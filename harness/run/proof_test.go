@@ -1,9 +1,11 @@
 package run
 
 import (
+	"context"
 	"io/fs"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/netproof/netproof/fixtures"
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/probes"
 )
 
 // moving is a scenario that changes all that a step can change.
@@ -326,4 +329,28 @@ func TestServicesFollowThePodsBehindThem(t *testing.T) {
     - name: denied`+isolateB+`
       label: {pods: {x/a: {app: z}}}
       expect: {default: deny}`)))
+}
+
+// Of scenarios on the same pods, the one's final control and the next one's baseline are the same measurement.
+func TestAFinalControlIsTheBaselineOfWhatComesNext(t *testing.T) {
+	th := openTheatre(t)
+	probed := atomic.Int64{}
+	// before plays isolation, and returns how many probes x/a sent before the first step.
+	before := func(name string) int64 {
+		sent := int64(-1)
+		th.agent("x/a").tell(lies{probe: func(ctx context.Context, real probes.Agent, batch []probes.Request, deliver func(probes.Response)) error {
+			probed.Add(int64(len(batch)))
+			return real.Probe(ctx, batch, deliver)
+		}})
+		probed.Store(0)
+		th.hooks(at("open", func() { sent = probed.Load() }), at("", nil))
+		green(t, th.playHooked(t, isolation(name)))
+		return sent
+	}
+	green(t, th.play(t, "", nil, nil, isolation("first")))
+	assert.Zero(t, before("at-once"))
+	th.session.standing.at = time.Now().Add(-2 * freshness)
+	assert.EqualValues(t, 2, before("later"), "to each of the others")
+	green(t, th.play(t, "", nil, nil, moving))
+	assert.EqualValues(t, 2, before("after-labels"), "what was tried there had other labels")
 }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
 )
@@ -57,10 +59,11 @@ func (t *track) enough(p settling, barrier time.Time) bool {
 	n := 0
 	var first, last time.Time
 	for _, smp := range t.samples {
-		if smp.sent.Before(barrier) || smp.void {
+		back := !smp.resolved.IsZero() // before that, another goroutine writes into it
+		switch {
+		case smp.sent.Before(barrier), back && smp.void:
 			continue
-		}
-		if !smp.resolved.IsZero() && smp.verdict != t.expected {
+		case back && smp.verdict != t.expected:
 			return false
 		}
 		if n == 0 || smp.sent.Before(first) {
@@ -79,22 +82,27 @@ type rhythm struct {
 	// dense is the time between two rounds while changes are expected, spaced afterwards.
 	dense  time.Duration
 	spaced time.Duration
-	// perProbe bounds the load: a round of n probes is followed by the next after n*perProbe at the earliest.
+	// late is what a crowd adds to the time after which a change counts as late.
+	late time.Duration
+	// perProbe bounds the load: a round of load n is followed by the next after n*perProbe at the earliest.
 	perProbe time.Duration
-	// timeout of a single probe.
-	timeout time.Duration
+	// timeout of a single probe, patience of one that should be answered, if that is longer.
+	timeout, patience time.Duration
 	// agent bounds a call to an agent. One that does not come back has no result.
 	agent time.Duration
+	// aloft bounds the probes that are under way at once, where each pod has an agent of its own and nobody else bounds them; 0 for no bound.
+	// One that is expected to be denied counts a third: nobody works on it, and it takes a whole time-out.
+	aloft int64
 	// gather is how long a question for what a destination has seen waits for others, where a call is a round trip through an exec.
 	gather time.Duration
 }
 
-// next returns the time between the start of a round of n probes and the next. Rounds are dense while samples are not as
+// next returns the time between the start of a round of load n and the next. Rounds are dense while samples are not as
 // expected, so that the moment of a change is measured well, but not for long: what is late is sampled less and less often.
 func (r rhythm) next(n int, agreed bool, sinceBarrier time.Duration) time.Duration {
 	d := r.spaced
 	switch {
-	case sinceBarrier > 10*r.spaced:
+	case sinceBarrier > 10*r.spaced+r.late:
 		d = 4 * r.spaced
 	case !agreed:
 		d = r.dense
@@ -112,15 +120,48 @@ func (n *nonces) get() probes.Nonce {
 	return probes.Nonce(fmt.Sprintf("%s-%x", n.run, n.next.Add(1)))
 }
 
-// crowd is from how many probes on a round makes agents and streams busy for long. Of such rounds no more are under way at once than
-// maxAloft: on a machine that cannot keep up, more of them would make each later.
+// crowd is from which load on a round makes agents and streams busy for long. Of such rounds no more are under way at once than maxAloft: on a
+// machine that cannot keep up, more of them would make each later. A round's load is the number of its probes, and where calls to agents go
+// through execs callLoad for each agent: what a call costs there does not depend on the number of probes.
 const (
 	crowd    = 500
 	maxAloft = 2
+	callLoad = 10
 )
 
-// crowded tells whether a round of n probes must wait for earlier ones.
-func (s *sampler) crowded(n int) bool { return n >= crowd && s.aloft.Load() >= maxAloft }
+// load of a round of n probes from so many agents.
+func (r rhythm) load(n, agents int) int {
+	if r.gather > 0 {
+		n += callLoad * agents
+	}
+	return n
+}
+
+// loadOf is the load of a round of all targets.
+func (r rhythm) loadOf(targets []target) int {
+	agents := map[probes.Agent]bool{}
+	for _, t := range targets {
+		agents[t.from] = true
+	}
+	return r.load(len(targets), len(agents))
+}
+
+// ofCrowd suits rounds of such a load, which take longer than the time-out of one probe: through execs, an answer that is late only for want
+// of a processor is worth waiting for, and a question that nobody waits for may wait for others.
+func (r rhythm) ofCrowd(load int) rhythm {
+	r.late = 10 * time.Duration(load) * r.perProbe
+	if r.gather > 0 {
+		r.patience = 3 * r.timeout
+		r.gather = max(r.gather, time.Duration(load)*r.perProbe/3)
+	}
+	return r
+}
+
+// fewProbes are so few from one agent that they take off at once.
+const fewProbes = 5
+
+// crowded tells whether a round of this load must wait for earlier ones.
+func (s *sampler) crowded(load int) bool { return load >= crowd && s.aloft.Load() >= maxAloft }
 
 // sampler sends rounds of probes for a set of targets and keeps their series.
 type sampler struct {
@@ -135,20 +176,30 @@ type sampler struct {
 	recorder recorder
 	// aloft is the number of rounds of which something is still under way.
 	aloft atomic.Int64
+	// slots are those of rhythm.aloft; nil without a bound.
+	slots *semaphore.Weighted
 }
 
 func newSampler(targets []target, r rhythm, n *nonces) *sampler {
+	if load := r.loadOf(targets); load >= crowd {
+		r = r.ofCrowd(load)
+	}
 	s := &sampler{rhythm: r, nonces: n, resolved: make(chan struct{}, 1)}
+	if r.aloft > 0 {
+		s.slots = semaphore.NewWeighted(3 * r.aloft)
+	}
 	for _, t := range targets {
 		s.tracks = append(s.tracks, &track{target: t})
 	}
 	return s
 }
 
-// round sends one probe for each target that wanted selects, and returns once all were handed out; they resolve by and by.
+// round sends one probe for each target that wanted selects, and returns their load once all were handed out; they resolve by and by.
 func (s *sampler) round(ctx context.Context, wanted func(*track) bool) int {
 	type flight struct {
-		agent   probes.Agent
+		agent probes.Agent
+		// weight is what it counts of rhythm.aloft, three times.
+		weight  int64
 		batch   []probes.Request
 		tracks  []*track
 		samples []*sample
@@ -178,10 +229,18 @@ func (s *sampler) round(ctx context.Context, wanted func(*track) bool) int {
 			byAgent[t.from] = f
 			flights = append(flights, f)
 		}
+		timeout := s.rhythm.timeout
+		if t.expected == model.Allow {
+			timeout = max(timeout, s.rhythm.patience)
+		}
 		f.batch = append(f.batch, probes.Request{
 			ID: int64(len(f.batch)), Nonce: s.nonces.get(), Protocol: t.conn.Protocol,
-			Address: t.address, Port: t.port, TimeoutMs: s.rhythm.timeout.Milliseconds(),
+			Address: t.address, Port: t.port, TimeoutMs: timeout.Milliseconds(),
 		})
+		f.weight++
+		if t.expected != model.Deny {
+			f.weight += 2
+		}
 		f.tracks = append(f.tracks, t)
 		f.samples = append(f.samples, smp)
 	}
@@ -205,9 +264,14 @@ func (s *sampler) round(ctx context.Context, wanted func(*track) bool) int {
 			}()
 			responses := make([]probes.Response, len(f.batch))
 			answered := make([]bool, len(f.batch))
+			free, err := s.clear(ctx, len(f.batch), f.weight)
+			if err != nil {
+				s.settleFlight(ctx, f.tracks, f.samples, f.batch, responses, answered, err)
+				return
+			}
 			bounded, cancel := context.WithTimeout(ctx, s.rhythm.agent)
 			defer cancel()
-			err := f.agent.Probe(bounded, f.batch, func(r probes.Response) {
+			err = f.agent.Probe(bounded, f.batch, func(r probes.Response) {
 				if r.ID < 0 || r.ID >= int64(len(f.batch)) || r.Nonce != f.batch[r.ID].Nonce || answered[r.ID] {
 					return // not one of ours: what it should have answered stays unknown
 				}
@@ -216,11 +280,25 @@ func (s *sampler) round(ctx context.Context, wanted func(*track) bool) int {
 					s.resolve(f.tracks[r.ID], f.samples[r.ID], r, false)
 				}
 			})
+			free()
 			s.settleFlight(ctx, f.tracks, f.samples, f.batch, responses, answered, err)
 		}()
 	}
 	s.signal()
-	return n
+	return s.rhythm.load(n, len(flights))
+}
+
+// clear waits until n probes of this weight may take off. They have landed when free is called. A few always may: those of the canaries must
+// not wait for a table.
+func (s *sampler) clear(ctx context.Context, n int, weight int64) (free func(), err error) {
+	if s.slots == nil || n <= fewProbes {
+		return func() {}, nil
+	}
+	weight = min(weight, 3*s.rhythm.aloft)
+	if err := s.slots.Acquire(ctx, weight); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return func() { s.slots.Release(weight) }, nil
 }
 
 // settleFlight resolves what was not answered: it asks the destinations which nonces they have seen.
@@ -233,7 +311,7 @@ func (s *sampler) settleFlight(ctx context.Context, tracks []*track, samples []*
 			}
 		}
 	}
-	seen, failed := s.records(ctx, ask)
+	seen, failed := s.records(ctx, ask, s.rhythm.gather)
 	for i, t := range tracks {
 		r := responses[i]
 		switch {
@@ -256,14 +334,14 @@ func (s *sampler) settleFlight(ctx context.Context, tracks []*track, samples []*
 	s.signal()
 }
 
-// records asks every agent for its nonces, side by side.
-func (s *sampler) records(ctx context.Context, ask map[probes.Agent][]probes.Nonce) (seen map[probes.Nonce]bool, failed map[probes.Agent]error) {
+// records asks every agent for its nonces, side by side; each question waits so long for those of others.
+func (s *sampler) records(ctx context.Context, ask map[probes.Agent][]probes.Nonce, gather time.Duration) (seen map[probes.Nonce]bool, failed map[probes.Agent]error) {
 	seen, failed = map[probes.Nonce]bool{}, map[probes.Agent]error{}
-	ctx, cancel := context.WithTimeout(ctx, s.rhythm.gather+s.rhythm.agent)
+	ctx, cancel := context.WithTimeout(ctx, gather+s.rhythm.agent)
 	defer cancel()
 	inquiries := map[probes.Agent]*inquiry{}
 	for agent, list := range ask {
-		inquiries[agent] = s.recorder.ask(ctx, agent, list, s.rhythm)
+		inquiries[agent] = s.recorder.ask(ctx, agent, list, gather, s.rhythm.agent)
 	}
 	for agent, q := range inquiries {
 		select {
@@ -298,7 +376,7 @@ type inquiry struct {
 }
 
 // ask adds nonces to the next call to an agent. Whoever began it may have lost interest before others, so that its ctx ends nothing.
-func (r *recorder) ask(ctx context.Context, agent probes.Agent, nonces []probes.Nonce, pace rhythm) *inquiry {
+func (r *recorder) ask(ctx context.Context, agent probes.Agent, nonces []probes.Nonce, gather, limit time.Duration) *inquiry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if q := r.pending[agent]; q != nil {
@@ -312,13 +390,13 @@ func (r *recorder) ask(ctx context.Context, agent probes.Agent, nonces []probes.
 	r.pending[agent] = q
 	go func() {
 		defer close(q.done)
-		if pace.gather > 0 {
-			<-time.After(pace.gather)
+		if gather > 0 {
+			<-time.After(gather)
 		}
 		r.mu.Lock()
 		delete(r.pending, agent)
 		r.mu.Unlock()
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), pace.agent)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
 		q.found, q.err = agent.Records(bounded, q.nonces)
 	}()
@@ -385,7 +463,7 @@ func (s *sampler) wait(ctx context.Context) {
 		}
 	}
 	s.mu.Unlock()
-	seen, failed := s.records(ctx, ask)
+	seen, failed := s.records(ctx, ask, 0) // nobody else asks any more
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.tracks {

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,7 +40,7 @@ func TestQuestionsOfOneRoundForOneDestinationAreOneCall(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, mine := range []probes.Nonce{"seen-1", "lost-2", "seen-3"} {
 		wg.Go(func() {
-			seen, failed := s.records(t.Context(), map[probes.Agent][]probes.Nonce{one: {mine}, broken: {mine}})
+			seen, failed := s.records(t.Context(), map[probes.Agent][]probes.Nonce{one: {mine}, broken: {mine}}, s.rhythm.gather)
 			assert.Equal(t, mine[:4] == "seen", seen[mine])
 			require.ErrorContains(t, failed[broken], "it is gone")
 			assert.NoError(t, failed[one])
@@ -49,7 +50,7 @@ func TestQuestionsOfOneRoundForOneDestinationAreOneCall(t *testing.T) {
 	assert.EqualValues(t, 1, one.calls.Load(), "three provers ask at the same time")
 	assert.EqualValues(t, 3, one.nonces.Load())
 
-	_, _ = s.records(t.Context(), map[probes.Agent][]probes.Nonce{one: {"lost-4"}})
+	_, _ = s.records(t.Context(), map[probes.Agent][]probes.Nonce{one: {"lost-4"}}, s.rhythm.gather)
 	assert.EqualValues(t, 2, one.calls.Load(), "what is asked later is asked for itself")
 }
 
@@ -59,11 +60,11 @@ func TestWhoeverStopsAskingDoesNotStopTheOthers(t *testing.T) {
 	first, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_, failed := s.records(first, map[probes.Agent][]probes.Nonce{one: {"seen-1"}})
+		_, failed := s.records(first, map[probes.Agent][]probes.Nonce{one: {"seen-1"}}, s.rhythm.gather)
 		assert.ErrorIs(t, failed[one], context.Canceled)
 	})
 	wg.Go(func() {
-		seen, failed := s.records(t.Context(), map[probes.Agent][]probes.Nonce{one: {"seen-2"}})
+		seen, failed := s.records(t.Context(), map[probes.Agent][]probes.Nonce{one: {"seen-2"}}, s.rhythm.gather)
 		assert.Empty(t, failed)
 		assert.True(t, seen["seen-2"])
 	})
@@ -123,11 +124,114 @@ func TestACellOfALargeTableIsNotAskedMoreThanItTakes(t *testing.T) {
 		"one is not as expected":              {[]*sample{at(0, model.Allow), at(500, ""), at(1000, "")}, false},
 		"one that was, before the barrier":    {[]*sample{at(-10, model.Allow), at(0, ""), at(500, ""), at(1000, "")}, true},
 		"one could not be told":               {[]*sample{at(0, model.Inconclusive), at(500, ""), at(1000, "")}, false},
-		"one was not tried, and is no sample": {[]*sample{{sent: barrier, void: true}, at(500, ""), at(1000, "")}, false},
+		"one was not tried, and is no sample": {[]*sample{{sent: barrier, resolved: barrier, void: true}, at(500, ""), at(1000, "")}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			track := &track{target: target{expected: model.Deny}, samples: tc.samples}
 			assert.Equal(t, tc.want, track.enough(p, barrier))
 		})
 	}
+}
+
+// slowProber is an agent whose probes are answered when land is closed; it counts those that are under way, and keeps their time-outs.
+type slowProber struct {
+	probes.Agent
+	land        chan struct{}
+	aloft, most *atomic.Int64
+	mu          sync.Mutex
+	timeouts    []int64
+}
+
+func (a *slowProber) Probe(_ context.Context, batch []probes.Request, deliver func(probes.Response)) error {
+	now := a.aloft.Add(int64(len(batch)))
+	defer a.aloft.Add(-int64(len(batch)))
+	for most := a.most.Load(); now > most && !a.most.CompareAndSwap(most, now); most = a.most.Load() {
+	}
+	<-a.land
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range batch {
+		a.timeouts = append(a.timeouts, r.TimeoutMs)
+		deliver(probes.Response{ID: r.ID, Nonce: r.Nonce, Outcome: probes.Answered})
+	}
+	return nil
+}
+
+func TestNoMoreProbesAreAloftThanTheAgentsCanBear(t *testing.T) {
+	for name, tc := range map[string]struct {
+		expected model.Verdict
+		aloft    int64
+		want     int64
+	}{
+		"those that are answered":         {model.Allow, 20, 20},
+		"those of which nothing is known": {model.Undefined, 20, 20},
+		"those that are denied":           {model.Deny, 20, 60},
+		"more from one agent than may be": {model.Allow, 7, 10},
+		"where somebody else bounds them": {model.Allow, 0, 300},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var aloft, most atomic.Int64
+			var targets []target
+			land := make(chan struct{})
+			for range 30 {
+				agent := &slowProber{land: land, aloft: &aloft, most: &most}
+				for range 10 {
+					targets = append(targets, target{from: agent, expected: tc.expected})
+				}
+			}
+			s := newSampler(targets, rhythm{agent: time.Minute, aloft: tc.aloft}, &nonces{})
+			assert.Equal(t, len(targets), s.round(t.Context(), nil), "it does not wait for them")
+			assert.Eventually(t, func() bool { return aloft.Load() == tc.want }, time.Minute, time.Millisecond, "as many as may be")
+			close(land)
+			s.flights.Wait()
+			assert.Equal(t, tc.want, most.Load())
+			for _, track := range s.tracks {
+				assert.False(t, track.samples[0].resolved.IsZero())
+			}
+		})
+	}
+}
+
+func TestWhatWaitsForOthersEndsWithTheRun(t *testing.T) {
+	var aloft, most atomic.Int64
+	s := newSampler([]target{{from: &slowProber{aloft: &aloft, most: &most}}}, rhythm{agent: time.Minute, aloft: 1}, &nonces{})
+	require.NoError(t, s.slots.Acquire(t.Context(), 3))
+	ended, end := context.WithCancelCause(t.Context())
+	end(errors.New("the user has had enough"))
+	_, err := s.clear(ended, fewProbes+1, 1)
+	require.ErrorContains(t, err, "the user has had enough")
+	free, err := s.clear(ended, fewProbes, 1)
+	require.NoError(t, err, "a few take off at once")
+	free()
+}
+
+func TestInACrowdWhatShouldBeAnsweredHasMoreTime(t *testing.T) {
+	var aloft, most atomic.Int64
+	agent := &slowProber{land: make(chan struct{}), aloft: &aloft, most: &most}
+	close(agent.land)
+	timeouts := func(n int, gather time.Duration, expected model.Verdict) []int64 {
+		agent.timeouts = nil
+		targets := slices.Repeat([]target{{from: agent, expected: expected}}, n)
+		s := newSampler(targets, rhythm{agent: time.Minute, timeout: 300 * time.Millisecond, perProbe: 300 * time.Microsecond, gather: gather}, &nonces{})
+		s.round(t.Context(), nil)
+		s.flights.Wait()
+		if load := s.rhythm.load(n, 1); load >= crowd && gather > 0 {
+			assert.Equal(t, time.Duration(load)*100*time.Microsecond, s.rhythm.gather, "and questions wait longer for others")
+		} else {
+			assert.Equal(t, gather, s.rhythm.gather)
+		}
+		return slices.Compact(agent.timeouts)
+	}
+	assert.Equal(t, []int64{900}, timeouts(crowd, time.Millisecond, model.Allow))
+	assert.Equal(t, []int64{300}, timeouts(crowd, time.Millisecond, model.Deny), "a time-out is all that comes of it")
+	assert.Equal(t, []int64{300}, timeouts(crowd-callLoad-1, time.Millisecond, model.Allow))
+	assert.Equal(t, []int64{300}, timeouts(crowd, 0, model.Allow), "agents in this process know when they are starved")
+}
+
+func TestAgentsThatAreCalledThroughExecsAreALoad(t *testing.T) {
+	near, far := rhythm{}, rhythm{gather: time.Millisecond}
+	one, two := &fakeMemory{}, &fakeMemory{}
+	targets := []target{{from: one}, {from: two}, {from: one}}
+	assert.Equal(t, 3, near.loadOf(targets))
+	assert.Equal(t, 3+2*callLoad, far.loadOf(targets))
 }

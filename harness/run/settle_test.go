@@ -189,6 +189,13 @@ func TestVerdictNeedsItsControls(t *testing.T) {
 	}
 }
 
+func TestWhatWasNeverProbedSaysWhatWasWaitedFor(t *testing.T) {
+	_, _, reason := verdictOf(settled{}, "", sample{}, model.Deny, doubts{enforcement: "not every node took up the change"}, time.Second)
+	assert.Equal(t, "not every node took up the change", reason)
+	_, _, reason = verdictOf(settled{}, "", sample{}, model.Deny, doubts{}, time.Second)
+	assert.Equal(t, "never probed", reason)
+}
+
 func TestSideBySideJoinsErrors(t *testing.T) {
 	one, two := errors.New("one"), errors.New("two")
 	err := sideBySide(1, func() error { return one }, func() error { return nil }, func() error { return two })

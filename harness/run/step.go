@@ -39,6 +39,7 @@ func paceOf(timeout time.Duration) pace {
 	if timeout > defaultPace().timeout {
 		// Pods have images and kubelets there, and a plugin is told of changes through an API server that is busier.
 		p.gather = timeout / 10
+		p.aloft = 700
 		p.readyPod = 2 * time.Second // a node of one processor starts a pod in about one
 		p.ready, p.settle, p.connect, p.cleanup = 2*time.Minute, 30*time.Second, 20*time.Second, time.Minute
 	}
@@ -103,8 +104,8 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 	waiting := done
 	agreed := false
 	// Small tables are sampled until the last cell has settled. In a large one, whose rounds are work for every agent, a cell is asked
-	// once at first, and after the barrier as often as it takes to settle it. The canaries always are.
-	large := len(targets) >= crowd
+	// after the barrier, as often as it takes to settle it. The canaries always are.
+	large := s.rhythm.loadOf(targets) >= crowd
 	watched := map[*track]bool{}
 	for _, t := range s.tracks[len(targets) : len(targets)+len(canaries)] {
 		watched[t] = true
@@ -114,10 +115,11 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 		case !large || watched[t]:
 			return true
 		case waiting != nil:
-			return len(t.samples) == 0
+			return false
 		}
 		return !t.enough(p.settling, w.barrier)
 	}
+	waited := false
 	var looked time.Time
 	var cost time.Duration
 	detached, stop := context.WithTimeout(context.WithoutCancel(ctx), p.cleanup+p.settle)
@@ -125,11 +127,11 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 loop:
 	for {
 		began := time.Now()
-		count := s.round(ctx, wanted)
-		if !large || count >= crowd {
+		load := s.round(ctx, wanted)
+		if !large || load >= crowd {
 			live.round(ctx)
 		}
-		next := time.NewTimer(p.next(count, agreed, began.Sub(w.barrier)) - time.Since(began))
+		next := time.NewTimer(s.rhythm.next(load, agreed, began.Sub(w.barrier)) - time.Since(began))
 		late := false // it is time for the next round, and it has to wait
 		for due := false; !due; {
 			select {
@@ -141,9 +143,9 @@ loop:
 				w.barrier = barrier
 				due = large
 			case <-s.resolved:
-				due = late && !s.crowded(count)
+				due = late && !s.crowded(load)
 			case <-next.C:
-				late = s.crowded(count)
+				late = s.crowded(load)
 				due = !late
 			case <-deadline.Done():
 				break loop
@@ -160,6 +162,7 @@ loop:
 				// What is still under way counts too. If it unsettles a cell, sampling goes on.
 				s.wait(detached)
 				if open, agreed = s.look(p.settling, w.barrier); open == 0 {
+					waited = true
 					break loop
 				}
 			}
@@ -167,7 +170,9 @@ loop:
 			cost = looked.Sub(start)
 		}
 	}
-	s.wait(detached)
+	if !waited {
+		s.wait(detached)
+	}
 	<-done
 	w.confirmed = barrierErr == nil
 	// The last look comes after the last sample: a server that died in between was not there to be denied.

@@ -156,6 +156,8 @@ type lineWriter struct {
 
 	mu    sync.Mutex
 	queue []any
+	// due says that the queue is to be written, timed that it soon will be.
+	due, timed bool
 	// more says that the queue is not empty, or that the writer is to end.
 	more   chan struct{}
 	ending bool
@@ -168,6 +170,12 @@ type lineWriter struct {
 // results come at the same moment. A round trip takes longer than this anyway.
 const remoteLinger = 2 * time.Millisecond
 
+// A batch of manyProbes or more has answers for longer than that. They are written together as long as none waits for longer than gather.
+const (
+	manyProbes = 16
+	gather     = 50 * time.Millisecond
+)
+
 func newLineWriter(w io.Writer, linger time.Duration) *lineWriter {
 	l := &lineWriter{w: w, linger: linger, more: make(chan struct{}, 1), done: make(chan struct{})}
 	go l.run()
@@ -175,21 +183,44 @@ func newLineWriter(w io.Writer, linger time.Duration) *lineWriter {
 }
 
 // send queues a line.
-func (l *lineWriter) send(v any) {
+func (l *lineWriter) send(v any) { l.sendWithin(v, 0) }
+
+// sendWithin queues a line that may wait for others, but not for longer than this.
+func (l *lineWriter) sendWithin(v any, patience time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Results of one call that wait for the stream share a line.
-	if r, ok := v.(*reply); ok && len(l.queue) > 0 && r.End == nil {
-		last, ok := l.queue[len(l.queue)-1].(*reply)
-		if ok && last.Call == r.Call && last.End == nil && last.size()+r.size() <= 256 {
-			last.Responses = append(last.Responses, r.Responses...)
-			last.Records = append(last.Records, r.Records...)
-			last.Servers = append(last.Servers, r.Servers...)
-			return
-		}
+	if !l.joins(v) {
+		l.queue = append(l.queue, v)
 	}
-	l.queue = append(l.queue, v)
-	l.signal()
+	switch {
+	case patience == 0:
+		l.due = true
+		l.signal()
+	case !l.timed:
+		l.timed = true
+		time.AfterFunc(patience, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.timed, l.due = false, true
+			l.signal()
+		})
+	}
+}
+
+// joins puts results into the last line if they belong to the same call.
+func (l *lineWriter) joins(v any) bool {
+	r, ok := v.(*reply)
+	if !ok || r.End != nil || len(l.queue) == 0 {
+		return false
+	}
+	last, ok := l.queue[len(l.queue)-1].(*reply)
+	if !ok || last.Call != r.Call || last.End != nil || last.size()+r.size() > 256 {
+		return false
+	}
+	last.Responses = append(last.Responses, r.Responses...)
+	last.Records = append(last.Records, r.Records...)
+	last.Servers = append(last.Servers, r.Servers...)
+	return true
 }
 
 func (l *lineWriter) signal() {
@@ -212,9 +243,11 @@ func (l *lineWriter) run() {
 	var pending bytes.Buffer
 	for {
 		l.mu.Lock()
-		queue := l.queue
-		l.queue = nil
+		var queue []any
 		ending := l.ending
+		if l.due || ending {
+			queue, l.queue, l.due = l.queue, nil, false
+		}
 		l.mu.Unlock()
 		if len(queue) == 0 {
 			if ending {

@@ -210,9 +210,13 @@ func (s *session) close() {
 
 func (s *session) probe(ctx context.Context, call int64, batch []probes.Request) (int, error) {
 	count := 0
+	patience := time.Duration(0)
+	if s.out.linger > 0 && len(batch) >= manyProbes {
+		patience = gather
+	}
 	err := s.agent.Probe(ctx, batch, func(r probes.Response) {
 		count++
-		s.out.send(&reply{Call: call, Responses: []probes.Response{r}})
+		s.out.sendWithin(&reply{Call: call, Responses: []probes.Response{r}}, patience)
 	})
 	return count, err
 }
