@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/netproof/netproof/harness/cni"
 	"github.com/netproof/netproof/harness/model"
@@ -196,7 +196,7 @@ const freshness = 5 * time.Second
 // has just seen to work.
 func (pr *proof) takeBaseline(ctx context.Context) error {
 	list := pr.connections()
-	if last := pr.standing; time.Since(last.at) < freshness && maps.Equal(last.pods, pr.stage.running) && equality.Semantic.DeepEqual(last.topology, pr.initial) {
+	if last := pr.standing; time.Since(last.at) < freshness && maps.Equal(last.pods, pr.stage.running) && reflect.DeepEqual(last.topology, pr.initial) {
 		list = slices.DeleteFunc(list, func(c model.Connection) bool {
 			if last.working[c] {
 				pr.baseline[c] = ""
@@ -221,9 +221,9 @@ func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (why m
 		}
 	}
 	why = map[model.Connection]string{}
-	limit, cancel := context.WithTimeout(ctx, pr.pace.connect)
-	defer cancel()
 	s := newSampler(targets, pr.pace.rhythm, pr.nonces)
+	limit, cancel := context.WithTimeout(ctx, pr.pace.connect+s.rhythm.late)
+	defer cancel()
 	for {
 		began := time.Now()
 		n := s.round(ctx, func(t *track) bool {
@@ -405,7 +405,7 @@ func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectati
 			last = series[len(series)-1]
 		}
 		d := doubts{all: all, enforcement: w.enforcement, denial: pr.denialDoubt(t, &w)}
-		observed, result, reason := verdictOf(st, t.settledAs, last, t.expected, d, pr.pace.settle)
+		observed, result, reason := verdictOf(st, t.settledAs, last, t.expected, d, w.limit)
 		cell := pr.cell(step.Name, t.conn)
 		cell.Expected, cell.Observed, cell.Result, cell.Manner = expected[i].verdict, observed, result, manner(last.response)
 		cell.Samples, cell.Reason, cell.Explain = st.samples, reason, expected[i].summary

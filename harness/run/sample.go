@@ -82,7 +82,7 @@ type rhythm struct {
 	// dense is the time between two rounds while changes are expected, spaced afterwards.
 	dense  time.Duration
 	spaced time.Duration
-	// late is what a crowd adds to the time after which a change counts as late.
+	// late is what a crowd adds to the times after which something counts as late.
 	late time.Duration
 	// perProbe bounds the load: a round of load n is followed by the next after n*perProbe at the earliest.
 	perProbe time.Duration

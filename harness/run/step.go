@@ -18,7 +18,7 @@ import (
 type pace struct {
 	rhythm
 	settling
-	// settle bounds the time from a change to the settling of the last cell.
+	// settle bounds the time from a change to the settling of the last cell; large tables have rhythm.late on top.
 	settle time.Duration
 	// ready bounds the time until new pods are ready, and each of a topology adds readyPod to it.
 	ready, readyPod time.Duration
@@ -65,7 +65,9 @@ type window struct {
 	// confirmed or not.
 	start, barrier time.Time
 	confirmed      bool
-	controls       model.Controls
+	// limit is how long after start the last cell could settle.
+	limit    time.Duration
+	controls model.Controls
 	// enforcement is why no denial of this window is proven; empty when the canaries and the barrier held.
 	enforcement string
 	// dead are endpoints whose servers did not answer from inside their own namespace, with the reason.
@@ -78,14 +80,14 @@ type window struct {
 // barrier must confirm.
 func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targets []target, start time.Time, changed bool) window {
 	w := window{start: start, barrier: start, confirmed: true}
-	// The deadline ends the loop, not the probes under way: what they find still counts.
-	deadline, cancel := context.WithDeadline(ctx, start.Add(p.settle))
-	defer cancel()
-
 	canaries := append(c.to(canaryAllowed, model.Allow), c.to(canaryDenied, model.Deny)...)
 	selfs := st.selfTargets(targets)
 	all := slices.Concat(targets, canaries, selfs)
 	s := newSampler(all, p.rhythm, n)
+	w.limit = p.settle + s.rhythm.late
+	// The deadlines end the barrier and the loop, not the probes under way: what they find still counts.
+	deadline, cancel := context.WithDeadline(ctx, start.Add(w.limit))
+	defer cancel()
 	live := newLiveness(st, p.rhythm, destinations(targets))
 
 	done := make(chan struct{})
@@ -94,7 +96,9 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 	if changed {
 		go func() {
 			defer close(done)
-			barrier, barrierErr = c.barrier(deadline, p.rhythm)
+			confirming, cancel := context.WithDeadline(deadline, start.Add(p.settle))
+			defer cancel()
+			barrier, barrierErr = c.barrier(confirming, p.rhythm)
 		}()
 	} else {
 		barrier = start
@@ -122,7 +126,7 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 	waited := false
 	var looked time.Time
 	var cost time.Duration
-	detached, stop := context.WithTimeout(context.WithoutCancel(ctx), p.cleanup+p.settle)
+	detached, stop := context.WithTimeout(context.WithoutCancel(ctx), p.cleanup+w.limit)
 	defer stop()
 loop:
 	for {
