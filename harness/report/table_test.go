@@ -63,6 +63,12 @@ func TestNamesFromAFileCannotSteerTheTerminal(t *testing.T) {
 	assert.Contains(t, out, "evil")
 }
 
+func TestTheMendOfAFindingHasALineOfItsOwn(t *testing.T) {
+	run := mismatchRun()
+	run.Findings = []model.Finding{{Kind: model.Infrastructure, Message: "docker does not answer\n  mend: start it"}}
+	assert.Contains(t, tableOf(t, run, report.TableOptions{}), "! infrastructure: docker does not answer\n  mend: start it\n")
+}
+
 func TestManyMismatchesAreCountedNotPoured(t *testing.T) {
 	run := wideRun()
 	for i := range run.Scenarios[0].Steps[0].Cells {

@@ -150,7 +150,7 @@ func find(ctx context.Context, e *engine.Engine, name string) (mark, error) {
 	}
 	n, there, err := inspectNetwork(ctx, e, networkOf(name))
 	if err != nil {
-		return mark{}, err
+		return mark{}, fmt.Errorf("cluster %s: %w", name, err)
 	}
 	if there {
 		m, ours := readMark(n.Labels)
@@ -241,7 +241,7 @@ func (p *Provider) Attach(ctx context.Context, name string) (*Cluster, error) {
 func (p *Provider) attach(ctx context.Context, name string) (*Cluster, error) {
 	e, err := engine.Detect(ctx, p.opts.Runtime)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
 	m, err := find(ctx, e, name)
 	if err != nil {
