@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/run"
@@ -33,6 +35,8 @@ const (
 	clusterEnv = "NETPROOF_TEST_KIND_CLUSTER"
 	// programEnv is a static netproof.
 	programEnv = "NETPROOF_TEST_KIND_AGENT"
+	// slowEnv asks for what takes minutes.
+	slowEnv = "NETPROOF_TEST_KIND_SLOW"
 )
 
 // patience bounds what a cluster of two processors needs to heal.
@@ -163,8 +167,9 @@ func (g *ground) suffer(t *testing.T, f fault) {
 		f.expect(t, r)
 	}
 	call(f.heal)
-	healed(t, c)
-	if f.heal == nil && model.ExitCode(r) != model.ExitCleanupFailed {
+	if lost := healed(t, c); lost {
+		assert.NotEqual(t, model.ExitOK, model.ExitCode(r), "a run that has lost its Lease cannot be green")
+	} else if f.heal == nil && model.ExitCode(r) != model.ExitCleanupFailed {
 		clean(t, c)
 	}
 	require.NoError(t, c.Close(context.WithoutCancel(t.Context())))
@@ -173,12 +178,20 @@ func (g *ground) suffer(t *testing.T, f fault) {
 	require.NoError(t, next.Close(context.WithoutCancel(t.Context())))
 }
 
-// healed returns when the cluster is well again.
-func healed(t *testing.T, c *kind.Cluster) {
+// healed returns when the cluster is well again, or this run can have no more of it: an API server that is away for longer than a Lease lasts
+// ends the run.
+func healed(t *testing.T, c *kind.Cluster) (lost bool) {
 	t.Helper()
 	var ill error
-	assert.Eventually(t, func() bool { ill = c.Health(t.Context()); return ill == nil }, patience, 500*time.Millisecond, "the cluster heals")
-	require.NoError(t, ill)
+	assert.Eventually(t, func() bool {
+		ill = c.Health(t.Context())
+		lost = errors.Is(ill, existing.ErrLeaseLost)
+		return ill == nil || lost
+	}, patience, 500*time.Millisecond, "the cluster heals")
+	if !lost {
+		require.NoError(t, ill)
+	}
+	return lost
 }
 
 // honest requires that nothing was claimed which is not so: the policy works, so no cell can have failed; what passed was observed.
@@ -326,6 +339,22 @@ func TestAnAPIServerThatIsStartedAgainIsSurvived(t *testing.T) {
 	g.suffer(t, fault{before: func(t *testing.T, _ *kind.Cluster) {
 		shell(t, g.name+"-control-plane", "pkill -9 -x kube-apiserver")
 	}})
+}
+
+// An API server that is away for longer than a Lease lasts ends the run, which then can remove nothing.
+func TestAnAPIServerThatStaysAwayProvesNothing(t *testing.T) {
+	g := open(t)
+	if os.Getenv(slowEnv) == "" {
+		t.Skipf("takes four minutes: %s=1", slowEnv)
+	}
+	const manifest = "kube-apiserver.yaml"
+	move := func(from, to string) func(*testing.T, *kind.Cluster) {
+		return func(t *testing.T, _ *kind.Cluster) {
+			shell(t, g.name+"-control-plane", "mv "+from+"/"+manifest+" "+to+"/")
+		}
+	}
+	const there, away = "/etc/kubernetes/manifests", "/root"
+	g.suffer(t, fault{before: move(there, away), heal: move(away, there), expect: inconclusive()})
 }
 
 func TestANetworkPluginThatIsStuckOnOneNodeProvesNothing(t *testing.T) {
