@@ -501,6 +501,19 @@ func remakePod(ctx context.Context, t *testing.T, l *lab, ns, name string) error
 	return nil
 }
 
+// The kernels shake hands for a server that gets no processor: the prober's way to it is whole.
+func TestAProberWhoseOwnServerIsStarvedProvesDenials(t *testing.T) {
+	th := openTheatre(t)
+	var own atomic.Int64
+	green(t, th.lie(t, "x/c", lies{probe: afterSending(func(r probes.Response) probes.Response {
+		if r.By.Endpoint == "x/c" && own.Add(1)%2 == 0 {
+			return probes.Response{ID: r.ID, Nonce: r.Nonce, Outcome: probes.Timeout, Sent: true, Connected: true}
+		}
+		return r
+	})}, isolation("starved")))
+	assert.GreaterOrEqual(t, own.Load(), int64(2))
+}
+
 // A step without changes has no barrier, so it has only the canaries to tell whether policies are enforced.
 func TestWithoutItsCanariesAStepProvesNoDenial(t *testing.T) {
 	th := openTheatre(t)

@@ -327,8 +327,10 @@ func (w *window) judgeSelfs(tracks []*track) {
 		if len(telling(series)) == 0 && len(series) > 0 {
 			w.deadProbers[t.conn.From] = series[0].reason
 		}
+		answered := slices.ContainsFunc(series, func(smp sample) bool { return smp.verdict == model.Allow })
 		for _, smp := range telling(series) {
-			if smp.verdict != model.Allow {
+			// As with canaries: the kernels shook hands, so packets went both ways. But it must have heard an answer at all.
+			if smp.verdict != model.Allow && !(answered && smp.response.Connected) {
 				w.deadProbers[t.conn.From] = or(smp.reason, string(smp.response.Outcome))
 				break
 			}
