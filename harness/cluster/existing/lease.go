@@ -419,7 +419,7 @@ func (l *Lease) giveBack(ctx context.Context, left []string) error {
 		}
 		if len(left) > 0 {
 			got.Spec.HolderIdentity = nil
-			got.Annotations[remainsAnnotation] = strings.Join(left, ",")
+			metav1.SetMetaDataAnnotation(&got.ObjectMeta, remainsAnnotation, strings.Join(left, ","))
 			_, err = l.leases.Update(ctx, got, metav1.UpdateOptions{})
 		} else {
 			err = deleteLease(ctx, l.leases, got)
