@@ -87,7 +87,7 @@ func New(_ context.Context, cfg Config) (*Cluster, error) {
 	}
 	_, _ = rand.Read(c.key) // it does not fail: it ends the program instead
 	c.rest.QPS = -1
-	c.rest.Wrap(patiently)
+	c.rest.Wrap(new(outage).patiently)
 	client, err := kubernetes.NewForConfig(c.rest)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)

@@ -2,8 +2,8 @@ package remote
 
 import (
 	"errors"
-	"io"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -14,18 +14,32 @@ const (
 	restartPoll     = 250 * time.Millisecond
 )
 
-// patiently sends a request again that no server took: an API server which is being started again does not listen for some seconds,
-// and what a run made is to be removed all the same. A request that a server may have seen is never sent twice.
-func patiently(next http.RoundTripper) http.RoundTripper { return &patient{next: next} }
+// outage is what the clients of one configuration know of their API server.
+type outage struct {
+	// seen is when it last refused or broke a connection, in nanoseconds since 1970.
+	seen atomic.Int64
+}
 
-type patient struct{ next http.RoundTripper }
+// patiently sends a request again that no server took: an API server which is being started again does not listen for some seconds, and then
+// forbids everybody everything until it has read the rights that there are. What a run made is to be removed all the same. A request that a
+// server may have acted on is never sent twice.
+func (o *outage) patiently(next http.RoundTripper) http.RoundTripper { return &patient{outage: o, next: next} }
+
+type patient struct {
+	outage *outage
+	next   http.RoundTripper
+}
 
 // RoundTrip implements [http.RoundTripper].
 func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	began := time.Now()
 	for {
 		resp, err := p.next.RoundTrip(r)
-		if err == nil || !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) > restartPatience {
+		if err != nil && r.Context().Err() == nil {
+			p.outage.seen.Store(time.Now().UnixNano())
+		}
+		early := err == nil && resp.StatusCode == http.StatusForbidden && time.Since(time.Unix(0, p.outage.seen.Load())) < restartPatience
+		if !early && !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) > restartPatience {
 			return resp, err
 		}
 		pause := time.NewTimer(restartPoll)
@@ -39,13 +53,16 @@ func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 			if r.GetBody == nil {
 				return resp, err
 			}
-			var body io.ReadCloser
-			if body, err = r.GetBody(); err != nil {
-				return nil, err
+			body, bodyErr := r.GetBody()
+			if bodyErr != nil {
+				return resp, err
 			}
 			again := r.Clone(r.Context())
 			again.Body = body
 			r = again
+		}
+		if resp != nil {
+			_ = resp.Body.Close()
 		}
 	}
 }
