@@ -23,7 +23,9 @@ type outage struct {
 // patiently sends a request again that no server took: an API server which is being started again does not listen for some seconds, and then
 // forbids everybody everything until it has read the rights that there are. What a run made is to be removed all the same. A request that a
 // server may have acted on is never sent twice.
-func (o *outage) patiently(next http.RoundTripper) http.RoundTripper { return &patient{outage: o, next: next} }
+func (o *outage) patiently(next http.RoundTripper) http.RoundTripper {
+	return &patient{outage: o, next: next}
+}
 
 type patient struct {
 	outage *outage
