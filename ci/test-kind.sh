@@ -8,6 +8,7 @@
 #   ci/test-kind.sh PATH ...   other scenarios, without the rest
 #
 #   LANES='ipv4 faults ...'    only some of it: ipv4 faults dual provider, which are all, and cilium
+#   NETPROOF_TEST_KIND_SLOW=   leave out the fault that takes minutes
 #   NETPROOF_TEST_LOGS=DIR     keep the reports and logs there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -156,7 +157,7 @@ lane_dual() {
 lane_faults() {
 	local status=0
 	create faults --cni-manifest "$manifest" || return 1
-	NETPROOF_TEST_KIND_CLUSTER=$prefix-faults NETPROOF_TEST_KIND_AGENT=$root/bin/netproof \
+	NETPROOF_TEST_KIND_CLUSTER=$prefix-faults NETPROOF_TEST_KIND_AGENT=$root/bin/netproof NETPROOF_TEST_KIND_SLOW=${NETPROOF_TEST_KIND_SLOW-1} \
 		go run ./ci/gotest -count=1 -timeout 30m ./suites/faults || status=1
 	delete faults || status=1
 	return $status
