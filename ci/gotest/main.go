@@ -1,6 +1,6 @@
-// Command gotest runs go test and counts: it prints what failed, one line per package, every skipped test with its reason, at the end once
-// more how each failure began, and as its last line "N passed, N failed, N skipped". Its arguments are those of go test. It fails when a test fails, when
-// a package does not build, and when no test was run at all.
+// Command gotest runs go test and counts: it prints what failed, one line per package, every skipped test with its reason, once more how
+// each failure began, and as its last line "N passed, N failed, N skipped". Its arguments are those of go test. It fails when a test
+// fails, when a package does not build, and when no test was run at all.
 package main
 
 import (

@@ -368,11 +368,9 @@ func (t *table) controls(c model.Controls) string {
 func (t *table) findings(findings []model.Finding, indent string) {
 	for _, f := range findings {
 		label := strings.ReplaceAll(clean(string(f.Kind)), "-", " ")
-		for i, line := range strings.Split(f.Message, "\n") { // a mend has a line of its own
-			if i == 0 {
-				t.wrapped(fmt.Sprintf("%s: %s", t.style.paint(resultColor(f.Result), "! "+label), clean(line)), indent, indent+"  ")
-				continue
-			}
+		what, more, _ := strings.Cut(f.Message, "\n") // a mend has a line of its own
+		t.wrapped(fmt.Sprintf("%s: %s", t.style.paint(resultColor(f.Result), "! "+label), clean(what)), indent, indent+"  ")
+		for line := range strings.Lines(more) {
 			t.wrapped(clean(strings.TrimSpace(line)), indent+"  ", indent+"  ")
 		}
 	}

@@ -349,7 +349,7 @@ func TestAFinalControlIsTheBaselineOfWhatComesNext(t *testing.T) {
 	}
 	green(t, th.play(t, "", nil, nil, isolation("first")))
 	assert.Zero(t, before("at-once"))
-	th.session.standing.at = time.Now().Add(-2 * freshness)
+	th.session.last.at = time.Now().Add(-2 * freshness)
 	assert.EqualValues(t, 2, before("later"), "to each of the others")
 	green(t, th.play(t, "", nil, nil, moving))
 	assert.EqualValues(t, 2, before("after-labels"), "what was tried there had other labels")

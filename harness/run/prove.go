@@ -78,7 +78,7 @@ func (pr *proof) prove(ctx context.Context) (err error) {
 			pr.find(model.Cleanup, "restore: "+restoreErr.Error())
 		}
 		if !pr.sound {
-			pr.key, pr.standing = "", control{}
+			pr.key, pr.last = "", lastControl{}
 		}
 	}()
 	if err := pr.takeBaseline(ctx); err != nil {
@@ -179,13 +179,18 @@ func (pr *proof) connections() []model.Connection {
 	return out
 }
 
-// control is a final control as a baseline of the next scenario.
-type control struct {
+// lastControl is what a final control leaves to the next scenario.
+type lastControl struct {
 	at time.Time
-	// working are the connections that worked without policies, topology and pods what they were tried on.
-	working  map[model.Connection]bool
+	// why has an entry for each connection that was tried: "" if it worked. topology and pods are what they were tried on.
+	why      map[model.Connection]string
 	topology model.Topology
 	pods     map[model.Endpoint]*corev1.Pod
+}
+
+// holds tells whether it says something about the stage as it is now.
+func (l lastControl) holds(topology model.Topology, pods map[model.Endpoint]*corev1.Pod) bool {
+	return time.Since(l.at) < freshness && maps.Equal(l.pods, pods) && reflect.DeepEqual(l.topology, topology)
 }
 
 // freshness is for how long a final control is a baseline for what comes next: of one scenario after the other on the same pods, the two
@@ -196,15 +201,17 @@ const freshness = 5 * time.Second
 // has just seen to work.
 func (pr *proof) takeBaseline(ctx context.Context) error {
 	list := pr.connections()
-	if last := pr.standing; time.Since(last.at) < freshness && maps.Equal(last.pods, pr.stage.running) && reflect.DeepEqual(last.topology, pr.initial) {
+	if last := pr.last; last.holds(pr.initial, pr.stage.running) {
 		list = slices.DeleteFunc(list, func(c model.Connection) bool {
-			if last.working[c] {
+			why, tried := last.why[c]
+			worked := tried && why == ""
+			if worked {
 				pr.baseline[c] = ""
 			}
-			return last.working[c]
+			return worked
 		})
 	}
-	pr.standing = control{}
+	pr.last = lastControl{}
 	why, _, err := pr.connectAll(ctx, list)
 	maps.Copy(pr.baseline, why)
 	return err
@@ -547,10 +554,7 @@ func (pr *proof) finalControl(ctx context.Context) (map[model.Connection]string,
 	look.round(ctx)
 	_, _, dead := look.finish()
 	pr.sound = !pr.unconfirmed && !cut && len(dead) == 0
-	pr.standing = control{at: time.Now(), working: map[model.Connection]bool{}, topology: pr.stage.topology(), pods: maps.Clone(pr.stage.running)}
-	for c, why := range final {
-		pr.standing.working[c] = why == ""
-	}
+	pr.last = lastControl{at: time.Now(), why: maps.Clone(final), topology: pr.stage.topology(), pods: maps.Clone(pr.stage.running)}
 	return final, pr.laterBaseline(ctx, final)
 }
 

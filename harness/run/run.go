@@ -109,8 +109,8 @@ type Session struct {
 	canary *canary
 	// key tells which topology is on the stage, "" none that could be used again.
 	key string
-	// standing are the connections that the last final control saw work on the stage as it is.
-	standing control
+	// last is the final control of the scenario before.
+	last lastControl
 	// broken is set once nothing can be proven any more; a finding says why.
 	broken bool
 	// capabilities are what the network plugin says it can do; limited is true where anything is known about that.

@@ -166,6 +166,8 @@ func (s *sampler) crowded(load int) bool { return load >= crowd && s.aloft.Load(
 // sampler sends rounds of probes for a set of targets and keeps their series.
 type sampler struct {
 	rhythm rhythm
+	// large is true where a round of all targets is a crowd.
+	large  bool
 	nonces *nonces
 
 	mu     sync.Mutex
@@ -181,10 +183,12 @@ type sampler struct {
 }
 
 func newSampler(targets []target, r rhythm, n *nonces) *sampler {
-	if load := r.loadOf(targets); load >= crowd {
+	load := r.loadOf(targets)
+	large := load >= crowd
+	if large {
 		r = r.ofCrowd(load)
 	}
-	s := &sampler{rhythm: r, nonces: n, resolved: make(chan struct{}, 1)}
+	s := &sampler{rhythm: r, large: large, nonces: n, resolved: make(chan struct{}, 1)}
 	if r.aloft > 0 {
 		s.slots = semaphore.NewWeighted(3 * r.aloft)
 	}

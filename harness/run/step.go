@@ -39,7 +39,7 @@ func paceOf(timeout time.Duration) pace {
 	if timeout > defaultPace().timeout {
 		// Pods have images and kubelets there, and a plugin is told of changes through an API server that is busier.
 		p.gather = timeout / 10
-		p.aloft = 700
+		p.aloft = 700                // of 50 pods on two processors; fewer leave them idle, of more some time out
 		p.readyPod = 2 * time.Second // a node of one processor starts a pod in about one
 		p.ready, p.settle, p.connect, p.cleanup = 2*time.Minute, 30*time.Second, 20*time.Second, time.Minute
 	}
@@ -109,14 +109,13 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 	agreed := false
 	// Small tables are sampled until the last cell has settled. In a large one, whose rounds are work for every agent, a cell is asked
 	// after the barrier, as often as it takes to settle it. The canaries always are.
-	large := s.rhythm.loadOf(targets) >= crowd
 	watched := map[*track]bool{}
 	for _, t := range s.tracks[len(targets) : len(targets)+len(canaries)] {
 		watched[t] = true
 	}
 	wanted := func(t *track) bool {
 		switch {
-		case !large || watched[t]:
+		case !s.large || watched[t]:
 			return true
 		case waiting != nil:
 			return false
@@ -132,7 +131,7 @@ loop:
 	for {
 		began := time.Now()
 		load := s.round(ctx, wanted)
-		if !large || load >= crowd {
+		if !s.large || load >= crowd {
 			live.round(ctx)
 		}
 		next := time.NewTimer(s.rhythm.next(load, agreed, began.Sub(w.barrier)) - time.Since(began))
@@ -145,7 +144,7 @@ loop:
 					break loop
 				}
 				w.barrier = barrier
-				due = large
+				due = s.large
 			case <-s.resolved:
 				due = late && !s.crowded(load)
 			case <-next.C:

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -506,29 +507,29 @@ func TestLinesThatLingerAreWrittenTogether(t *testing.T) {
 }
 
 func TestResultsThatMayWaitAreWrittenWithTheEnd(t *testing.T) {
-	w := &countingWriter{}
-	l := newLineWriter(w, time.Millisecond)
-	written := func() int {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.writes
-	}
-	one := func(call int64) *reply { return &reply{Call: call, Responses: []probes.Response{{}}} }
-	for range 20 {
-		l.sendWithin(one(1), time.Hour)
-	}
-	<-time.After(20 * time.Millisecond)
-	assert.Zero(t, written(), "nothing urges")
-	l.send(&reply{Call: 1, End: &end{Count: 20}})
-	require.Eventually(t, func() bool { return written() == 1 }, time.Minute, time.Millisecond)
-	l.mu.Lock()
-	l.timed = false // the hour is over
-	l.mu.Unlock()
-	l.sendWithin(one(2), 10*time.Millisecond)
-	require.Eventually(t, func() bool { return written() == 2 }, time.Minute, time.Millisecond, "its own patience is over")
-	l.sendWithin(one(3), time.Hour)
-	l.end()
-	<-l.done
-	require.NoError(t, l.err)
-	assert.Equal(t, 4, bytes.Count(w.all.Bytes(), []byte("\n")), "twenty results and their end are two lines; the last one goes with the end of the stream")
+	synctest.Test(t, func(t *testing.T) {
+		w := &countingWriter{}
+		l := newLineWriter(w, time.Millisecond)
+		one := func(call int64) *reply { return &reply{Call: call, Responses: []probes.Response{{}}} }
+		for range 20 {
+			l.sendWithin(one(1), time.Hour)
+		}
+		time.Sleep(time.Minute)
+		assert.Zero(t, w.writes, "nothing urges")
+		l.send(&reply{Call: 1, End: &end{Count: 20}})
+		time.Sleep(time.Second)
+		assert.Equal(t, 1, w.writes)
+
+		time.Sleep(time.Hour)
+		l.sendWithin(one(2), time.Minute)
+		time.Sleep(time.Minute + time.Second)
+		assert.Equal(t, 2, w.writes, "its own patience is over")
+
+		l.sendWithin(one(3), time.Minute)
+		l.end()
+		<-l.done
+		require.NoError(t, l.err)
+		assert.Equal(t, 4, bytes.Count(w.all.Bytes(), []byte("\n")), "twenty results and their end are two lines; the last one goes with the end of the stream")
+		time.Sleep(time.Minute) // the patience of the last one
+	})
 }
