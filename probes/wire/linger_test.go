@@ -27,6 +27,12 @@ func (w *countingWriter) Write(b []byte) (int, error) {
 	return w.all.Write(b)
 }
 
+func (w *countingWriter) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.writes
+}
+
 func TestLinesThatLingerAreWrittenTogether(t *testing.T) {
 	w := &countingWriter{}
 	l := newLineWriter(w, 50*time.Millisecond)
@@ -38,7 +44,7 @@ func TestLinesThatLingerAreWrittenTogether(t *testing.T) {
 	<-l.done
 	require.NoError(t, l.err)
 	assert.Equal(t, lines, bytes.Count(w.all.Bytes(), []byte("\n")))
-	assert.LessOrEqual(t, w.writes, 2, "one, unless the first line was on its way already")
+	assert.LessOrEqual(t, w.count(), 2, "one, unless the first line was on its way already")
 }
 
 func TestResultsThatMayWaitAreWrittenWithTheEnd(t *testing.T) {
@@ -50,15 +56,15 @@ func TestResultsThatMayWaitAreWrittenWithTheEnd(t *testing.T) {
 			l.sendWithin(one(1), time.Hour)
 		}
 		time.Sleep(time.Minute)
-		assert.Zero(t, w.writes, "nothing urges")
+		assert.Zero(t, w.count(), "nothing urges")
 		l.send(&reply{Call: 1, End: &end{Count: 20}})
 		time.Sleep(time.Second)
-		assert.Equal(t, 1, w.writes)
+		assert.Equal(t, 1, w.count())
 
 		time.Sleep(time.Hour)
 		l.sendWithin(one(2), time.Minute)
 		time.Sleep(time.Minute + time.Second)
-		assert.Equal(t, 2, w.writes, "its own patience is over")
+		assert.Equal(t, 2, w.count(), "its own patience is over")
 
 		l.sendWithin(one(3), time.Minute)
 		l.end()
