@@ -317,6 +317,7 @@ func TestWhatDropsEverythingIsNotAPolicy(t *testing.T) {
 		green(t, th.play(t, "", nil, nil, isolation("drop")))
 	})
 	t.Run("at the canaries", func(t *testing.T) {
+		t.Cleanup(func() { require.NoError(t, shared.clear()) }) // nobody mends them
 		r := th.play(t, "open", nil, func() {
 			th.session.pace.giveUp()
 			drop(canaryNamespace+"/canary-0", canaryNamespace+"/canary-1")()

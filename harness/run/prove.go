@@ -212,22 +212,31 @@ func (pr *proof) takeBaseline(ctx context.Context) error {
 		})
 	}
 	pr.last = lastControl{}
-	why, _, err := pr.connectAll(ctx, list)
-	maps.Copy(pr.baseline, why)
+	c, err := pr.connectAll(ctx, list)
+	maps.Copy(pr.baseline, c.why)
 	return err
 }
 
-// connectAll tries connections that nothing should cut until each was answered once, or the time for it is over. The result has
-// an entry for each connection that there can be: "" if it was answered, else what happened instead. cut tells whether there is
-// one that was not answered although this kernel supports it.
-func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (why map[model.Connection]string, cut bool, err error) {
+// control is what came of connections that nothing should cut.
+type control struct {
+	// why has an entry for each connection that there can be: "" if it was answered, else what happened instead.
+	why map[model.Connection]string
+	// cut tells whether there is one that was not answered although this kernel supports it.
+	cut bool
+	// shown are the endpoints all of whose servers answered.
+	shown map[model.Endpoint]bool
+}
+
+// connectAll tries connections that nothing should cut until each was answered once, or the time for it is over.
+func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (control, error) {
+	began := time.Now()
 	var targets []target
 	for _, c := range list {
 		if pr.stage.exists(c) {
 			targets = append(targets, pr.stage.target(c, model.Allow))
 		}
 	}
-	why = map[model.Connection]string{}
+	out := control{why: map[model.Connection]string{}}
 	s := newSampler(targets, pr.pace.rhythm, pr.nonces)
 	limit, cancel := context.WithTimeout(ctx, pr.pace.connect+s.rhythm.late)
 	defer cancel()
@@ -255,14 +264,15 @@ func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (why m
 	}
 	s.each(func(t *track, series []sample, _ bool) {
 		if !t.answeredAt().IsZero() {
-			why[t.conn] = ""
+			out.why[t.conn] = ""
 			return
 		}
 		last := series[len(series)-1]
-		cut = cut || last.verdict != model.Unsupported
-		why[t.conn] = or(last.reason, fmt.Sprintf("%s after %d tries", last.response.Outcome, len(series)))
+		out.cut = out.cut || last.verdict != model.Unsupported
+		out.why[t.conn] = or(last.reason, fmt.Sprintf("%s after %d tries", last.response.Outcome, len(series)))
 	})
-	return why, cut, ctx.Err()
+	out.shown = s.shown(began, pr.stage.ports)
+	return out, ctx.Err()
 }
 
 // step plays one step: change, sample, judge.
@@ -533,7 +543,7 @@ func (pr *proof) restore(ctx context.Context, wanted bool) error {
 }
 
 // finalControl tries every connection again, once all nodes have taken up the end of the policies, or the time for that is over,
-// and looks at every server.
+// and looks at every server that did not answer.
 func (pr *proof) finalControl(ctx context.Context) (map[model.Connection]string, error) {
 	limit, cancel := context.WithTimeout(ctx, pr.pace.settle)
 	defer cancel()
@@ -542,7 +552,8 @@ func (pr *proof) finalControl(ctx context.Context) (map[model.Connection]string,
 	if err != nil && !errors.Is(err, errNotConfirmed) {
 		return nil, err
 	}
-	final, cut, err := pr.connectAll(ctx, pr.connections())
+	c, err := pr.connectAll(ctx, pr.connections())
+	final := c.why
 	if err != nil {
 		return final, err
 	}
@@ -551,9 +562,9 @@ func (pr *proof) finalControl(ctx context.Context) (map[model.Connection]string,
 		pods = append(pods, p.Endpoint())
 	}
 	look := newLiveness(pr.stage, pr.pace.rhythm, pods)
-	look.round(ctx)
+	look.round(ctx, c.shown)
 	_, _, dead := look.finish()
-	pr.sound = !pr.unconfirmed && !cut && len(dead) == 0
+	pr.sound = !pr.unconfirmed && !c.cut && len(dead) == 0
 	pr.last = lastControl{at: time.Now(), why: maps.Clone(final), topology: pr.stage.topology(), pods: maps.Clone(pr.stage.running)}
 	return final, pr.laterBaseline(ctx, final)
 }
@@ -584,8 +595,8 @@ func (pr *proof) laterBaseline(ctx context.Context, final map[model.Connection]s
 	if err := pr.stage.createPods(ctx, pods); err != nil {
 		return fmt.Errorf("run pods once more for their baseline: %w", err)
 	}
-	why, _, err := pr.connectAll(ctx, missing)
-	maps.Copy(final, why)
+	c, err := pr.connectAll(ctx, missing)
+	maps.Copy(final, c.why)
 	return err
 }
 

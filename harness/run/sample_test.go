@@ -235,3 +235,45 @@ func TestAgentsThatAreCalledThroughExecsAreALoad(t *testing.T) {
 	assert.Equal(t, 3, near.loadOf(targets))
 	assert.Equal(t, 3+2*callLoad, far.loadOf(targets))
 }
+
+func TestServersThatAnsweredNeedNoLook(t *testing.T) {
+	since := time.Now()
+	before, after := since.Add(-time.Second), since.Add(time.Second)
+	allowed, denied := model.Allow, model.Deny
+	ports := func(model.Endpoint) []model.Port {
+		return []model.Port{{Number: 80, Protocol: model.TCP}, {Number: 80, Protocol: model.UDP}}
+	}
+	cell := func(via model.Via, protocol model.Protocol, samples ...*sample) *track {
+		return &track{
+			target: target{
+				conn:      model.Connection{To: "x/a", Port: 80, Protocol: protocol, Via: via},
+				expected:  model.Allow,
+				answerers: []probes.Identity{{Endpoint: "x/a"}},
+			},
+			samples: samples,
+		}
+	}
+	at := func(v model.Verdict, sent, resolved time.Time) *sample { return &sample{verdict: v, sent: sent, resolved: resolved} }
+	answered := at(allowed, after, after)
+	udp := cell(model.ViaPodIP, model.UDP, answered)
+	denial := cell(model.ViaPodIP, model.TCP, answered)
+	denial.expected = model.Deny
+	for _, c := range []struct {
+		name   string
+		tracks []*track
+		shown  bool
+	}{
+		{"each of its ports answered", []*track{udp, cell(model.ViaPodIP, model.TCP, at(denied, before, before), answered)}, true},
+		{"one did not", []*track{udp}, false},
+		{"one answered what was sent before", []*track{udp, cell(model.ViaPodIP, model.TCP, at(allowed, before, after))}, false},
+		{"one was not heard of yet", []*track{udp, cell(model.ViaPodIP, model.TCP, at("", after, time.Time{}))}, false},
+		{"somebody should have been denied", []*track{udp, denial}, false},
+		{"somebody was denied", []*track{udp, cell(model.ViaPodIP, model.TCP, answered, at(denied, before, after))}, false},
+		{"somebody was, behind a service", []*track{udp, cell(model.ViaPodIP, model.TCP, answered), cell(model.ViaService, model.TCP, at(denied, after, after))}, false},
+		{"nobody can tell what became of a probe", []*track{udp, cell(model.ViaPodIP, model.TCP, answered, at(model.Inconclusive, after, after))}, false},
+		{"one answered behind a service", []*track{udp, cell(model.ViaService, model.TCP, answered)}, false},
+	} {
+		s := &sampler{tracks: c.tracks}
+		assert.Equal(t, c.shown, s.shown(since, ports)["x/a"], c.name)
+	}
+}

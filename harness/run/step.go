@@ -123,6 +123,7 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 		return !t.enough(p.settling, w.barrier)
 	}
 	waited := false
+	load := 0
 	var looked time.Time
 	var cost time.Duration
 	detached, stop := context.WithTimeout(context.WithoutCancel(ctx), p.cleanup+w.limit)
@@ -130,10 +131,11 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 loop:
 	for {
 		began := time.Now()
-		load := s.round(ctx, wanted)
+		// In a large table the servers are looked at once there was a round, and they may have shown themselves that they are alive.
 		if !s.large || load >= crowd {
-			live.round(ctx)
+			live.round(ctx, s.shown(live.since, st.ports))
 		}
+		load = s.round(ctx, wanted)
 		next := time.NewTimer(s.rhythm.next(load, agreed, began.Sub(w.barrier)) - time.Since(began))
 		late := false // it is time for the next round, and it has to wait
 		for due := false; !due; {
@@ -182,8 +184,8 @@ loop:
 	canaryLife := newLiveness(st, p.rhythm, slices.Collect(maps.Keys(c.pods)))
 	if ctx.Err() == nil {
 		live.flights.Wait()
-		live.round(ctx)
-		canaryLife.round(ctx)
+		live.round(ctx, s.shown(live.since, st.ports))
+		canaryLife.round(ctx, nil)
 	}
 	w.tracks = s.tracks[:len(targets)]
 	w.controls.Servers, w.controls.ServersAlive, w.dead = live.finish()
@@ -352,11 +354,54 @@ func destinations(targets []target) []model.Endpoint {
 	return out
 }
 
+// shown are the endpoints whose servers need no look, since their answers are a better one: nobody is expected to be denied there, each of
+// their ports answered a probe sent since then, and none that came back since then was without an answer. Only for a denial it matters who
+// was alive when.
+func (s *sampler) shown(since time.Time, ports func(model.Endpoint) []model.Port) map[model.Endpoint]bool {
+	type server struct {
+		endpoint model.Endpoint
+		port     int
+		protocol model.Protocol
+	}
+	answered, missed := map[server]bool{}, map[model.Endpoint]bool{}
+	s.mu.Lock()
+	for _, t := range s.tracks {
+		doubt := t.expected != model.Allow
+		for _, smp := range t.samples {
+			switch {
+			case smp.resolved.IsZero():
+			case smp.verdict == model.Allow:
+				// Behind a service one of many answered, on a port of its own.
+				if t.conn.Via == model.ViaPodIP && !smp.sent.Before(since) {
+					answered[server{t.conn.To, t.conn.Port, t.conn.Protocol}] = true
+				}
+			case !smp.resolved.Before(since):
+				doubt = true
+			}
+		}
+		if doubt {
+			for _, id := range t.answerers {
+				missed[id.Endpoint] = true
+			}
+		}
+	}
+	s.mu.Unlock()
+	out := map[model.Endpoint]bool{}
+	for one := range answered {
+		out[one.endpoint] = !missed[one.endpoint] && !slices.ContainsFunc(ports(one.endpoint), func(p model.Port) bool {
+			return !answered[server{one.endpoint, p.Number, p.Protocol}]
+		})
+	}
+	return out
+}
+
 // liveness asks the servers of endpoints from inside their own namespaces, once per round.
 type liveness struct {
 	stage  *stage
 	rhythm rhythm
 	order  []model.Endpoint
+	// since is when the last round began.
+	since time.Time
 
 	mu      sync.Mutex
 	pending map[model.Endpoint]bool
@@ -376,18 +421,23 @@ func newLiveness(s *stage, r rhythm, order []model.Endpoint) *liveness {
 	}
 }
 
-// round starts a look at every endpoint that is not being looked at.
-func (l *liveness) round(ctx context.Context) {
+// round starts a look at every endpoint that is not being looked at, but for those that were shown to be alive.
+func (l *liveness) round(ctx context.Context, shown map[model.Endpoint]bool) {
+	l.since = time.Now()
 	for _, e := range l.order {
-		agent := l.stage.agents[e]
+		agent, wanted := l.stage.agents[e], l.stage.ports(e)
 		l.mu.Lock()
+		if shown[e] {
+			l.count(e, len(wanted), 0)
+			l.mu.Unlock()
+			continue
+		}
 		busy := l.pending[e]
 		l.pending[e] = true
 		l.mu.Unlock()
 		if busy || agent == nil {
 			continue
 		}
-		wanted := l.stage.ports(e)
 		l.flights.Add(1)
 		go func() {
 			defer l.flights.Done()
@@ -425,7 +475,13 @@ func (l *liveness) judge(e model.Endpoint, wanted []model.Port, status []probes.
 			l.bury(e, p, status[i].Detail)
 		}
 	}
-	if before, known := l.alive[e]; whole && (!known || alive < before) {
+	if whole {
+		l.count(e, alive, unsupported)
+	}
+}
+
+func (l *liveness) count(e model.Endpoint, alive, unsupported int) {
+	if before, known := l.alive[e]; !known || alive < before {
 		l.alive[e], l.unsupported[e] = alive, unsupported
 	}
 }

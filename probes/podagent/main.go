@@ -16,6 +16,9 @@ func Run(ctx context.Context, args []string, getenv func(string) string, in io.R
 	if err != nil {
 		return err
 	}
+	if do == "serve" || do == "stdio" {
+		slacken()
+	}
 	switch do {
 	case "serve":
 		return Serve(ctx, s)
