@@ -34,7 +34,7 @@ run: setup build ## prove the quickstart: set up, build, run; others with ARGS='
 	@cd '$(ROOT)' && '$(BIN)' run $(ARGS)
 
 test: setup build engines ## run all tests, and count those skipped with their reasons
-	@cd '$(ROOT)' && go run ./ci/gotest -timeout 30m $(if $(COUNT),-count=$(COUNT)) ./harness/run ./... # the longest first
+	@cd '$(ROOT)' && go run ./ci/gotest -split=3 -timeout=30m $(if $(COUNT),-count=$(COUNT)) ./harness/run ./... # the longest, which mostly waits
 
 test-kind: setup engines ## prove fixtures/core on kind with Calico, and compare with the embedded cluster; others with KIND='PATH ...'
 	@'$(ROOT)/ci/test-kind.sh' $(KIND)

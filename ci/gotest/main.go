@@ -1,6 +1,10 @@
 // Command gotest runs go test and counts: it prints what failed, one line per package, every skipped test with its reason, once more how
 // each failure began, and as its last line "N passed, N failed, N skipped". Its arguments are those of go test. It fails when a test
 // fails, when a package does not build, and when no test was run at all.
+//
+// With -split=N as its first argument, the tests of the first package are shared out among N processes, which run beside each other and
+// beside the other packages: those of one package that mostly wait would else be what everybody waits for. Flags of go test that have a value
+// are written with an equals sign then.
 package main
 
 import (
@@ -13,9 +17,14 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // event is one line of go test -json; see go doc test2json.
@@ -40,10 +49,38 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, w io.Writer) (int, error) {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
-	// Tests that are asked to end clean up; those that are killed cannot.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.Stderr = os.Stderr
+	commands := [][]string{args}
+	if len(args) > 0 && strings.HasPrefix(args[0], "-split=") {
+		n, err := strconv.Atoi(strings.TrimPrefix(args[0], "-split="))
+		if err != nil || n < 1 {
+			return 2, fmt.Errorf("%s: want a number of processes", args[0])
+		}
+		if commands, err = split(ctx, n, args[1:]); err != nil {
+			return 2, err
+		}
+	}
+	t := newTally(w)
+	var group errgroup.Group
+	codes := make([]int, len(commands))
+	for i, c := range commands {
+		group.Go(func() (err error) {
+			codes[i], err = goTest(ctx, i, c, t)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return 2, err
+	}
+	code := slices.Max(codes)
+	if failed := t.summarize(); code == 0 && failed {
+		code = 1
+	}
+	return code, nil
+}
+
+// goTest runs go test once, and returns its exit code.
+func goTest(ctx context.Context, process int, args []string, t *tally) (int, error) {
+	cmd := goCommand(ctx, append([]string{"test", "-json"}, args...)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return 2, err
@@ -51,32 +88,93 @@ func run(ctx context.Context, args []string, w io.Writer) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 2, err
 	}
-	t := newTally(w)
-	readErr := t.read(out)
+	readErr := t.read(process, out)
 	waitErr := cmd.Wait()
-	var exit *exec.ExitError
-	if waitErr != nil && !errors.As(waitErr, &exit) {
-		return 2, waitErr
+	if exit, ok := errors.AsType[*exec.ExitError](waitErr); ok {
+		return max(1, exit.ExitCode()), readErr
 	}
-	if readErr != nil {
-		return 2, readErr
-	}
-	code := 0
-	if exit != nil {
-		code = max(1, exit.ExitCode())
-	}
-	failed := t.summarize()
-	if code == 0 && failed {
-		code = 1
-	}
-	return code, nil
+	return 0, errors.Join(waitErr, readErr)
 }
 
-// test names a test in a package.
-type test struct{ pkg, name string }
+func goCommand(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	// Tests that are asked to end clean up; those that are killed cannot.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// isTest matches the names of what go test runs.
+var isTest = regexp.MustCompile("^(Test|Fuzz|Example)")
+
+// split makes the arguments of n processes for the tests of the first package, and of one for the other packages.
+func split(ctx context.Context, n int, args []string) ([][]string, error) {
+	var flags, packages, rest []string
+	for i, a := range args {
+		if a == "-args" {
+			rest = args[i:]
+			break
+		}
+		if strings.HasPrefix(a, "-") {
+			flags = append(flags, a)
+		} else {
+			packages = append(packages, a)
+		}
+	}
+	if len(packages) == 0 {
+		return nil, errors.New("-split: no package")
+	}
+	lines := func(args ...string) ([]string, error) {
+		out, err := goCommand(ctx, args...).Output()
+		if err != nil {
+			return nil, fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+		return strings.Fields(string(out)), nil
+	}
+	first, err := lines("list", packages[0])
+	if err != nil {
+		return nil, err
+	}
+	var others []string
+	if len(packages) > 1 {
+		if others, err = lines(append([]string{"list"}, packages[1:]...)...); err != nil {
+			return nil, err
+		}
+	}
+	others = slices.DeleteFunc(others, func(pkg string) bool { return slices.Contains(first, pkg) })
+	tests, err := lines("test", "-list="+isTest.String(), packages[0])
+	if err != nil {
+		return [][]string{args}, nil // it does not build: go test says it best
+	}
+	tests = slices.DeleteFunc(tests, func(word string) bool { return !isTest.MatchString(word) }) // the rest is about the package
+	shares := make([][]string, n)
+	for i, name := range tests {
+		shares[i%n] = append(shares[i%n], name)
+	}
+	var out [][]string
+	for _, share := range shares {
+		if len(share) > 0 {
+			out = append(out, slices.Concat(flags, []string{"-run=^(" + strings.Join(share, "|") + ")$", packages[0]}, rest))
+		}
+	}
+	if len(others) > 0 {
+		out = append(out, slices.Concat(flags, others, rest))
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("-split: no tests in %s", packages[0])
+	}
+	return out, nil
+}
+
+// test names a test in a package, and the process that ran it.
+type test struct {
+	process   int
+	pkg, name string
+}
 
 // tally counts the tests of a run. A test with subtests is not counted itself, unless it failed and none of them did.
 type tally struct {
+	mu     sync.Mutex
 	w      io.Writer
 	order  []test
 	state  map[test]string
@@ -89,17 +187,12 @@ func newTally(w io.Writer) *tally {
 	return &tally{w: w, state: map[test]string{}, output: map[test][]string{}}
 }
 
-func (t *tally) read(r io.Reader) error {
+func (t *tally) read(process int, r io.Reader) error {
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadBytes('\n')
 		if len(line) > 0 {
-			var e event
-			if json.Unmarshal(line, &e) == nil {
-				t.add(e)
-			} else {
-				fmt.Fprint(t.w, string(line)) // not all that go test writes is JSON
-			}
+			t.line(process, line)
 		}
 		if err == io.EOF {
 			return nil
@@ -110,8 +203,19 @@ func (t *tally) read(r io.Reader) error {
 	}
 }
 
-func (t *tally) add(e event) {
-	key := test{e.Package, e.Test}
+func (t *tally) line(process int, line []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var e event
+	if json.Unmarshal(line, &e) == nil {
+		t.add(process, e)
+	} else {
+		fmt.Fprint(t.w, string(line)) // not all that go test writes is JSON
+	}
+}
+
+func (t *tally) add(process int, e event) {
+	key := test{process, e.Package, e.Test}
 	switch e.Action {
 	case "build-output":
 		fmt.Fprint(t.w, e.Output)
@@ -122,7 +226,7 @@ func (t *tally) add(e event) {
 		t.output[key] = append(t.output[key], e.Output)
 	case "pass", "skip":
 		if e.Test == "" {
-			t.endPackage(e)
+			t.endPackage(process, e)
 			return
 		}
 		t.state[key] = e.Action
@@ -131,7 +235,7 @@ func (t *tally) add(e event) {
 		}
 	case "fail":
 		if e.Test == "" {
-			t.endPackage(e)
+			t.endPackage(process, e)
 			return
 		}
 		t.state[key] = "fail"
@@ -140,7 +244,7 @@ func (t *tally) add(e event) {
 }
 
 // endPackage prints the line of a package, and whatever it wrote outside of its tests if it failed.
-func (t *tally) endPackage(e event) {
+func (t *tally) endPackage(process int, e event) {
 	switch e.Action {
 	case "skip":
 		return // no test files
@@ -150,13 +254,16 @@ func (t *tally) endPackage(e event) {
 	}
 	failed := false
 	for _, key := range t.order {
-		if key.pkg == e.Package && t.state[key] == "run" {
+		if key.process != process || key.pkg != e.Package {
+			continue
+		}
+		if t.state[key] == "run" {
 			t.state[key] = "fail"
 			fmt.Fprintf(t.w, "--- FAIL: %s did not end\n%s", key.name, strings.Join(t.output[key], ""))
 		}
-		failed = failed || key.pkg == e.Package && t.state[key] == "fail"
+		failed = failed || t.state[key] == "fail"
 	}
-	fmt.Fprint(t.w, strings.Join(t.output[test{e.Package, ""}], ""))
+	fmt.Fprint(t.w, strings.Join(t.output[test{process, e.Package, ""}], ""))
 	if !failed || e.FailedBuild != "" {
 		t.broken = append(t.broken, e.Package)
 	}
@@ -174,9 +281,9 @@ func (t *tally) summarize() bool {
 				break
 			}
 			name = name[:i]
-			parents[test{key.pkg, name}] = true
+			parents[test{key.process, key.pkg, name}] = true
 			if t.state[key] == "fail" {
-				failedBelow[test{key.pkg, name}] = true
+				failedBelow[test{key.process, key.pkg, name}] = true
 			}
 		}
 	}
