@@ -253,7 +253,9 @@ func TestServersThatAnsweredNeedNoLook(t *testing.T) {
 			samples: samples,
 		}
 	}
-	at := func(v model.Verdict, sent, resolved time.Time) *sample { return &sample{verdict: v, sent: sent, resolved: resolved} }
+	at := func(v model.Verdict, sent, resolved time.Time) *sample {
+		return &sample{verdict: v, sent: sent, resolved: resolved}
+	}
 	answered := at(allowed, after, after)
 	udp := cell(model.ViaPodIP, model.UDP, answered)
 	denial := cell(model.ViaPodIP, model.TCP, answered)

@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,12 +55,35 @@ func markReady(ctx context.Context, e *engine.Engine, name string) error {
 	return nil
 }
 
-// List tells about the clusters that netproof has made with the engine, in the order of their names.
+// List tells about the clusters that netproof has made with the engine, or for an empty name with any that answers, in the order of their
+// names.
 func List(ctx context.Context, runtime string) ([]Info, error) {
-	e, err := engine.Detect(ctx, runtime)
+	engines, err := engine.All(ctx, runtime)
 	if err != nil {
 		return nil, err
 	}
+	var all []Info
+	var silent []error
+	for _, e := range engines {
+		list, err := list(ctx, e)
+		switch {
+		case engine.IsSilent(err):
+			silent = append(silent, err)
+		case err != nil:
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	if len(silent) == len(engines) {
+		return nil, silent[0]
+	}
+	slices.SortFunc(all, func(a, b Info) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Engine, b.Engine))
+	})
+	return all, nil
+}
+
+func list(ctx context.Context, e *engine.Engine) ([]Info, error) {
 	ids, err := e.Lines(ctx, "network", "ls", "-q", "--filter", "label="+LabelCluster)
 	if err != nil {
 		return nil, fmt.Errorf("list clusters: %w", engine.Explain(e.Name, err))
@@ -85,7 +109,6 @@ func List(ctx context.Context, runtime string) ([]Info, error) {
 			infos = append(infos, info)
 		}
 	}
-	slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	return infos, nil
 }
 
@@ -143,6 +166,28 @@ func stateOf(nodes []container, want int, marks string) (State, string) {
 	return Ready, version
 }
 
+// locate finds the engine that a cluster was made with: of several, the first that has one of the name.
+func locate(ctx context.Context, runtime, name string) (*engine.Engine, mark, error) {
+	engines, err := engine.All(ctx, runtime)
+	if err != nil {
+		return nil, mark{}, fmt.Errorf("cluster %s: %w", name, err)
+	}
+	var errs []error
+	for _, e := range engines {
+		m, err := find(ctx, e, name)
+		if err == nil {
+			return e, m, nil
+		}
+		if !errors.Is(err, ErrNotFound) && !engine.IsSilent(err) {
+			return nil, mark{}, err
+		}
+		errs = append(errs, err)
+	}
+	// One that answers knows more than one that does not.
+	i := slices.IndexFunc(errs, func(err error) bool { return errors.Is(err, ErrNotFound) })
+	return nil, mark{}, errs[max(i, 0)]
+}
+
 // find looks for a cluster that netproof has made.
 func find(ctx context.Context, e *engine.Engine, name string) (mark, error) {
 	if err := checkName(name); err != nil {
@@ -173,11 +218,8 @@ func find(ctx context.Context, e *engine.Engine, name string) (mark, error) {
 // Delete removes a cluster that netproof has made, whatever its state. The error matches [ErrNotOurs] for another one, and [ErrNotFound] for
 // none.
 func Delete(ctx context.Context, runtime, name string) error {
-	e, err := engine.Detect(ctx, runtime)
+	e, _, err := locate(ctx, runtime, name)
 	if err != nil {
-		return err
-	}
-	if _, err := find(ctx, e, name); err != nil {
 		return fmt.Errorf("delete %w", err)
 	}
 	if err := remove(context.WithoutCancel(ctx), e, name); err != nil {
@@ -195,11 +237,8 @@ func Delete(ctx context.Context, runtime, name string) error {
 
 // Kubeconfig gives the content of a file that gives access to a cluster which netproof has made.
 func Kubeconfig(ctx context.Context, runtime, name string) ([]byte, error) {
-	e, err := engine.Detect(ctx, runtime)
+	e, _, err := locate(ctx, runtime, name)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := find(ctx, e, name); err != nil {
 		return nil, err
 	}
 	return kubeconfigOf(ctx, e, name)
@@ -239,11 +278,7 @@ func (p *Provider) Attach(ctx context.Context, name string) (*Cluster, error) {
 }
 
 func (p *Provider) attach(ctx context.Context, name string) (*Cluster, error) {
-	e, err := engine.Detect(ctx, p.opts.Runtime)
-	if err != nil {
-		return nil, fmt.Errorf("cluster %s: %w", name, err)
-	}
-	m, err := find(ctx, e, name)
+	e, m, err := locate(ctx, p.opts.Runtime, name)
 	if err != nil {
 		return nil, err
 	}

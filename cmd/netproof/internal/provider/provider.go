@@ -41,7 +41,7 @@ func Open(ctx context.Context, w Wanted) (c cluster.Cluster, disposable bool, er
 		if w.Attach {
 			c, err := p.Attach(ctx, w.Name)
 			if errors.Is(err, kind.ErrNotFound) {
-				err = cli.Usage("%w: netproof cluster list shows what there is", err)
+				err = &cli.UsageError{Err: err}
 			}
 			if err != nil {
 				return nil, false, err

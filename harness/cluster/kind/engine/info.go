@@ -146,6 +146,24 @@ func Detect(ctx context.Context, name string) (*Engine, error) {
 	return nil, fmt.Errorf("container engine %q is not one that kind clusters can be made with: there are %s and %s", name, Docker, Podman)
 }
 
+// All returns the engines that clusters may be looked for in: that of the name, or for an empty name all whose program is there.
+func All(ctx context.Context, name string) ([]*Engine, error) {
+	if name != "" {
+		e, err := Detect(ctx, name)
+		return []*Engine{e}, err
+	}
+	var all []*Engine
+	for _, candidate := range []string{Docker, Podman} {
+		if isProgram(ctx, candidate) {
+			all = append(all, &Engine{Name: candidate})
+		}
+	}
+	if len(all) == 0 {
+		return nil, notFound(ctx, "Docker or Podman")
+	}
+	return all, nil
+}
+
 // notFound does not take an interruption for an answer.
 func notFound(ctx context.Context, what string) error {
 	if ctx.Err() != nil {

@@ -50,6 +50,12 @@ func (p *Problem) Error() string {
 
 func (p *Problem) Unwrap() error { return p.Err }
 
+// IsSilent tells whether an error says that there is no engine to ask: its program is missing, or it cannot be reached.
+func IsSilent(err error) bool {
+	p, ok := errors.AsType[*Problem](err)
+	return ok && (p.Kind == Missing || p.Kind == Unreachable || p.Kind == Forbidden)
+}
+
 func missing(what string) *Problem {
 	return &Problem{Kind: Missing, Cause: "kind clusters need " + what + ", and no program of that name is in PATH",
 		Mend: "install one (Debian and Ubuntu: apt-get install docker.io), or use --provider local, which needs neither"}

@@ -40,16 +40,10 @@ func createKind(ctx context.Context, streams cli.Streams, name string, f flags.C
 	return nil
 }
 
-// noEngine tells whether there is no container engine that answers, hence no cluster of kind either.
-func noEngine(err error) bool {
-	p, ok := errors.AsType[*engine.Problem](err)
-	return ok && (p.Kind == engine.Missing || p.Kind == engine.Unreachable || p.Kind == engine.Forbidden)
-}
-
 // listKind gives the kind clusters, none where there is no container engine.
 func listKind(ctx context.Context) ([]kind.Info, error) {
 	list, err := kind.List(ctx, "")
-	if noEngine(err) {
+	if engine.IsSilent(err) {
 		return nil, nil
 	}
 	return list, err
@@ -59,7 +53,7 @@ func listKind(ctx context.Context) ([]kind.Info, error) {
 func deleteKind(ctx context.Context, name string, notFound error) error {
 	err := kind.Delete(ctx, "", name)
 	switch {
-	case noEngine(err):
+	case engine.IsSilent(err):
 		return notFound
 	case errors.Is(err, kind.ErrNotFound), errors.Is(err, kind.ErrNotOurs):
 		return &cli.UsageError{Err: err}
@@ -71,7 +65,7 @@ func deleteKind(ctx context.Context, name string, notFound error) error {
 func shellKind(ctx context.Context, streams cli.Streams, name string, program []string, notFound error) error {
 	kubeconfig, err := kind.Kubeconfig(ctx, "", name)
 	switch {
-	case noEngine(err):
+	case engine.IsSilent(err):
 		return explain(name, notFound)
 	case errors.Is(err, kind.ErrNotFound), errors.Is(err, kind.ErrNotOurs):
 		return &cli.UsageError{Err: err}
