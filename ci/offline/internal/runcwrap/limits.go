@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // capabilityNames are the capabilities of Linux in the order of their numbers (capabilities(7)).
@@ -28,9 +30,17 @@ type limits struct {
 	bounding uint64
 	// oomScoreAdj is the process's own: without CAP_SYS_RESOURCE no child can get a lower one.
 	oomScoreAdj int
+	// hard are the process's own hard limits by the names of runtime specifications: without CAP_SYS_RESOURCE no child can get higher ones.
+	hard map[string]uint64
 }
 
-// readLimits reads the limits of a process from its folder in /proc.
+// resourceNames are the resources of getrlimit(2) in the order of their numbers.
+var resourceNames = []string{
+	"RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC", "RLIMIT_NOFILE",
+	"RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
+}
+
+// readLimits reads the limits of this process, from its folder in /proc and from the kernel.
 func readLimits(proc string) (limits, error) {
 	status, err := os.ReadFile(filepath.Join(proc, "status"))
 	if err != nil {
@@ -48,7 +58,15 @@ func readLimits(proc string) (limits, error) {
 	if err != nil {
 		return limits{}, fmt.Errorf("read OOM score: %w", err)
 	}
-	return limits{bounding: bounding, oomScoreAdj: score}, nil
+	l := limits{bounding: bounding, oomScoreAdj: score, hard: map[string]uint64{}}
+	for number, name := range resourceNames {
+		var have unix.Rlimit
+		if err := unix.Getrlimit(number, &have); err != nil {
+			return limits{}, fmt.Errorf("read %s: %w", name, err)
+		}
+		l.hard[name] = have.Max
+	}
+	return l, nil
 }
 
 // parseBounding finds the bounding set in the text of /proc/PID/status.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -99,6 +100,7 @@ func edit(content []byte, l limits) ([]byte, error) {
 	}
 	editCapabilities(process, l)
 	editOOMScore(process, l)
+	editResources(process, l)
 	return json.Marshal(document)
 }
 
@@ -150,5 +152,27 @@ func editOOMScore(process map[string]any, l limits) {
 	}
 	if wanted, err := number.Int64(); err == nil && wanted < int64(l.oomScoreAdj) {
 		process["oomScoreAdj"] = l.oomScoreAdj
+	}
+}
+
+// editResources lowers the hard limits that could not be set, as those that Podman gives to every container.
+func editResources(process map[string]any, l limits) {
+	list, ok := process["rlimits"].([]any)
+	if !ok || l.has("CAP_SYS_RESOURCE") {
+		return
+	}
+	for _, item := range list {
+		resource, ok := item.(map[string]any)
+		if !ok {
+			continue
+		}
+		name, _ := resource["type"].(string)
+		have, known := l.hard[name]
+		for _, kind := range []string{"hard", "soft"} {
+			number, ok := resource[kind].(json.Number)
+			if wanted, err := strconv.ParseUint(string(number), 10, 64); known && ok && err == nil && wanted > have {
+				resource[kind] = have
+			}
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // withoutResource is the bounding set of a machine that lacks CAP_SYS_RESOURCE.
@@ -114,4 +115,23 @@ func TestTheFileIsEditedInPlace(t *testing.T) {
 	assert.JSONEq(t, `{"process":{"capabilities":{"bounding":[]}}}`, string(content))
 	require.NoError(t, os.WriteFile(file, []byte(`{`), 0o600))
 	assert.ErrorContains(t, editFile(file, limits{}), file)
+}
+
+func TestLimitsThatCannotBeRaisedAreLowered(t *testing.T) {
+	const content = `{"process":{"rlimits":[{"type":"RLIMIT_NOFILE","hard":18446744073709551615,"soft":1000},{"type":"RLIMIT_NPROC","hard":50,"soft":50},{"type":"RLIMIT_NEW","hard":7,"soft":7}]}}`
+	have := map[string]uint64{"RLIMIT_NOFILE": 20000, "RLIMIT_NPROC": 100}
+	want := func(hard float64) []any {
+		return []any{
+			map[string]any{"type": "RLIMIT_NOFILE", "hard": hard, "soft": 1000.0},
+			map[string]any{"type": "RLIMIT_NPROC", "hard": 50.0, "soft": 50.0}, map[string]any{"type": "RLIMIT_NEW", "hard": 7.0, "soft": 7.0},
+		}
+	}
+	assert.Equal(t, want(20000), process(t, content, limits{bounding: withoutResource, hard: have})["rlimits"])
+	assert.Equal(t, want(18446744073709551615), process(t, content, limits{bounding: 0x1ffffffffff, hard: have})["rlimits"])
+
+	own, err := readLimits("/proc/self")
+	require.NoError(t, err)
+	var file unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &file))
+	assert.Equal(t, file.Max, own.hard["RLIMIT_NOFILE"])
 }
