@@ -87,6 +87,19 @@ embedded() {
 	bin/netproof run --quiet --ip-family "$1" --format table --format json --output "$logs/embedded-$1.json" "${paths[@]}"
 }
 
+# beside_embedded FAMILY COMMAND ... runs a command while the scenarios are proven on the embedded cluster. It fails with 1 when those do not
+# pass, and with 2 when the command fails.
+beside_embedded() {
+	local family=$1 pid status=0
+	shift
+	embedded "$family" >"$logs/embedded-$family.log" 2>&1 &
+	pid=$!
+	"$@" || status=2
+	wait $pid || status=$((status ? status : 1))
+	cat "$logs/embedded-$family.log"
+	return $status
+}
+
 # on LANE TRANSPORT proves them on the lane's cluster.
 on() {
 	bin/netproof run --quiet --provider kind --cluster "$prefix-$1" --transport "$2" --format table --format json \
@@ -133,10 +146,10 @@ in_cluster() {
 
 lane_ipv4() {
 	local status=0
-	create ipv4 --cni-manifest "$manifest" || return 1
+	beside_embedded ipv4 create ipv4 --cni-manifest "$manifest" || status=$?
+	[ $status -ne 2 ] || return 1
 	on ipv4 exec || status=1
 	on ipv4 netns || status=1
-	embedded ipv4 || status=1
 	go run ./ci/verdicts "$logs"/{embedded-ipv4,ipv4-exec,ipv4-netns}.json || status=1
 	NETPROOF_CLUSTER=$prefix-ipv4 go run ./ci/gotest -count=1 ./suites -run TestQuickstart -args -provider kind -cni calico || status=1
 	in_cluster ipv4 || status=1
@@ -146,9 +159,9 @@ lane_ipv4() {
 
 lane_dual() {
 	local status=0
-	create dual --cni-manifest "$manifest" --ip-family dual || return 1
+	beside_embedded dual create dual --cni-manifest "$manifest" --ip-family dual || status=$?
+	[ $status -ne 2 ] || return 1
 	on dual exec || status=1
-	embedded dual || status=1
 	go run ./ci/verdicts "$logs"/{embedded-dual,dual-exec}.json || status=1
 	delete dual || status=1
 	return $status
