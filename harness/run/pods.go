@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,8 +116,10 @@ func (w *podWatch) ready(ctx context.Context, pods []model.Endpoint, families []
 		for _, e := range pods {
 			p := have[e]
 			switch {
-			case p == nil || p.DeletionTimestamp != nil:
-				missing = append(missing, string(e))
+			case p == nil:
+				missing = append(missing, string(e)+" (not seen yet)")
+			case p.DeletionTimestamp != nil:
+				missing = append(missing, string(e)+" (one that is being deleted has its name)")
 			case p.Status.Phase == corev1.PodFailed:
 				return nil, fmt.Errorf("pod %s: %w: %s %s", e, errPodFailed, p.Status.Reason, p.Status.Message)
 			case !isReady(p) || !hasFamilies(p, families):
@@ -158,14 +161,14 @@ func hasFamilies(p *corev1.Pod, families []model.IPFamily) bool {
 	return true
 }
 
-// podTrouble quotes what the pod's conditions say of why it is not ready.
+// podTrouble quotes what the pod's conditions say of why it is not ready, or how far it came.
 func podTrouble(p *corev1.Pod) string {
 	for _, c := range p.Status.Conditions {
 		if c.Status == corev1.ConditionFalse && c.Message != "" {
 			return " (" + c.Message + ")"
 		}
 	}
-	return ""
+	return fmt.Sprintf(" (%s)", cmp.Or(string(p.Status.Phase), "without a status"))
 }
 
 func podAddresses(p *corev1.Pod) []netip.Addr {
