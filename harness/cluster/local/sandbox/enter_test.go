@@ -83,7 +83,7 @@ func TestEnteringLeavesNoDescriptorsOfTheWayOpen(t *testing.T) {
 func TestASignalEndsAnEnteredProgramGracefully(t *testing.T) {
 	eachUser(t, func(t *testing.T, u account) {
 		_, target := host(t, u)
-		for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		for _, s := range endings() {
 			p := start(t, u, "trap", target)
 			p.line(t)
 			require.NoError(t, p.Process.Signal(s))

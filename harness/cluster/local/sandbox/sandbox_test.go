@@ -537,9 +537,16 @@ func TestStreamsArgumentsAndFolderPassThrough(t *testing.T) {
 	})
 }
 
+// endings are the signals that end a program, but for those that whoever started the tests ignores, as nohup does: a sandbox ignores them too.
+func endings() []syscall.Signal {
+	return slices.DeleteFunc([]syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, func(s syscall.Signal) bool {
+		return signal.Ignored(s)
+	})
+}
+
 func TestASignalEndsTheProgramGracefully(t *testing.T) {
 	eachUser(t, func(t *testing.T, u account) {
-		for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		for _, s := range endings() {
 			p := start(t, u, "trap")
 			p.line(t)
 			require.NoError(t, p.Process.Signal(s))
