@@ -3,6 +3,7 @@ package nsagent
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,6 +85,11 @@ var epoch = time.Now()
 
 func nanotime() int64 { return int64(time.Since(epoch)) }
 
+// wakeSlot stands in the user data of the eventfd's events, where those of sources have their place.
+const wakeSlot = -1
+
+func isWake(e unix.EpollEvent) bool { return e.Fd == wakeSlot }
+
 func newLoop(busy func() bool) (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -98,7 +104,7 @@ func newLoop(busy func() bool) (*loop, error) {
 		epfd: epfd, wakefd: wakefd, busy: busy, due: nanotime() + int64(tick), finished: make(chan struct{}),
 		scratch: make([]byte, 64<<10), oob: make([]byte, 512),
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}
 	if err := unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, wakefd, &event); err != nil {
 		_ = unix.Close(epfd)
 		_ = unix.Close(wakefd)
@@ -166,6 +172,11 @@ func (l *loop) run() {
 		}
 		l.now = l.leave(0)
 
+		// Before the inbox is taken: a call that comes after that wakes the loop again, and this must not eat it.
+		if slices.ContainsFunc(events[:max(n, 0)], isWake) {
+			var count [8]byte
+			_, _ = unix.Read(l.wakefd, count[:])
+		}
 		l.mu.Lock()
 		work, l.inbox = l.inbox, work[:0]
 		l.woken = false
@@ -173,9 +184,7 @@ func (l *loop) run() {
 		l.mu.Unlock()
 
 		for _, e := range events[:max(n, 0)] {
-			if e.Fd < 0 {
-				var buf [8]byte
-				_, _ = unix.Read(l.wakefd, buf[:])
+			if isWake(e) {
 				continue
 			}
 			if s := l.slots[e.Fd]; s.source != nil && s.generation == e.Pad {

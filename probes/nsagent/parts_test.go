@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -206,4 +207,27 @@ func TestForgottenRecordsAreAnError(t *testing.T) {
 	cancel()
 	_, err = server.Records(ctx, nonces)
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestNoCallOfALoopIsLost(t *testing.T) {
+	l, err := newLoop(func() bool { return false })
+	require.NoError(t, err)
+	go l.run()
+	defer l.stop()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50_000 {
+				l.call(func() {})
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		l.wake() // the others end
+		require.Fail(t, "a call was not noticed: nobody woke up the loop for it")
+	}
 }
