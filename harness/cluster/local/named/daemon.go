@@ -107,6 +107,10 @@ type daemon struct {
 	ctx  context.Context
 	stop context.CancelCauseFunc
 
+	// started ends once the sandbox has its PID 1, or there will be none.
+	started context.Context
+	start   context.CancelFunc
+
 	mu     sync.Mutex
 	info   Info
 	failed string
@@ -117,6 +121,7 @@ func newDaemon(creator *net.UnixConn) *daemon {
 	d := &daemon{creator: creator}
 	d.info.Created, d.info.Daemon, d.info.State = time.Now(), os.Getpid(), Creating
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
+	d.started, d.start = context.WithCancel(context.Background())
 	return d
 }
 
@@ -164,8 +169,10 @@ func (d *daemon) run() int {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.info.PID = pid
+			d.start()
 		},
 	})
+	d.start()
 	// Nothing of the sandbox is left, and with our own copy of its socket closed there is no more to hear.
 	_ = theirs.Close()
 	<-heard
@@ -210,6 +217,8 @@ func (d *daemon) hear(conn *net.UnixConn) {
 		if in.Decode(&n) != nil {
 			return
 		}
+		// The program may be heard of before this process knows its PID.
+		<-d.started.Done()
 		d.mu.Lock()
 		switch {
 		case n.Error != "" && d.failed == "":
