@@ -562,7 +562,8 @@ func (pr *proof) finalControl(ctx context.Context) (map[model.Connection]string,
 		pods = append(pods, p.Endpoint())
 	}
 	look := newLiveness(pr.stage, pr.pace.rhythm, pods)
-	look.round(ctx, c.shown)
+	look.shown = func(time.Time) map[model.Endpoint]bool { return c.shown }
+	look.round(ctx)
 	_, _, dead := look.finish()
 	pr.sound = !pr.unconfirmed && !c.cut && len(dead) == 0
 	pr.last = lastControl{at: time.Now(), why: maps.Clone(final), topology: pr.stage.topology(), pods: maps.Clone(pr.stage.running)}

@@ -89,6 +89,7 @@ func observe(ctx context.Context, p pace, c *canary, n *nonces, st *stage, targe
 	deadline, cancel := context.WithDeadline(ctx, start.Add(w.limit))
 	defer cancel()
 	live := newLiveness(st, p.rhythm, destinations(targets))
+	live.shown = func(since time.Time) map[model.Endpoint]bool { return s.shown(since, st.ports) }
 
 	done := make(chan struct{})
 	var barrierErr error
@@ -133,7 +134,7 @@ loop:
 		began := time.Now()
 		// In a large table the servers are looked at once there was a round, and they may have shown themselves that they are alive.
 		if !s.large || load >= crowd {
-			live.round(ctx, s.shown(live.since, st.ports))
+			live.round(ctx)
 		}
 		load = s.round(ctx, wanted)
 		next := time.NewTimer(s.rhythm.next(load, agreed, began.Sub(w.barrier)) - time.Since(began))
@@ -184,8 +185,8 @@ loop:
 	canaryLife := newLiveness(st, p.rhythm, slices.Collect(maps.Keys(c.pods)))
 	if ctx.Err() == nil {
 		live.flights.Wait()
-		live.round(ctx, s.shown(live.since, st.ports))
-		canaryLife.round(ctx, nil)
+		live.round(ctx)
+		canaryLife.round(ctx)
 	}
 	w.tracks = s.tracks[:len(targets)]
 	w.controls.Servers, w.controls.ServersAlive, w.dead = live.finish()
@@ -400,6 +401,8 @@ type liveness struct {
 	stage  *stage
 	rhythm rhythm
 	order  []model.Endpoint
+	// shown, if it is set, knows the endpoints that have shown since then that they are alive.
+	shown func(since time.Time) map[model.Endpoint]bool
 	// since is when the last round began.
 	since time.Time
 
@@ -422,8 +425,13 @@ func newLiveness(s *stage, r rhythm, order []model.Endpoint) *liveness {
 }
 
 // round starts a look at every endpoint that is not being looked at, but for those that were shown to be alive.
-func (l *liveness) round(ctx context.Context, shown map[model.Endpoint]bool) {
-	l.since = time.Now()
+func (l *liveness) round(ctx context.Context) {
+	since := l.since
+	l.since = time.Now() // first: what comes in while it is found out who was shown belongs to the next round too
+	var shown map[model.Endpoint]bool
+	if l.shown != nil {
+		shown = l.shown(since)
+	}
 	for _, e := range l.order {
 		agent, wanted := l.stage.agents[e], l.stage.ports(e)
 		l.mu.Lock()

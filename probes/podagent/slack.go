@@ -3,7 +3,6 @@ package podagent
 import (
 	"os"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -34,5 +33,5 @@ func slacken() {
 	if unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack.Nanoseconds()), 0, 0, 0) != nil {
 		return
 	}
-	_ = syscall.Exec(executable, os.Args, append(slices.Clone(os.Environ()), slackVariable+"=1")) // it only returns when it failed
+	_ = syscall.Exec(executable, os.Args, append(os.Environ(), slackVariable+"=1")) // it only returns when it failed
 }

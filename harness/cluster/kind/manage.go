@@ -65,7 +65,7 @@ func List(ctx context.Context, runtime string) ([]Info, error) {
 	var all []Info
 	var silent []error
 	for _, e := range engines {
-		list, err := list(ctx, e)
+		list, err := clustersOf(ctx, e)
 		switch {
 		case engine.IsSilent(err):
 			silent = append(silent, err)
@@ -83,7 +83,8 @@ func List(ctx context.Context, runtime string) ([]Info, error) {
 	return all, nil
 }
 
-func list(ctx context.Context, e *engine.Engine) ([]Info, error) {
+// clustersOf are those that were made with one engine.
+func clustersOf(ctx context.Context, e *engine.Engine) ([]Info, error) {
 	ids, err := e.Lines(ctx, "network", "ls", "-q", "--filter", "label="+LabelCluster)
 	if err != nil {
 		return nil, fmt.Errorf("list clusters: %w", engine.Explain(e.Name, err))

@@ -129,37 +129,31 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 
 // Detect returns the engine of that name, or for an empty name the one that kind would take: Docker if its program is there, else Podman.
 func Detect(ctx context.Context, name string) (*Engine, error) {
-	switch name {
-	case "":
-		for _, candidate := range []string{Docker, Podman} {
-			if isProgram(ctx, candidate) {
-				return &Engine{Name: candidate}, nil
-			}
-		}
-		return nil, notFound(ctx, "Docker or Podman")
-	case Docker, Podman:
-		if !isProgram(ctx, name) {
-			return nil, notFound(ctx, title(name))
-		}
-		return &Engine{Name: name}, nil
+	all, err := All(ctx, name)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("container engine %q is not one that kind clusters can be made with: there are %s and %s", name, Docker, Podman)
+	return all[0], nil
 }
 
-// All returns the engines that clusters may be looked for in: that of the name, or for an empty name all whose program is there.
+// All returns the engines that clusters may be looked for in, at least one: that of the name, or for an empty name all whose program is there.
 func All(ctx context.Context, name string) ([]*Engine, error) {
-	if name != "" {
-		e, err := Detect(ctx, name)
-		return []*Engine{e}, err
+	candidates, what := []string{name}, title(name)
+	switch name {
+	case "":
+		candidates, what = []string{Docker, Podman}, "Docker or Podman"
+	case Docker, Podman:
+	default:
+		return nil, fmt.Errorf("container engine %q is not one that kind clusters can be made with: there are %s and %s", name, Docker, Podman)
 	}
 	var all []*Engine
-	for _, candidate := range []string{Docker, Podman} {
+	for _, candidate := range candidates {
 		if isProgram(ctx, candidate) {
 			all = append(all, &Engine{Name: candidate})
 		}
 	}
 	if len(all) == 0 {
-		return nil, notFound(ctx, "Docker or Podman")
+		return nil, notFound(ctx, what)
 	}
 	return all, nil
 }
