@@ -78,7 +78,7 @@ func memory(tb testing.TB) float64 {
 // prepare loads and plans scenarios for the suite's cluster.
 func prepare(tb testing.TB, c cluster.Cluster, opts scenario.Options, paths ...string) []*run.PreparedScenario {
 	tb.Helper()
-	list, err := scenario.Load(paths, opts)
+	list, err := scenario.Load(tb.Context(), paths, opts)
 	require.NoError(tb, err)
 	prepared, err := run.Prepare(list, c.Info().IPFamilies, c.Info().Nodes)
 	require.NoError(tb, err)

@@ -2,10 +2,7 @@ package prooftest
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 	"testing"
 
@@ -26,7 +23,7 @@ func Prove(t *testing.T, paths ...string) {
 	if current == nil {
 		t.Fatal(errNoMain)
 	}
-	scenarios, err := scenario.Load(paths, scenario.Options{})
+	scenarios, err := scenario.Load(t.Context(), paths, scenario.Options{})
 	if err != nil {
 		t.Fatalf("load scenarios: %v", err)
 	}
@@ -42,30 +39,15 @@ func Prove(t *testing.T, paths ...string) {
 	if err != nil {
 		t.Fatalf("prepare scenarios: %v", err)
 	}
+	if err := prepared.CheckReviewed(); err != nil {
+		t.Fatal(err)
+	}
 	current.asked.Store(true)
 	list := make([]types.Feature, 0, len(scenarios))
 	for _, p := range prepared.Scenarios() {
-		if err := checkExpected(p); err != nil {
-			t.Fatal(err)
-		}
 		list = append(list, feature(p))
 	}
 	current.env.Test(t, list...)
-}
-
-// checkExpected compares what is left to the specification with the reviewed table, if there is one: netproof run writes it.
-func checkExpected(p *run.PreparedScenario) error {
-	if steps, _ := p.Computed(); len(steps) == 0 {
-		return nil
-	}
-	content, err := os.ReadFile(p.Scenario().ExpectedFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read computed table: %w", err)
-	}
-	return p.CheckExpected(content)
 }
 
 // resultKey finds the scenario's result in the context of its assessments.

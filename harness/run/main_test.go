@@ -345,7 +345,7 @@ func load(t *testing.T, texts ...string) []*scenario.Scenario {
 		files[name] = &fstest.MapFile{Data: []byte(text)}
 		paths = append(paths, name)
 	}
-	list, err := scenario.Load(paths, scenario.Options{FS: files})
+	list, err := scenario.Load(t.Context(), paths, scenario.Options{FS: files})
 	require.NoError(t, err)
 	return list
 }

@@ -25,6 +25,10 @@ type PreparedScenario struct {
 	computed map[string]model.Verdict
 	// expected is the reviewed table, if there is one.
 	expected *scenario.Expected
+	// strict runs are vacuous where a green result would prove less than it seems to.
+	strict bool
+	// open are the cells that are left open for another reason than the specification, by id, with the reason.
+	open map[string]string
 }
 
 // Scenario returns the scenario as it was loaded.
@@ -52,7 +56,7 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 			errs = append(errs, err)
 			continue
 		}
-		p := &PreparedScenario{scenario: s, plan: plan, computed: map[string]model.Verdict{}}
+		p := &PreparedScenario{scenario: s, plan: plan, computed: map[string]model.Verdict{}, open: map[string]string{}}
 		for _, message := range plan.Vacuous {
 			p.findings = append(p.findings, model.Finding{Kind: model.NothingProven, Message: message, Result: model.Vacuous})
 		}
@@ -66,6 +70,7 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 			topology := step.Topology
 			list, err := expect(s, step, &topology, policies)
 			if err == nil {
+				p.noteOpen(step, list, policies)
 				err = p.keepComputed(step, list)
 			}
 			if err != nil {

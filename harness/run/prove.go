@@ -43,9 +43,10 @@ func (s *Session) scenario(ctx context.Context, p *PreparedScenario) (out model.
 	pr := &proof{Session: s, prepared: p, baseline: map[model.Connection]string{}, based: map[string]bool{}, previous: map[model.Connection]model.Verdict{}}
 	pr.out = model.Scenario{
 		Name: p.scenario.Metadata.Name, File: p.scenario.File, Description: p.scenario.Spec.Description,
-		Labels: p.scenario.Metadata.Labels, Findings: p.findings,
+		Labels: p.scenario.Metadata.Labels, Findings: slices.Clone(p.findings),
 	}
 	err = pr.prove(ctx)
+	pr.out.Findings = append(pr.out.Findings, p.strictFindings()...)
 	if ctx.Err() != nil {
 		pr.out.Result = model.Interrupted
 	}
@@ -388,6 +389,7 @@ func (pr *proof) expectations(step scenario.PlannedStep, topology *model.Topolog
 	if list, err = expect(pr.prepared.scenario, step, topology, policies); err != nil {
 		return nil, nil, err
 	}
+	pr.prepared.noteOpen(step, list, policies)
 	if err := pr.prepared.keepComputed(step, list); err != nil {
 		return nil, nil, err
 	}

@@ -38,7 +38,7 @@ func TestBadInputIsRefusedWithPlaceAndMend(t *testing.T) {
 					paths = strings.Fields(list)
 				}
 			}
-			loaded, err := Load(paths, Options{FS: fsys})
+			loaded, err := Load(t.Context(), paths, Options{FS: fsys})
 			require.Error(t, err)
 			assert.Nil(t, loaded)
 			var problems Problems

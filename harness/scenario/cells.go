@@ -344,6 +344,8 @@ type ruleUse struct {
 	pods, services map[model.Endpoint]bool
 	matched        int
 	decided        int
+	// overruled is a later rule that gave one of its cells another verdict.
+	overruled *Rule
 }
 
 // expect says what the scenario expects of each cell.
@@ -365,13 +367,21 @@ func (p *planner) expect(step *Step, connections []model.Connection) []PlannedCe
 		rules[i] = p.ruleUse(&e.Rules[i])
 	}
 	ports := p.servedPorts()
+	var matching []*ruleUse
 	for i, c := range connections {
 		out[i] = PlannedCell{Connection: c, Expected: fallback, Rule: e.defaultAt.Short()}
 		var last *ruleUse
+		matching = matching[:0]
 		for _, r := range rules {
 			if r.matches(c, ports) {
 				r.matched++
 				last = r
+				matching = append(matching, r)
+			}
+		}
+		for _, r := range matching {
+			if r.Verdict != last.Verdict {
+				r.overruled = last.Rule
 			}
 		}
 		if last != nil {
@@ -466,24 +476,42 @@ func (r *ruleUse) matches(c model.Connection, served map[servedKey][]model.Port)
 	return false
 }
 
-// judgeRule reports rules that speak of nothing.
+// judgeRule reports rules that speak of nothing. One from outside the folder may speak of another folder: see unusedAssertions.
 func (p *planner) judgeRule(r *ruleUse, step *Step) {
 	if r.Rule.from.kind == noPattern || r.to.kind == noPattern {
 		return // reported when it was read
 	}
+	problem, wrong := p.ruleProblem(r, step)
+	switch {
+	case r.outside != nil:
+		r.outside.decided += r.decided
+		if wrong {
+			r.outside.problems = append(r.outside.problems, problem)
+		}
+	case wrong:
+		p.problems = append(p.problems, problem)
+	case !p.shallow && r.decided == 0 && r.overruled != nil:
+		p.add(r.At, "remove it, or put it after the rule that overrides it",
+			"the rule decides no cell of step `%s`: later rules match all of its cells, and %s wants another verdict", step.Name, r.overruled.At.Short())
+	case !p.shallow && r.decided == 0:
+		p.warn(r.At, "remove it, or put it after the rules that override it", "the rule decides no cell of step `%s`: later rules match all of its cells", step.Name)
+		p.idle = append(p.idle, fmt.Sprintf("the rule at %s decides no cell of step `%s`", r.At.Short(), step.Name))
+	}
+}
+
+// ruleProblem says why a rule cannot match a cell of a step, if it cannot.
+func (p *planner) ruleProblem(r *ruleUse, step *Step) (problem Problem, wrong bool) {
 	where := fmt.Sprintf("step `%s`", step.Name)
 	services := model.Via(r.Via) == model.ViaService || model.Via(r.Via) == model.ViaNodePort
 	switch {
 	case r.to.kind == nodePattern:
-		p.add(r.toAt, "name a hostNetwork pod on that node", "a node serves no ports")
+		return problemAt(r.toAt, "name a hostNetwork pod on that node", "a node serves no ports"), true
 	case len(r.from) == 0:
-		p.add(r.fromAt, p.endpointMend(r.Rule.from, false), "%s in %s", r.Rule.from.unmatched(false), where)
+		return problemAt(r.fromAt, p.endpointMend(r.Rule.from, false), "%s in %s", r.Rule.from.unmatched(false), where), true
 	case len(r.pods) == 0 && len(r.services) == 0:
-		p.add(r.toAt, p.endpointMend(r.to, services), "%s in %s", r.to.unmatched(services), where)
-	case p.shallow:
-	case r.matched == 0:
-		p.add(r.At, "let it speak of connections that are probed, or add a probe", "the rule matches no cell of %s", where)
-	case r.decided == 0:
-		p.warn(r.At, "remove it, or put it after the rules that override it", "the rule decides no cell of %s: later rules match all of its cells", where)
+		return problemAt(r.toAt, p.endpointMend(r.to, services), "%s in %s", r.to.unmatched(services), where), true
+	case !p.shallow && r.matched == 0:
+		return problemAt(r.At, "let it speak of connections that are probed, or add a probe", "the rule matches no cell of %s", where), true
 	}
+	return Problem{}, false
 }

@@ -73,12 +73,25 @@ func (l *loader) checkNamespaces(t *Topology, list *value) map[string]bool {
 		l.checkTwice(seen, "namespace", ns.Name, at)
 		if labels := item.get("labels"); labels != nil {
 			checkLabels(&l.collector, labels, withValues(ns.Labels))
+			l.refusePodSecurity(labels)
 			if text, ok := ns.Labels[nameLabel]; ok && text != ns.Name {
 				l.add(labels.get(nameLabel).at, "remove it: Kubernetes sets it", "the label `%s` of namespace `%s` is `%s`", nameLabel, ns.Name, ns.Name)
 			}
 		}
 	}
 	return declared
+}
+
+// podSecurityLabels begin the labels that say what pods a namespace admits: https://kubernetes.io/docs/concepts/security/pod-security-admission/.
+const podSecurityLabels = "pod-security.kubernetes.io/"
+
+// refusePodSecurity reports labels of namespaces that would open a namespace of the cluster to privileged pods.
+func (l *loader) refusePodSecurity(where *value) {
+	for _, e := range where.entries {
+		if strings.HasPrefix(e.key.text, podSecurityLabels) {
+			l.add(e.key.at, "remove it: probe pods fit the level restricted", "the label `%s` decides what a namespace admits, which is not for a scenario", shorten(e.key.text))
+		}
+	}
 }
 
 // knowsNamespace reports a namespace that is not declared.
@@ -223,6 +236,9 @@ func (l *loader) checkSteps(s *Scenario, spec *value, namespaces map[string]bool
 				}
 				for _, e := range where.entries {
 					checkLabels(&l.collector, e.value, changes[e.key.text])
+					if group == "namespaces" {
+						l.refusePodSecurity(e.value)
+					}
 				}
 			}
 		}

@@ -182,12 +182,13 @@ type expectedEntry struct {
 	line    int
 }
 
-// ParseExpected reads an expected.txt. Its error is a [Problems].
+// ParseExpected reads an expected.txt. Its error is a [Problems], which quotes nothing of the file: what stands in its place may be
+// another one, and its lines a secret.
 func ParseExpected(file string, data []byte) (*Expected, error) {
 	e := &Expected{file: file, cells: map[expectedKey]expectedEntry{}, steps: map[string]bool{}}
 	c := &collector{}
 	const mend = "write the file anew from the specification, and review the difference"
-	if !utf8.Valid(data) || len(data) > 16*maxFileSize {
+	if !utf8.Valid(data) || len(data) > maxExpectedSize {
 		c.add(Position{file, 1, 1}, mend, "the file is no table of expected verdicts")
 		return nil, c.problems
 	}
@@ -201,12 +202,12 @@ func ParseExpected(file string, data []byte) (*Expected, error) {
 		case isStep:
 			step, section = name, nil
 			if e.steps[step] {
-				c.add(at, mend, "step `%s` stands there twice", step)
+				c.add(at, mend, "the step stands there twice")
 			}
 			e.steps[step] = true
 		case !strings.HasPrefix(line, " "):
 			if section = parseTitle(line); section == nil || step == "" {
-				c.add(at, mend, "%q is no title of a table", shorten(line))
+				c.add(at, mend, "this line is not the title of a table")
 				section = nil
 			}
 		case section == nil:
@@ -265,14 +266,14 @@ func (e *Expected) row(c *collector, at Position, step string, s *portSection, w
 			}
 		}
 		if verdict == "" {
-			c.add(at, "write + for allow, x for deny, ? for undefined, . for no cell", "%q is no verdict", shorten(sign))
+			c.add(at, "write + for allow, x for deny, ? for undefined, . for no cell", "column %d is not a verdict", i+1)
 			continue
 		}
 		key := expectedKey{step, model.Connection{
 			From: model.Endpoint(words[0]), To: s.cols[i], Port: s.port, Protocol: s.protocol, Via: s.via, IPFamily: s.family,
 		}}
 		if _, twice := e.cells[key]; twice {
-			c.add(at, mend, "%s -> %s %s stands there twice", words[0], s.cols[i], s.title())
+			c.add(at, mend, "the cell of column %d stands there twice", i+1)
 			continue
 		}
 		e.cells[key] = expectedEntry{verdict: verdict, line: at.Line}

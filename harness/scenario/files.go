@@ -1,117 +1,144 @@
 package scenario
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/netproof/netproof/harness/readfile"
 )
 
-// maxFiles bounds the files of a folder: more than this is a folder given by mistake.
-const maxFiles = 5000
+const (
+	// maxFiles bounds the files of a folder: more than this is a folder given by mistake.
+	maxFiles = 5000
+	// maxBytes bounds all files of one call together: a folder may come from a stranger.
+	maxBytes = 64 << 20
+	// maxExpectedSize bounds an expected.txt.
+	maxExpectedSize = 16 << 20
+)
 
-// files is where files are read from: the machine, or an embedded file system.
+// files opens what is named by paths: on the machine, or in an embedded file system.
 type files struct {
-	fsys fs.FS
+	// ctx ends reading.
+	ctx    context.Context
+	fsys   fs.FS
+	budget *readfile.Budget
+	roots  []*readfile.Root
 }
 
-func (f files) stat(name string) (fs.FileInfo, error) {
-	if f.fsys == nil {
-		return os.Stat(name)
-	}
-	return fs.Stat(f.fsys, fsPath(name))
+// source is a file or folder, and the path by which messages name it.
+type source struct {
+	root *readfile.Root
+	// name is where it is beneath the root, with slashes.
+	name string
+	// shown is the path as the caller of [Load] would write it.
+	shown string
 }
 
-func (f files) readDir(name string) ([]fs.DirEntry, error) {
-	if f.fsys == nil {
-		return os.ReadDir(name)
+// open finds what a path names.
+func (f *files) open(name string) (source, error) {
+	if f.fsys != nil {
+		// Nothing is outside the root of an embedded file system.
+		beneath := strings.TrimPrefix(path.Clean("/"+name), "/")
+		if beneath == "" {
+			beneath = "."
+		}
+		return source{readfile.FS(f.fsys, f.budget), beneath, path.Clean(name)}, nil
 	}
-	return fs.ReadDir(f.fsys, fsPath(name))
+	root, beneath, err := readfile.Open(name, f.budget)
+	if err != nil {
+		return source{shown: filepath.Clean(name)}, err
+	}
+	f.roots = append(f.roots, root)
+	return source{root, beneath, filepath.Clean(name)}, nil
 }
 
-func (f files) open(name string) (fs.File, error) {
-	if f.fsys == nil {
-		return os.Open(name)
+// close lets go of all that was opened.
+func (f *files) close() {
+	for _, r := range f.roots {
+		_ = r.Close() // it was only read
 	}
-	return f.fsys.Open(fsPath(name))
 }
 
-func (f files) join(dir, name string) string {
-	if f.fsys == nil {
-		return filepath.Join(dir, filepath.FromSlash(name))
+func (s source) stat() (fs.FileInfo, error) { return s.root.Stat(s.name) }
+
+func (s source) readDir() ([]fs.DirEntry, error) { return s.root.ReadDir(s.name) }
+
+// join is what a relative path leads to from a folder.
+func (s source) join(name string) source {
+	shown := path.Join(s.shown, name)
+	if s.root.Links() {
+		shown = filepath.Join(s.shown, filepath.FromSlash(name))
 	}
-	return path.Join(dir, name)
+	return source{s.root, path.Join(s.name, filepath.ToSlash(name)), shown}
 }
 
-func (f files) dir(name string) string {
-	if f.fsys == nil {
-		return filepath.Dir(name)
+// dir is the folder that holds a file.
+func (s source) dir() source {
+	shown := path.Dir(s.shown)
+	if s.root.Links() {
+		shown = filepath.Dir(s.shown)
 	}
-	return path.Dir(name)
+	return source{s.root, path.Dir(s.name), shown}
 }
 
-// fsPath is a path in the form that embedded file systems take. Nothing is outside their root.
-func fsPath(name string) string {
-	if p := strings.TrimPrefix(path.Clean("/"+name), "/"); p != "" {
-		return p
-	}
-	return "."
-}
+// start is the beginning of the file.
+func (s source) start() Position { return Position{s.shown, 1, 1} }
 
 // read returns the content of a file, or reports why not. from is what asks for it.
-func (f files) read(c *collector, from Position, name string) ([]byte, bool) {
-	info, err := f.stat(name)
+func (f *files) read(c *collector, from Position, s source) ([]byte, bool) {
+	data, err := s.root.ReadFile(f.ctx, s.name, maxFileSize)
 	if err != nil {
-		c.problems = append(c.problems, f.missing(from, name, err))
-		return nil, false
-	}
-	switch {
-	case info.IsDir():
-		c.add(from, "name the files one by one", "%s is a folder", name)
-		return nil, false
-	case !info.Mode().IsRegular():
-		c.add(from, "save it as a file first", "%s is no regular file", name)
-		return nil, false
-	case info.Size() > maxFileSize:
-		c.add(Position{name, 1, 1}, "split it into several files, or take out what is no policy",
-			"the file has %s, and %s is the most that is read", size(int(info.Size())), size(maxFileSize))
-		return nil, false
-	}
-	file, err := f.open(name)
-	if err != nil {
-		c.problems = append(c.problems, f.missing(from, name, err))
-		return nil, false
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	// The file may grow between the two calls; one byte more than the bound is enough for parse to refuse it.
-	data, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
-	if err != nil {
-		c.add(from, "check the file", "read %s: %v", name, reason(err))
+		c.problems = append(c.problems, unreadable(from, s, err))
 		return nil, false
 	}
 	return data, true
 }
 
-func (f files) missing(from Position, name string, err error) Problem {
-	if !errors.Is(err, fs.ErrNotExist) {
-		return problemAt(from, "check its permissions, and where its links lead", "%s cannot be read: %v", name, reason(err))
+// unreadable says why a file or a folder cannot be read, and what to do.
+func unreadable(from Position, s source, err error) Problem {
+	var tooLarge *readfile.SizeError
+	switch {
+	case errors.Is(err, readfile.ErrOutside):
+		return problemAt(from, "give the folder that holds it all as the path, or put the file into the folder that is given",
+			"%s is not read: it leads out of the folder that was given", s.shown)
+	case errors.Is(err, readfile.ErrFolder):
+		return problemAt(from, "name the files one by one", "%s is a folder", s.shown)
+	case errors.Is(err, readfile.ErrNotRegular):
+		return problemAt(from, "save it as a file first", "%s is not a regular file", s.shown)
+	case errors.As(err, &tooLarge) && tooLarge.Together:
+		return problemAt(s.start(), "name the folder of the policies", "all files together have more than %s, which is the most that is read", size(int(tooLarge.Most)))
+	case errors.As(err, &tooLarge):
+		return problemAt(s.start(), "split it into several files, or take out what is no policy",
+			"the file has more than %s, which is the most that is read", size(int(tooLarge.Most)))
+	case errors.Is(err, fs.ErrNotExist):
+		return missing(from, s)
 	}
+	return problemAt(from, "check its permissions, and where its links lead", "%s cannot be read: %v", s.shown, reason(err))
+}
+
+func missing(from Position, s source) Problem {
 	mend := "check the path"
-	if entries, dirErr := f.readDir(f.dir(name)); dirErr == nil {
+	list := func() ([]fs.DirEntry, error) { return os.ReadDir(filepath.Dir(s.shown)) }
+	if s.root != nil {
+		list = s.dir().readDir
+	}
+	if entries, err := list(); err == nil {
 		var names []string
 		for _, e := range entries {
 			names = append(names, e.Name())
 		}
-		if near := suggest(path.Base(filepath.ToSlash(name)), names); near != "" {
+		if near := suggest(path.Base(filepath.ToSlash(s.shown)), names); near != "" {
 			mend = fmt.Sprintf("did you mean `%s`?", near)
 		}
 	}
-	return problemAt(from, mend, "there is no file %s", name)
+	return problemAt(from, mend, "there is no file %s", s.shown)
 }
 
 // reason is an error without the operation and the path that callers name themselves.
@@ -123,45 +150,44 @@ func reason(err error) error {
 	return err
 }
 
-// walk lists the YAML and JSON files below a folder, in lexical order, following links. A link that leads back to a folder
-// above it is reported. Hidden files and folders are left out.
-func (f files) walk(c *collector, root string) (names []string) {
-	w := walker{files: f, c: c}
-	info, err := f.stat(root)
+// walk lists the YAML and JSON files below a folder, in lexical order, following links that stay below it. A link that leads back
+// to a folder above it is reported. Hidden files and folders are listed too: kubectl apply -f reads them.
+func (f *files) walk(c *collector, root source) []source {
+	w := walker{c: c}
+	info, err := root.stat()
 	if err != nil {
-		c.problems = append(c.problems, f.missing(Position{root, 1, 1}, root, err))
+		c.problems = append(c.problems, unreadable(root.start(), root, err))
 		return nil
 	}
-	w.folder(root, info, nil)
-	if len(w.names) > maxFiles {
-		c.add(Position{root, 1, 1}, "name the folder of the policies", "the folder holds more than %d manifests", maxFiles)
+	w.folder(f.ctx, root, info, nil)
+	if len(w.found) > maxFiles {
+		c.add(root.start(), "name the folder of the policies", "the folder holds more than %d manifests", maxFiles)
 		return nil
 	}
-	return w.names
+	return w.found
 }
 
 type walker struct {
-	files
 	c       *collector
-	names   []string
+	found   []source
 	visited []place
 }
 
 // place is a folder that was seen, and the path by which it was reached.
 type place struct {
-	name string
-	info fs.FileInfo
+	shown string
+	info  fs.FileInfo
 }
 
-func (w *walker) folder(name string, info fs.FileInfo, above []place) {
-	if len(w.names) > maxFiles {
+func (w *walker) folder(ctx context.Context, s source, info fs.FileInfo, above []place) {
+	if len(w.found) > maxFiles || ctx.Err() != nil {
 		return
 	}
 	// Only folders of the machine have an identity, and only they can be reached by two paths.
-	if w.fsys == nil {
+	if s.root.Links() {
 		for _, p := range above {
 			if os.SameFile(p.info, info) {
-				w.c.add(Position{name, 1, 1}, "remove the link", "directory loop: %s leads back to %s", name, p.name)
+				w.c.add(s.start(), "remove the link", "directory loop: %s leads back to %s", s.shown, p.shown)
 				return
 			}
 		}
@@ -169,31 +195,37 @@ func (w *walker) folder(name string, info fs.FileInfo, above []place) {
 			return
 		}
 	}
-	here := place{name, info}
+	here := place{s.shown, info}
 	w.visited = append(w.visited, here)
 	above = append(slices.Clone(above), here)
-	entries, err := w.readDir(name)
+	entries, err := s.readDir()
 	if err != nil {
-		w.c.add(Position{name, 1, 1}, "check its permissions", "the folder cannot be read: %v", reason(err))
+		w.c.problems = append(w.c.problems, unreadable(s.start(), s, err))
 		return
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		full := w.join(name, e.Name())
-		info, err := w.stat(full)
+		full := s.join(e.Name())
+		info, err := full.stat()
 		switch {
 		case err != nil:
-			// A link to itself, or to nothing, is only worth a word when it would have been read.
-			if isManifestName(e.Name()) || strings.Contains(err.Error(), "too many") {
-				w.c.add(Position{full, 1, 1}, "remove the link, or let it lead to a file", "the link cannot be followed: %v", reason(err))
-			}
+			w.broken(full, e.Name(), err)
 		case info.IsDir():
-			w.folder(full, info, above)
+			w.folder(ctx, full, info, above)
 		case isManifestName(e.Name()):
-			w.names = append(w.names, full)
+			w.found = append(w.found, full)
 		}
+	}
+}
+
+// broken reports a link that leads nowhere, to itself, or out of the folder, if what it leads to would have been read. A name without
+// an ending may be that of a folder.
+func (w *walker) broken(s source, name string, err error) {
+	switch {
+	case errors.Is(err, readfile.ErrOutside) && (isManifestName(name) || path.Ext(name) == ""):
+		w.c.add(s.start(), "put what it leads to into the folder, or write the link relative to its own folder",
+			"the link is not followed: it is absolute, or leads out of the folder that was given")
+	case isManifestName(name) && !strings.HasPrefix(name, ".") || strings.Contains(err.Error(), "too many"):
+		w.c.add(s.start(), "remove the link, or let it lead to a file", "the link cannot be followed: %v", reason(err))
 	}
 }
 
@@ -216,6 +248,21 @@ func isScenarioName(name string) bool {
 func isAssertionsName(name string) bool {
 	base := path.Base(filepath.ToSlash(name))
 	return isManifestName(base) && strings.TrimSuffix(base, path.Ext(base)) == "netproof"
+}
+
+// isHidden tells whether a file, or a folder above it and below root, begins with a dot.
+func isHidden(root, s source) bool {
+	below := s.name
+	if root.name != "." {
+		below = strings.TrimPrefix(s.name, root.name+"/")
+	}
+	return slices.ContainsFunc(strings.Split(below, "/"), func(part string) bool { return strings.HasPrefix(part, ".") })
+}
+
+// isLink tells whether the last part of a path is a link.
+func isLink(s source) bool {
+	info, err := s.root.Lstat(s.name)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
 // isToolFile tells whether a file configures another tool that works on manifests.

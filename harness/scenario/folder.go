@@ -3,6 +3,7 @@ package scenario
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -38,6 +39,8 @@ type plainFolder struct {
 	namespaces map[string]*Namespace
 	policies   []*object
 	services   []*object
+	// left is true when labels of a namespace were left out.
+	left bool
 }
 
 // standIn is a workload and the pod that stands for it.
@@ -47,11 +50,11 @@ type standIn struct {
 }
 
 // plain makes the scenario, or returns nil when there is no policy.
-func (l *loader) plain(root string, manifests []*manifest, assertions *manifest) *Scenario {
+func (l *loader) plain(root source, manifests []*manifest, assertions *manifest) *Scenario {
 	before := l.count()
-	f := &plainFolder{loader: l, s: &Scenario{APIVersion: model.APIVersion, Kind: Kind, File: root, Plain: true}, namespaces: map[string]*Namespace{}}
-	f.s.At = Position{root, 1, 1}
-	f.s.expectedFile = l.join(root, "expected.txt")
+	f := &plainFolder{loader: l, s: &Scenario{APIVersion: model.APIVersion, Kind: Kind, File: root.shown, Plain: true}, namespaces: map[string]*Namespace{}}
+	f.s.At = root.start()
+	l.keepExpected(f.s, root.join("expected.txt"))
 	broken := false
 	for _, m := range manifests {
 		for _, o := range l.objectsOf(m) {
@@ -59,14 +62,17 @@ func (l *loader) plain(root string, manifests []*manifest, assertions *manifest)
 		}
 		broken = broken || m.broken
 	}
-	f.s.Metadata = Metadata{Name: l.folderName(root), At: f.s.At}
+	f.s.Metadata = Metadata{Name: l.folderName(root.shown), At: f.s.At}
 	asserted := f.assertions(assertions)
+	f.s.narrowed = len(asserted.Probes) > 0
+	l.outside.addTo(asserted)
 	if len(f.policies) == 0 && assertions == nil {
 		return nil
 	}
 	if len(f.policies) == 0 && l.count() == before {
-		l.add(Position{assertions.name, 1, 1}, "add the policies that it speaks of to the folder", "netproof.yaml asserts something about a folder without policies")
+		l.add(assertions.start(), "add the policies that it speaks of to the folder", "netproof.yaml asserts something about a folder without policies")
 	}
+	f.selectsByPodSecurity()
 	f.workloads()
 	f.topology()
 	f.steps(asserted)
@@ -109,7 +115,49 @@ func (f *plainFolder) namespaceObject(o *object) {
 	if where := o.tree.get("metadata").get("labels"); where != nil {
 		checkLabels(&f.collector, where, withValues(o.meta.Labels))
 	}
-	f.namespaces[o.name] = &Namespace{Name: o.name, Labels: o.meta.Labels, At: o.at}
+	f.namespaces[o.name] = &Namespace{Name: o.name, Labels: f.withoutPodSecurity(o), At: o.at}
+}
+
+// withoutPodSecurity are the labels of a namespace without those that say what pods it admits. They are common in manifests, mean
+// nothing to a network policy, and must not reach a cluster that others use. A policy that selects by them is refused.
+func (f *plainFolder) withoutPodSecurity(o *object) map[string]string {
+	out := maps.Clone(o.meta.Labels)
+	maps.DeleteFunc(out, func(key, _ string) bool { return strings.HasPrefix(key, podSecurityLabels) })
+	f.left = f.left || len(out) < len(o.meta.Labels)
+	return out
+}
+
+// selectsByPodSecurity reports policies that speak of labels that were left out.
+func (f *plainFolder) selectsByPodSecurity() {
+	for _, o := range f.policies {
+		if at := findText(o.tree.get("spec"), podSecurityLabels); f.left && at != nil {
+			f.add(at.at, "select the namespaces by another label", "%s selects by a label `%s...`, and those are not set for a proof", o, podSecurityLabels)
+		}
+	}
+}
+
+// findText finds a key or a value that holds a text, nil if there is none.
+func findText(v *value, text string) *value {
+	if v == nil {
+		return nil
+	}
+	if strings.Contains(v.text, text) {
+		return v
+	}
+	for _, item := range v.items {
+		if found := findText(item, text); found != nil {
+			return found
+		}
+	}
+	for _, e := range v.entries {
+		if found := findText(e.key, text); found != nil {
+			return found
+		}
+		if found := findText(e.value, text); found != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 // folderName makes the name of a scenario out of the name of a folder.
@@ -137,28 +185,18 @@ func (f *plainFolder) assertions(m *manifest) *AssertionsSpec {
 	if m == nil {
 		return &AssertionsSpec{}
 	}
-	out := &AssertionsSpec{}
-	for i, doc := range m.docs {
-		if i > 0 {
-			f.add(doc.root.at, "put it all into one document", "netproof.yaml has more than one document")
-			break
-		}
-		var a Assertions
-		if !f.decodeOwn(doc, AssertionsKind, &a) {
-			continue
-		}
-		if meta := doc.root.get("metadata"); meta != nil && meta.kind == mappingValue {
-			name := f.s.Metadata.Name
-			if meta.get("name") == nil {
-				a.Metadata.Name = name
-			}
-			f.checkMetadata(&a.Metadata, doc.root)
-			f.s.Metadata = a.Metadata
-		}
-		f.checkHosts(a.Spec.Hosts, doc.root.get("spec").get("hosts"))
-		out = &a.Spec
+	a, root, ok := f.readAssertions(m)
+	if !ok {
+		return &AssertionsSpec{}
 	}
-	return out
+	if meta := root.get("metadata"); meta != nil && meta.kind == mappingValue {
+		if meta.get("name") == nil {
+			a.Metadata.Name = f.s.Metadata.Name
+		}
+		f.checkMetadata(&a.Metadata, root)
+		f.s.Metadata = a.Metadata
+	}
+	return &a.Spec
 }
 
 // The parts of workloads that a probe pod can stand in for.
@@ -499,27 +537,29 @@ func (f *plainFolder) steps(asserted *AssertionsSpec) {
 	}
 }
 
-// probes are those that netproof.yaml names, or every pod to every other, and what its rules speak of beyond that: services,
-// nodes and hosts.
+// probes are those that netproof.yaml names, or every pod to every other, and what rules speak of beyond that: services,
+// nodes and hosts, and whatever rules from outside the folder speak of.
 func (f *plainFolder) probes(asserted *AssertionsSpec) []Probe {
-	if len(asserted.Probes) > 0 {
-		return asserted.Probes
+	out := asserted.Probes
+	if len(out) == 0 {
+		out = []Probe{{
+			From: "*", To: "*", At: f.s.At, fromAt: f.s.At, toAt: f.s.At, viaAt: f.s.At,
+			from: pattern{text: "*", kind: everyPattern}, to: pattern{text: "*", kind: everyPattern},
+		}}
 	}
-	out := []Probe{{
-		From: "*", To: "*", At: f.s.At, fromAt: f.s.At, toAt: f.s.At, viaAt: f.s.At,
-		from: pattern{text: "*", kind: everyPattern}, to: pattern{text: "*", kind: everyPattern},
-	}}
+	before := len(out)
 	isSpecial := func(p pattern) bool { return p.kind == nodePattern || p.kind == hostPattern }
 	for _, r := range asserted.Rules {
 		via := model.Via(r.Via)
 		itself := r.from.exact() && r.From == r.To
-		if via == model.ViaService || via == model.ViaNodePort || isSpecial(r.from) || isSpecial(r.to) || itself {
+		beyond := via == model.ViaService || via == model.ViaNodePort || isSpecial(r.from) || isSpecial(r.to) || itself
+		if r.outside != nil && f.s.narrowed || beyond && !f.s.narrowed {
 			out = append(out, Probe{
 				From: r.From, To: r.To, Ports: r.Ports, Via: r.Via, At: r.At, from: r.from, to: r.to, fromAt: r.fromAt, toAt: r.toAt, viaAt: r.viaAt, ofRule: true,
 			})
 		}
 	}
-	if len(out) == 1 {
+	if len(out) == before && !f.s.narrowed {
 		return nil
 	}
 	return out

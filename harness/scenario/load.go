@@ -1,6 +1,9 @@
 package scenario
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -11,83 +14,54 @@ import (
 	metavalidation "k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/readfile"
 )
 
 // Options say how files are loaded.
 type Options struct {
 	// FS is where paths are looked up; nil for the machine's file system.
 	FS fs.FS
+	// Limits bound what all scenarios make together. Those that are zero are [DefaultLimits].
+	Limits Limits
+	// Assert is a file of assertions that hold for the folders of manifests beside those that the folders state themselves, and
+	// that no file of the folders can override. Empty for none.
+	Assert string
 }
 
 // Load reads scenarios from paths, in the order of the paths and, below a folder, in lexical order.
 //
 // A path is a file of scenarios, a file of plain manifests, or a folder. A folder, with the folders below it, holds any
 // number of scenarios in files named scenario.yaml or NAME.scenario.yaml; or none, and then all of its manifests make up one
-// scenario, as do the plain manifests that are named directly.
+// scenario, as do the plain manifests that are named directly. Nothing outside of the paths is read: see package readfile.
 //
-// The error is a [Problems] with everything that is wrong in all files, or matches [ErrNothing]. Warnings are kept with each
-// scenario.
-func Load(paths []string, opts Options) ([]*Scenario, error) {
-	l := &loader{files: files{opts.FS}, manifests: map[string]*manifest{}}
-	var out []*Scenario
-	var loose []*manifest
-	var empty []string
-	seen := map[string]bool{}
-	for _, p := range paths {
-		name := l.join(p, "")
-		if p == "" {
-			l.add(Position{"-", 1, 1}, "name a file or a folder", "a path is empty")
-			continue
-		}
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
-		info, err := l.stat(name)
-		if err != nil {
-			l.problems = append(l.problems, l.missing(Position{name, 1, 1}, name, err))
-			continue
-		}
-		before := l.count()
-		if info.IsDir() {
-			found, ok := l.folder(name)
-			if !ok && l.count() == before {
-				empty = append(empty, name)
-			}
-			out = append(out, found...)
-			continue
-		}
-		m := l.manifest(Position{name, 1, 1}, name)
-		if m == nil {
-			continue
-		}
-		if isScenarioName(name) || m.has(Kind) {
-			out = append(out, l.scenarios(m)...)
-		} else {
-			loose = append(loose, m)
-		}
+// The error is a [Problems] with everything that is wrong in all files, or matches [ErrNothing], or is the cause of the end
+// of ctx. Warnings are kept with each scenario.
+func Load(ctx context.Context, paths []string, opts Options) ([]*Scenario, error) {
+	l := &loader{
+		files:     files{ctx: ctx, fsys: opts.FS, budget: readfile.NewBudget(maxBytes)},
+		manifests: map[string]*manifest{},
 	}
-	if len(loose) > 0 {
-		folder := l.dir(loose[0].name)
-		before := l.count()
-		if s := l.plain(folder, loose, nil); s != nil {
-			out = append(out, s)
-		} else if l.count() == before {
-			empty = append(empty, loose[0].name)
-		}
+	defer l.close()
+	l.outside = l.outsideAssertions(opts.Assert)
+	out, empty := l.paths(paths)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	l.checkNames(out)
-	for _, s := range out {
-		l.verify(s)
+	if l.within(opts.Limits, out) {
+		for _, s := range out {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			l.verify(s)
+		}
 	}
+	l.unusedAssertions(out)
 	if len(l.problems) > 0 {
 		return nil, l.problems.sorted()
 	}
-	if len(out) == 0 {
-		if len(empty) == 0 {
-			return nil, fmt.Errorf("no path was given: %w", ErrNothing)
-		}
-		return nil, fmt.Errorf("%s: no scenario and no policy in it, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(empty, ", "), ErrNothing)
+	if len(out) == 0 && len(empty) == 0 {
+		return nil, fmt.Errorf("no path was given: %w", ErrNothing)
 	}
 	if len(empty) > 0 {
 		return nil, fmt.Errorf("%s: no scenario and no policy in it, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(empty, ", "), ErrNothing)
@@ -95,16 +69,70 @@ func Load(paths []string, opts Options) ([]*Scenario, error) {
 	return out, nil
 }
 
+// paths loads what each path names. empty are the paths in which there is nothing to prove.
+func (l *loader) paths(paths []string) (out []*Scenario, empty []string) {
+	var loose []*manifest
+	seen := map[string]bool{}
+	for _, p := range paths {
+		if p == "" {
+			l.add(Position{"-", 1, 1}, "name a file or a folder", "a path is empty")
+			continue
+		}
+		s, err := l.open(p)
+		var info fs.FileInfo
+		if err == nil {
+			info, err = s.stat()
+		}
+		if err != nil {
+			l.problems = append(l.problems, unreadable(s.start(), s, err))
+			continue
+		}
+		if seen[s.shown] {
+			continue
+		}
+		seen[s.shown] = true
+		before := l.count()
+		if info.IsDir() {
+			found, ok := l.folder(s)
+			if !ok && l.count() == before {
+				empty = append(empty, s.shown)
+			}
+			out = append(out, found...)
+			continue
+		}
+		m := l.manifest(s.start(), s)
+		if m == nil {
+			continue
+		}
+		if isScenarioName(s.name) || m.has(Kind) {
+			out = append(out, l.scenarios(m)...)
+		} else {
+			loose = append(loose, m)
+		}
+	}
+	if len(loose) > 0 {
+		before := l.count()
+		if s := l.plain(loose[0].dir(), loose, nil); s != nil {
+			out = append(out, s)
+		} else if l.count() == before {
+			empty = append(empty, loose[0].shown)
+		}
+	}
+	return out, empty
+}
+
 // loader reads each file once.
 type loader struct {
 	files
 	collector
 	manifests map[string]*manifest
+	// outside are the assertions that no folder can override, nil if there are none.
+	outside *outsideAssertions
 }
 
 // manifest is a file that was read.
 type manifest struct {
-	name string
+	source
 	docs []document
 	// objects of the documents that were read as such, nil before.
 	objects []*object
@@ -125,26 +153,23 @@ func (d document) isOwn(kind string) bool {
 }
 
 // manifest reads a file; nil if it could not be read. from is what asks for it.
-func (l *loader) manifest(from Position, name string) *manifest {
-	if m, ok := l.manifests[name]; ok {
-		if m == nil {
-			return nil
-		}
+func (l *loader) manifest(from Position, s source) *manifest {
+	if m, ok := l.manifests[s.shown]; ok {
 		return m
 	}
 	before := l.count()
-	data, ok := l.files.read(&l.collector, from, name)
+	data, ok := l.files.read(&l.collector, from, s)
 	if !ok {
-		l.manifests[name] = nil
+		l.manifests[s.shown] = nil
 		return nil
 	}
-	m := &manifest{name: name, docs: parse(name, data, &l.collector)}
+	m := &manifest{source: s, docs: parse(s.shown, data, &l.collector)}
 	m.broken = l.count() > before
 	if len(m.docs) == 0 && !m.broken {
-		l.add(Position{name, 1, 1}, "write a policy or a scenario into it, or remove the file", "the file is empty")
+		l.add(s.start(), "write a policy or a scenario into it, or remove the file", "the file is empty")
 		m.broken = true
 	}
-	l.manifests[name] = m
+	l.manifests[s.shown] = m
 	return m
 }
 
@@ -164,38 +189,46 @@ func (l *loader) objectsOf(m *manifest) []*object {
 
 // folder loads the scenarios below a folder, or makes one of its manifests. ok is false when there are none, also not
 // among those that were loaded already.
-func (l *loader) folder(root string) (out []*Scenario, ok bool) {
+func (l *loader) folder(root source) (out []*Scenario, ok bool) {
 	before := l.count()
-	names := l.walk(&l.collector, root)
+	found := l.walk(&l.collector, root)
 	if l.count() > before {
 		return nil, false
 	}
-	for _, name := range names {
-		if isScenarioName(name) {
-			if m := l.manifest(Position{name, 1, 1}, name); m != nil {
+	hasScenarios := false
+	for _, s := range found {
+		if isScenarioName(s.name) && !isHidden(root, s) {
+			hasScenarios = true
+			if m := l.manifest(s.start(), s); m != nil {
 				out = append(out, l.scenarios(m)...)
 			}
 		}
 	}
-	if slices.ContainsFunc(names, isScenarioName) {
+	if hasScenarios {
+		if l.count() == before {
+			l.unproven(root, found)
+		}
 		return out, true
 	}
 	var manifests []*manifest
 	var assertions *manifest
-	for _, name := range names {
+	for _, s := range found {
 		switch {
-		case isToolFile(name):
-		case isAssertionsName(name) && l.dir(name) != root:
-			l.add(Position{name, 1, 1}, fmt.Sprintf("move it to %s, or give its own folder as a path", root),
+		case isToolFile(s.name) || isHidden(root, s):
+			if m := l.glance(s); m != nil {
+				manifests = append(manifests, m)
+			}
+		case isAssertionsName(s.name) && s.dir().name != root.name:
+			l.add(s.start(), fmt.Sprintf("move it to %s, or give its own folder as a path", root.shown),
 				"only the netproof file of the folder that was given counts")
 		default:
-			m := l.manifest(Position{name, 1, 1}, name)
+			m := l.manifest(s.start(), s)
 			if m == nil {
 				continue
 			}
-			if isAssertionsName(name) {
+			if isAssertionsName(s.name) {
 				if assertions != nil {
-					l.add(Position{name, 1, 1}, "keep one of them", "the folder has two netproof files: also %s", assertions.name)
+					l.add(s.start(), "keep one of them", "the folder has two netproof files: also %s", assertions.shown)
 				}
 				assertions = m
 				continue
@@ -207,6 +240,58 @@ func (l *loader) folder(root string) (out []*Scenario, ok bool) {
 		return []*Scenario{s}, true
 	}
 	return nil, false
+}
+
+// glance reads a file that need not hold manifests: a hidden one, or one of another tool. It returns nil where nothing in the
+// file matters to network policies. A file that is not YAML and speaks of policies is reported: kubectl apply -f applies what
+// stands before the mistake.
+func (l *loader) glance(s source) *manifest {
+	if m, ok := l.manifests[s.shown]; ok {
+		return m
+	}
+	l.manifests[s.shown] = nil
+	data, ok := l.files.read(&l.collector, s.start(), s)
+	if !ok {
+		return nil
+	}
+	own := &collector{}
+	docs := slices.DeleteFunc(parse(s.shown, data, own), func(d document) bool { return !matters(d.root) })
+	if own.count() > 0 && (len(docs) > 0 || bytes.Contains(data, []byte("NetworkPolicy"))) {
+		l.add(s.start(), "mend the file, or move it out of the folder", "the file seems to hold policies, and is not YAML")
+		return nil
+	}
+	if len(docs) == 0 {
+		return nil
+	}
+	m := &manifest{source: s, docs: docs}
+	l.manifests[s.shown] = m
+	return m
+}
+
+// unproven reports the policies and the assertions in a folder with scenarios that no scenario makes use of: nothing would be
+// proven about them, and the run could be green.
+func (l *loader) unproven(root source, found []source) {
+	const mend = "apply it in a step of a scenario, or give its folder as a path of its own, without scenario files in it"
+	for _, s := range found {
+		m, known := l.manifests[s.shown]
+		switch {
+		case isScenarioName(s.name) && !isHidden(root, s) || known && (m == nil || m.read):
+			continue // it is a scenario, or a scenario applies it, or it was reported
+		case isAssertionsName(s.name) && !isHidden(root, s):
+			l.add(s.start(), "write the expectations into the scenarios, or give the folder as a path without scenario files in it",
+				"the assertions would not be looked at: the folder %s holds scenarios", root.shown)
+			continue
+		}
+		if m = l.glance(s); m == nil {
+			continue
+		}
+		for _, doc := range m.docs {
+			if v := firstPolicy(doc.root); v != nil {
+				l.add(v.at, mend, "no scenario applies this %s: nothing would be proven about it", shorten(v.get("kind").str()))
+				break // one for each file
+			}
+		}
+	}
 }
 
 // scenarios reads the scenarios of a file.
@@ -224,13 +309,13 @@ func (l *loader) scenarios(m *manifest) (out []*Scenario) {
 }
 
 func (l *loader) scenario(m *manifest, doc document) *Scenario {
-	s := &Scenario{File: m.name}
+	s := &Scenario{File: m.shown}
 	before := l.count()
 	if !l.decodeOwn(doc, Kind, s) {
 		return nil
 	}
 	l.checkMetadata(&s.Metadata, doc.root)
-	s.expectedFile = l.expectedFile(m, s.Metadata.Name)
+	l.keepExpected(s, expectedFile(m, s.Metadata.Name))
 	l.checkSpec(s, doc.root.get("spec"))
 	for i := range s.Spec.Steps {
 		l.readApplied(m, &s.Spec.Steps[i])
@@ -245,6 +330,11 @@ func (l *loader) decodeOwn(doc document, kind string, into any) bool {
 	own := &collector{}
 	d := &decoder{c: own}
 	d.decode(root, into, "")
+	if root.get("apiVersion") == nil && root.get("kind") == nil {
+		// It may be another file than its name says: see parse.
+		own.problems.redact()
+		Problems(d.lost).redact()
+	}
 	if len(doc.bullets) > 0 || len(d.lost) > 0 {
 		l.problems = append(l.problems, d.lost...)
 		if len(doc.bullets) > 0 {
@@ -314,16 +404,33 @@ func (l *loader) checkMetadata(m *Metadata, root *value) {
 
 // expectedFile is where the computed table of a scenario is kept: expected.txt beside scenario.yaml, NAME.expected.txt beside
 // NAME.scenario.yaml or where a file holds several scenarios.
-func (l *loader) expectedFile(m *manifest, name string) string {
-	base := path.Base(filepath.ToSlash(m.name))
+func expectedFile(m *manifest, name string) source {
+	base := path.Base(m.name)
 	stem := strings.TrimSuffix(base, path.Ext(base))
 	switch {
 	case len(m.docs) > 1:
-		return l.join(l.dir(m.name), name+".expected.txt")
+		return m.dir().join(name + ".expected.txt")
 	case stem == "scenario":
-		return l.join(l.dir(m.name), "expected.txt")
+		return m.dir().join("expected.txt")
 	}
-	return l.join(l.dir(m.name), strings.TrimSuffix(stem, ".scenario")+".expected.txt")
+	return m.dir().join(strings.TrimSuffix(stem, ".scenario") + ".expected.txt")
+}
+
+// keepExpected reads the computed table of a scenario, if it was kept.
+func (l *loader) keepExpected(s *Scenario, from source) {
+	s.expectedFile = from.shown
+	content, err := from.root.ReadFile(l.ctx, from.name, maxExpectedSize)
+	switch {
+	case err == nil:
+		s.expected, s.hasExpected = content, true
+	case errors.Is(err, fs.ErrNotExist) && !isLink(from):
+	case errors.Is(err, fs.ErrNotExist):
+		l.add(from.start(), "remove the link", "the link leads to nothing")
+	default:
+		problem := unreadable(from.start(), from, err)
+		problem.Mend = "remove it: a run writes the table anew"
+		l.problems = append(l.problems, problem)
+	}
 }
 
 // readApplied reads the objects that a step applies.
@@ -341,11 +448,15 @@ func (l *loader) readApplied(m *manifest, step *Step) {
 			l.add(a.At, "write the path from the scenario's file", "%s is an absolute path, which is another one on another machine", a.File)
 			continue
 		}
-		name := l.join(l.dir(m.name), a.File)
-		if applied := l.manifest(a.At, name); applied != nil {
+		from := m.dir().join(a.File)
+		if info, err := from.stat(); err == nil && !info.IsDir() && !isManifestName(from.name) {
+			l.add(a.At, "name the file with the ending .yaml, .yml or .json", "%s is not the name of a manifest", a.File)
+			continue
+		}
+		if applied := l.manifest(a.At, from); applied != nil {
 			a.objects = l.objectsOf(applied)
-		} else if _, err := l.stat(name); err != nil && !l.reportedAt(a.At) {
-			l.problems = append(l.problems, l.missing(a.At, name, err))
+		} else if _, err := from.stat(); err != nil && !l.reportedAt(a.At) {
+			l.problems = append(l.problems, unreadable(a.At, from, err))
 		}
 	}
 }

@@ -124,14 +124,17 @@ func readValue(c *collector, v *value, bullets []bullet) []*object {
 		c.add(v.at, "write an object with apiVersion, kind and metadata", "this is %s, and no Kubernetes object", v.kind)
 		return nil
 	}
-	if kind := v.get("kind").str(); strings.HasSuffix(kind, "List") && v.get("items") != nil && v.get("metadata").get("name") == nil {
-		items := v.get("items")
-		if items.kind != listValue {
-			c.add(items.at, "write a list of objects", "items must be a list, and this is %s", items.kind)
+	if items, isList := itemsOf(v); isList {
+		if len(bullets) > 0 {
+			c.problems = append(c.problems, bulletProblem(bullets))
+			return nil
+		}
+		if items == nil {
+			c.add(v.get("items").at, "write a list of objects", "items must be a list, and this is %s", v.get("items").kind)
 			return nil
 		}
 		var out []*object
-		for _, item := range items.items {
+		for _, item := range items {
 			out = append(out, readValue(c, item, nil)...)
 		}
 		return out
@@ -141,6 +144,78 @@ func readValue(c *collector, v *value, bullets []bullet) []*object {
 		return nil
 	}
 	return []*object{o}
+}
+
+// itemsOf gives the objects of a list, which may be of any kind and have a name: kubectl takes whatever has items for a list. An item
+// of a typed list need not say its kind. items is nil where they are not a list.
+func itemsOf(v *value) (items []*value, isList bool) {
+	list := v.get("items")
+	kind := v.get("kind").str()
+	if list == nil || list.kind != listValue && !strings.HasSuffix(kind, "List") {
+		return nil, false
+	}
+	if list.kind != listValue {
+		return nil, list.kind != nullValue
+	}
+	itemKind, typed := strings.CutSuffix(kind, "List")
+	items = make([]*value, len(list.items))
+	for i, item := range list.items {
+		items[i] = item
+		if typed && itemKind != "" && item.kind == mappingValue && item.get("kind") == nil {
+			items[i] = withKind(item, v.get("apiVersion"), itemKind)
+		}
+	}
+	return items, true
+}
+
+// withKind gives an object of a typed list the kind and version of the list.
+func withKind(item, version *value, kind string) *value {
+	out := *item
+	add := func(key, text string) {
+		scalar := func(text string) *value { return &value{at: item.at, kind: scalarValue, text: text, tag: "!!str"} }
+		out.entries = append(slices.Clone(out.entries), entry{scalar(key), scalar(text)})
+	}
+	add("kind", kind)
+	if item.get("apiVersion") == nil && version.str() != "" {
+		add("apiVersion", version.str())
+	}
+	return &out
+}
+
+// matters tells whether an object, or one in a list, has to do with network policies: a policy, or what policies select.
+func matters(v *value) bool {
+	if items, isList := itemsOf(v); isList {
+		return slices.ContainsFunc(items, matters)
+	}
+	group, _, _ := strings.Cut(v.get("apiVersion").str(), "/")
+	kind := v.get("kind").str()
+	if !strings.Contains(v.get("apiVersion").str(), "/") {
+		group = ""
+	}
+	return isPolicy(v) || slices.Contains(workloadKinds[group], kind) || group == "" && v.get("apiVersion") != nil && (kind == "Namespace" || kind == "Service")
+}
+
+// isPolicy tells whether an object is of a kind that decides about connections. The kind alone is enough where it speaks for itself.
+func isPolicy(v *value) bool {
+	group, _, _ := strings.Cut(v.get("apiVersion").str(), "/")
+	_, known := policyKinds[group][v.get("kind").str()]
+	return known || strings.Contains(strings.ToLower(v.get("kind").str()), "networkpolicy")
+}
+
+// firstPolicy finds a policy in an object or in a list, nil if there is none.
+func firstPolicy(v *value) *value {
+	if items, isList := itemsOf(v); isList {
+		for _, item := range items {
+			if found := firstPolicy(item); found != nil {
+				return found
+			}
+		}
+		return nil
+	}
+	if isPolicy(v) {
+		return v
+	}
+	return nil
 }
 
 // bulletProblem is one problem for all bullets of a document.
@@ -357,6 +432,9 @@ func (o *object) checkMeta(c *collector) {
 			c.add(where("name"), "write lower case letters, digits, `-` and `.`", "%q is no name: %s", shorten(o.name), brief(messages))
 		}
 	}
+	if o.role == policyRole {
+		o.refuseHolds(c, meta)
+	}
 	if o.role == namespaceRole || o.role == policyRole && policyKinds[o.gvk.Group][o.gvk.Kind] == clusterScoped {
 		if o.namespace != "" {
 			c.add(where("namespace"), "remove the namespace", "a %s is in no namespace", o.gvk.Kind)
@@ -373,6 +451,15 @@ func (o *object) checkMeta(c *collector) {
 		}
 	} else if v := meta.get("namespace"); v.kind == scalarValue && v.text == "" {
 		c.add(v.at, "write the name of the namespace, or leave the key out", "the namespace is empty")
+	}
+}
+
+// refuseHolds reports what would keep a policy in the cluster after the run, or let others decide when it goes.
+func (o *object) refuseHolds(c *collector, meta *value) {
+	for _, key := range []string{"finalizers", "ownerReferences"} {
+		if v := meta.get(key); v != nil && v.kind != nullValue && (v.kind != listValue || len(v.items) > 0) {
+			c.add(meta.keyAt(key), "remove it: the run deletes the policy itself", "%s has %s, which would decide when it goes", o, key)
+		}
 	}
 }
 

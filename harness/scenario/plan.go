@@ -27,9 +27,12 @@ type Plan struct {
 	// TopologyKey is equal for two plans whose initial topologies are: a run may keep the pods from one to the next.
 	TopologyKey string
 	Steps       []PlannedStep
-	// Vacuous says of each policy that selects no pod in any step that it does, with file and line. A scenario with such a
-	// policy is not a pass.
+	// Vacuous names, with file and line, each policy about which nothing is proven: one that selects no pod in any step, and one that
+	// the specification does not know while all cells of its steps are left open. A scenario with such a policy is not a pass.
 	Vacuous []string
+	// Unproven says what a green run of the plan would leave unproven: rules that decide nothing, connections that narrowed probes
+	// leave out, policies that no probe meets, a scenario without a policy. It makes a strict run vacuous.
+	Unproven []string
 }
 
 // PlannedStep is one step: what changes, and what holds from then on.
@@ -223,6 +226,9 @@ func (s *Scenario) MaxNode() int {
 // ExpectedFile is the path of the file that keeps the computed table of the scenario: see [FormatExpected].
 func (s *Scenario) ExpectedFile() string { return s.expectedFile }
 
+// Expected is the content of that file when the scenario was loaded. ok is false if there was none.
+func (s *Scenario) Expected() (content []byte, ok bool) { return s.expected, s.hasExpected }
+
 // planner plays a scenario through without a cluster.
 type planner struct {
 	collector
@@ -243,6 +249,8 @@ type planner struct {
 	probes   []*probeUse
 	// silent are steps without cells.
 	silent []*Step
+	// idle are rules that decide nothing.
+	idle []string
 }
 
 type applied struct {
@@ -267,6 +275,7 @@ func (p *planner) plan() *Plan {
 	p.unusedServices(plan)
 	p.silentSteps()
 	plan.Vacuous = p.vacuous(plan)
+	plan.Unproven = append(p.idle, p.unproven(plan)...)
 	return plan
 }
 
@@ -765,7 +774,16 @@ func (p *planner) vacuous(plan *Plan) (out []string) {
 	for _, step := range plan.Steps {
 		for _, a := range step.InForce {
 			key := objectKey(a.Object.GroupVersionKind().GroupKind(), a.Object.GetNamespace(), a.Object.GetName())
-			if p.selected[key] || said[key] {
+			if said[key] {
+				continue
+			}
+			if a.Policy == nil && !decidesCells(plan, key) {
+				said[key] = true
+				out = append(out, fmt.Sprintf("%s (%s) decides no cell: all cells of its steps are left open, so nothing is proven about it",
+					nameOf(a.Object.GetKind(), a.Object.GetNamespace(), a.Object.GetName()), a.Source.Short()))
+				continue
+			}
+			if p.selected[key] {
 				continue
 			}
 			said[key] = true
@@ -774,4 +792,13 @@ func (p *planner) vacuous(plan *Plan) (out []string) {
 		}
 	}
 	return out
+}
+
+// decidesCells tells whether a step in which the object is in force expects a verdict of any cell.
+func decidesCells(plan *Plan, key string) bool {
+	return slices.ContainsFunc(plan.Steps, func(step PlannedStep) bool {
+		return slices.ContainsFunc(step.InForce, func(a ApplyObject) bool {
+			return objectKey(a.Object.GroupVersionKind().GroupKind(), a.Object.GetNamespace(), a.Object.GetName()) == key
+		}) && slices.ContainsFunc(step.Cells, func(c PlannedCell) bool { return c.Expected != model.Undefined })
+	})
 }

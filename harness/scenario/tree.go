@@ -186,8 +186,34 @@ type document struct {
 	bullets []bullet
 }
 
-// parse reads the documents of a file. What cannot be read is reported; the documents before it are returned all the same.
-func parse(file string, data []byte, c *collector) (docs []document) {
+// manifestKey is a line without which a file holds no manifest.
+var manifestKey = regexp.MustCompile(`(?m)^[ \t{-]*["']?(apiVersion|kind)["']?[ \t]*:|["'](apiVersion|kind)["'][ \t]*:`)
+
+// taken is what messages take from a file. It reaches to the last sign of its kind, which the text itself may hold too.
+var taken = regexp.MustCompile("`.*`|'.*'|\".*\"")
+
+// redact takes out of the problems what they quote.
+func (p Problems) redact() {
+	for i := range p {
+		p[i].Message = taken.ReplaceAllString(p[i].Message, "`...`")
+		p[i].Mend = taken.ReplaceAllString(p[i].Mend, "`...`")
+	}
+}
+
+// parse reads the documents of a file. What cannot be read is reported; the documents before it are returned all the same. Nothing
+// is quoted of a file that holds no manifest: a link or a path may have led to another one, and its words may be secrets.
+func parse(file string, data []byte, c *collector) []document {
+	own := &collector{}
+	docs := parseDocuments(file, data, own)
+	if !manifestKey.Match(data) {
+		own.problems.redact()
+	}
+	c.problems = append(c.problems, own.problems...)
+	c.warnings = append(c.warnings, own.warnings...)
+	return docs
+}
+
+func parseDocuments(file string, data []byte, c *collector) (docs []document) {
 	start := Position{file, 1, 1}
 	switch {
 	case len(data) > maxFileSize:
@@ -300,8 +326,12 @@ func syntaxProblem(file string, lines []string, err error) Problem {
 			continue
 		}
 		if first == "yaml" || strings.HasPrefix(first, "```") {
+			what := "this line"
+			if strings.Trim(first, "`") == "yaml" {
+				what = "`" + first + "`"
+			}
 			return problemAt(Position{file, i + 1, firstColumn(l)}, "remove this line: it belongs to the page that the snippet was copied from",
-				"`%s` is not part of the manifest", first)
+				"%s is not part of the manifest", what)
 		}
 		break
 	}

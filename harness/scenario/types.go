@@ -38,8 +38,12 @@ type Scenario struct {
 
 	// broken is true when problems were found in the scenario itself.
 	broken bool
-	// expectedFile is where the computed table is kept.
+	// narrowed is true when a plain folder names the connections that are probed.
+	narrowed bool
+	// expectedFile is where the computed table is kept, and expected its content if hasExpected.
 	expectedFile string
+	expected     []byte
+	hasExpected  bool
 }
 
 // Metadata names a scenario.
@@ -512,6 +516,8 @@ type Rule struct {
 
 	from, to            pattern
 	fromAt, toAt, viaAt Position
+	// outside is set for rules from outside the folder.
+	outside *outsideRule
 }
 
 // Assertions is the content of netproof.yaml, which says what must hold in a folder of plain manifests. What it does not speak

@@ -122,7 +122,7 @@ type fault struct {
 // prove proves isolation on a cluster.
 func prove(t *testing.T, c cluster.Cluster, opts run.Options) model.Run {
 	t.Helper()
-	list, err := scenario.Load([]string{"isolation"}, scenario.Options{FS: fstest.MapFS{"isolation/scenario.yaml": {Data: []byte(isolation)}}})
+	list, err := scenario.Load(t.Context(), []string{"isolation"}, scenario.Options{FS: fstest.MapFS{"isolation/scenario.yaml": {Data: []byte(isolation)}}})
 	require.NoError(t, err)
 	prepared, err := run.Prepare(list, c.Info().IPFamilies, c.Info().Nodes)
 	require.NoError(t, err)

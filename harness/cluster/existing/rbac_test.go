@@ -173,7 +173,7 @@ func TestTheScenariosOfTheJobsAreSound(t *testing.T) {
 		require.NoError(t, os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)))
 	}
 	require.NoError(t, os.Symlink("..2026", filepath.Join(dir, "..data")))
-	loaded, err := scenario.Load([]string{dir}, scenario.Options{})
+	loaded, err := scenario.Load(t.Context(), []string{dir}, scenario.Options{})
 	require.NoError(t, err)
 	require.Len(t, loaded, 4, "one for each shard")
 	_, err = run.Prepare(loaded, []model.IPFamily{model.IPv4}, 2)

@@ -204,7 +204,7 @@ func TestARunWithTheRightsOfTheManifestIsGreenAndUsesThemAll(t *testing.T) {
 
 	file := filepath.Join(t.TempDir(), "scenario.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(everything), 0o600))
-	loaded, err := scenario.Load([]string{file}, scenario.Options{})
+	loaded, err := scenario.Load(t.Context(), []string{file}, scenario.Options{})
 	require.NoError(t, err)
 	prepared, err := run.Prepare(loaded, c.Info().IPFamilies, c.Info().Nodes)
 	require.NoError(t, err)

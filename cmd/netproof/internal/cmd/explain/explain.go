@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 )
 
 type flagSet struct {
+	input    flags.Input
 	scenario string
 	step     string
 	ipFamily string
@@ -41,13 +43,14 @@ takes; the default is the current folder.`,
 		Example: `  netproof explain dev/frontend prod/database 5432 fixtures/quickstart
   netproof explain x/a x/b metrics policies/ --step isolated`,
 		Args: cobra.MinimumNArgs(3),
-		RunE: func(_ *cobra.Command, args []string) error { return execute(streams, &f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return execute(cmd.Context(), streams, &f, args) },
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.scenario, "scenario", "", "only the scenario of this name")
 	fs.StringVar(&f.step, "step", "", "only the step of this name")
 	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), "addresses of pods and services")
 	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
+	f.input.AddLimits(cmd)
 	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, "form of the output")
 	return cmd
 }
@@ -58,12 +61,12 @@ type explained struct {
 	answers []run.Answer
 }
 
-func execute(streams cli.Streams, f *flagSet, args []string) error {
+func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string) error {
 	paths := args[3:]
 	if len(paths) == 0 {
 		paths = []string{"."}
 	}
-	scenarios, err := scenario.Load(paths, scenario.Options{})
+	scenarios, err := cli.Within(ctx, func() ([]*scenario.Scenario, error) { return scenario.Load(ctx, paths, f.input.Options()) })
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package list
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
-	"github.com/netproof/netproof/cmd/netproof/internal/reviewed"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
@@ -24,6 +24,7 @@ type flagSet struct {
 	ipFamily string
 	nodes    int
 	format   string
+	input    flags.Input
 }
 
 // New returns the command.
@@ -37,13 +38,15 @@ anything. What a run finds before it sends a packet is found here too: files tha
 specification contradicts, and an expected.txt that is out of date. The default PATH is the current folder.`,
 		Example: `  netproof list fixtures/
   netproof list scenarios/ --select feature=egress --format json`,
-		RunE: func(_ *cobra.Command, args []string) error { return execute(streams, &f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return execute(cmd.Context(), streams, &f, args) },
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.shard, "shard", "only one of several equal parts, such as 2/3")
 	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), "addresses of pods and services")
 	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
+	f.input.AddAssert(cmd)
+	f.input.AddLimits(cmd)
 	flags.Choice(cmd, &f.format, "format", "format", []string{"table", "json"}, "form of the output")
 	return cmd
 }
@@ -60,29 +63,18 @@ type entry struct {
 	Vacuous []string `json:"vacuous,omitempty"`
 }
 
-func execute(streams cli.Streams, f *flagSet, args []string) error {
+func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string) error {
 	if _, err := labels.Parse(f.selector); err != nil {
 		return cli.Usage("--select %q: %w", f.selector, err)
 	}
 	if len(args) == 0 {
 		args = []string{"."}
 	}
-	scenarios, err := scenario.Load(args, scenario.Options{})
+	prepared, err := cli.Within(ctx, func() (*run.Prepared, error) { return prepare(ctx, f, args) })
 	if err != nil {
 		return err
 	}
 	entries := []entry{}
-	selected, err := scenario.Select(scenarios, f.selector)
-	if err != nil && !errors.Is(err, scenario.ErrNothing) {
-		return err
-	}
-	prepared, err := run.Prepare(f.shard.Of(selected), flags.IPFamilies(f.ipFamily), f.nodes)
-	if err == nil {
-		err = reviewed.Check(prepared)
-	}
-	if err != nil {
-		return &cli.UsageError{Err: err}
-	}
 	for _, p := range prepared.Scenarios() {
 		s, plan := p.Scenario(), p.Plan()
 		e := entry{
@@ -106,6 +98,26 @@ func execute(streams cli.Streams, f *flagSet, args []string) error {
 		return cli.Ended(model.ExitVacuous)
 	}
 	return err
+}
+
+// prepare reads, selects and plans.
+func prepare(ctx context.Context, f *flagSet, args []string) (*run.Prepared, error) {
+	scenarios, err := scenario.Load(ctx, args, f.input.Options())
+	if err != nil {
+		return nil, err
+	}
+	selected, err := scenario.Select(scenarios, f.selector)
+	if err != nil && !errors.Is(err, scenario.ErrNothing) {
+		return nil, err
+	}
+	prepared, err := run.Prepare(f.shard.Of(selected), flags.IPFamilies(f.ipFamily), f.nodes)
+	if err == nil {
+		err = prepared.CheckReviewed()
+	}
+	if err != nil {
+		return nil, &cli.UsageError{Err: err}
+	}
+	return prepared, nil
 }
 
 func writeJSON(w io.Writer, entries []entry) error {

@@ -15,7 +15,6 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
-	"github.com/netproof/netproof/cmd/netproof/internal/reviewed"
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/model"
@@ -56,7 +55,7 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 	if attached != nil {
 		defer func() { _ = attached.Close(context.WithoutCancel(ctx)) }() // it only lets go
 	}
-	prepared, warnings, err := load(opts)
+	prepared, warnings, err := load(ctx, opts)
 	if err != nil {
 		return refused(ctx, streams, opts, err)
 	}
@@ -76,6 +75,9 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 
 // refused ends a run whose input is wrong, or selects nothing.
 func refused(ctx context.Context, streams cli.Streams, opts Options, err error) error {
+	if ctx.Err() != nil {
+		return failed(ctx, streams, opts, err)
+	}
 	if !errors.Is(err, scenario.ErrNothing) {
 		return &cli.UsageError{Err: err}
 	}
@@ -203,7 +205,13 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 		}
 		return cli.Ended(model.ExitUsage)
 	}
-	keepExpected(streams, prepared, opts.UpdateExpected)
+	for _, path := range keepExpected(streams, prepared, opts.UpdateExpected) {
+		if opts.Strict {
+			run.Findings = append(run.Findings, model.Finding{
+				Kind: model.NothingProven, Message: "nobody has reviewed " + path + ", which this run wrote (--strict)", Result: model.Vacuous,
+			})
+		}
+	}
 	if closeErr != nil {
 		run.Findings = append(run.Findings, model.Finding{
 			Kind: model.Cleanup, Message: "close the cluster: " + closeErr.Error(), Result: model.ResultInconclusive,
@@ -218,28 +226,40 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 	return err
 }
 
-// load reads, selects and prepares the scenarios.
-func load(opts Options) (*prove.Prepared, scenario.Problems, error) {
-	all, err := scenario.Load(opts.Paths, scenario.Options{})
-	if err != nil {
-		return nil, nil, err
-	}
-	selected, err := scenario.Select(all, opts.Select)
-	if err != nil {
-		return nil, nil, err
-	}
-	if selected = opts.Shard.Of(selected); len(selected) == 0 {
-		return nil, nil, fmt.Errorf("shard %s of so few scenarios is empty: %w", &opts.Shard, scenario.ErrNothing)
-	}
-	var warnings scenario.Problems
-	for _, s := range selected {
-		warnings = append(warnings, s.Warnings...)
-	}
-	prepared, err := prove.Prepare(selected, opts.IPFamilies, opts.Nodes)
-	if err == nil && !opts.UpdateExpected {
-		err = reviewed.Check(prepared)
-	}
-	return prepared, warnings, err
+// loaded are scenarios that are ready to run, and what is odd about them.
+type loaded struct {
+	prepared *prove.Prepared
+	warnings scenario.Problems
+}
+
+// load reads, selects and prepares the scenarios. It ends with ctx, whatever it reads.
+func load(ctx context.Context, opts Options) (*prove.Prepared, scenario.Problems, error) {
+	out, err := cli.Within(ctx, func() (loaded, error) {
+		all, err := scenario.Load(ctx, opts.Paths, opts.input.Options())
+		if err != nil {
+			return loaded{}, err
+		}
+		selected, err := scenario.Select(all, opts.Select)
+		if err != nil {
+			return loaded{}, err
+		}
+		if selected = opts.Shard.Of(selected); len(selected) == 0 {
+			return loaded{}, fmt.Errorf("shard %s of so few scenarios is empty: %w", &opts.Shard, scenario.ErrNothing)
+		}
+		var out loaded
+		for _, s := range selected {
+			out.warnings = append(out.warnings, s.Warnings...)
+		}
+		out.prepared, err = prove.Prepare(selected, opts.IPFamilies, opts.Nodes)
+		if err == nil && !opts.UpdateExpected {
+			err = out.prepared.CheckReviewed()
+		}
+		if opts.Strict {
+			out.prepared.RequireProof()
+		}
+		return out, err
+	})
+	return out.prepared, out.warnings, err
 }
 
 func emptyRun(opts Options) model.Run {

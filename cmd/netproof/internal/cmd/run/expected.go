@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/harness/report"
@@ -13,17 +12,17 @@ import (
 )
 
 // keepExpected writes the computed tables that are not there yet, or all of them if they are to be updated. It says which on the
-// error stream: they are to be reviewed.
-func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) {
+// error stream, and returns their paths: they are to be reviewed.
+func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) (written []string) {
 	for _, p := range prepared.Scenarios() {
 		steps, complete := p.Computed()
 		path := p.Scenario().ExpectedFile()
 		if len(steps) == 0 || !complete {
 			continue
 		}
-		old, err := os.ReadFile(path)
+		old, kept := p.Scenario().Expected()
 		content := scenario.FormatExpected(p.Scenario().Metadata.Name, steps)
-		if err == nil && (!update || bytes.Equal(old, content)) {
+		if kept && (!update || bytes.Equal(old, content)) {
 			continue
 		}
 		if err := report.WriteFile(path, func(w io.Writer) error {
@@ -31,8 +30,11 @@ func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) {
 			return err
 		}); err != nil {
 			fmt.Fprintf(streams.Err, "warning: the computed table could not be kept: %v\n", err)
+			written = append(written, path)
 			continue
 		}
+		written = append(written, path)
 		fmt.Fprintf(streams.Err, "wrote %s, the table that the specification expects: review it, and keep it with the scenario\n", path)
 	}
+	return written
 }

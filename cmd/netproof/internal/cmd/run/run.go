@@ -1,6 +1,7 @@
 package run
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,8 +38,13 @@ type Options struct {
 	Keep bool
 	// UpdateExpected writes the computed tables beside their scenarios anew.
 	UpdateExpected bool
+	// Strict makes what proves less than it seems to a vacuous run.
+	Strict         bool
 	Outputs        []output.Output
 	Verbose, Quiet bool
+
+	// input says how files are read.
+	input flags.Input
 
 	// deadline is when Timeout is over.
 	deadline time.Time
@@ -76,12 +82,17 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 			if err != nil {
 				return err
 			}
+			if !cmd.Flags().Changed("strict") {
+				opts.Strict = isCI(streams.Getenv("CI"))
+			}
 			return execute(cmd.Context(), streams, opts)
 		},
 	}
 	f.cluster.Add(cmd)
 	f.cluster.AddExisting(cmd)
 	f.output.Add(cmd)
+	f.input.AddAssert(cmd)
+	f.input.AddLimits(cmd)
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "run only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.Shard, "shard", "run only one of several equal parts, such as 2/3; auto/3 in a pod of an Indexed Job")
@@ -89,11 +100,21 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 	fs.Int64Var(&f.Seed, "seed", 0, "seed of what is random; so far a run has nothing that depends on it")
 	fs.DurationVar(&f.Timeout, "timeout", f.Timeout, "end the whole run after this time, such as 10m; 0 for never")
 	fs.BoolVar(&f.UpdateExpected, "update-expected", false, "write the computed tables (expected.txt) anew instead of comparing with them")
+	fs.BoolVar(&f.Strict, "strict", false, "exit with 5 where green would prove less than it seems; the default where CI is set, --strict=false turns it off")
 	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run")
 	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name, with the same --provider")
 	fs.BoolVarP(&f.Verbose, "verbose", "v", false, "show every matrix and every mismatch, and more of the progress")
 	fs.BoolVarP(&f.Quiet, "quiet", "q", false, "show no progress")
 	return cmd
+}
+
+// isCI reads the variable that systems of continuous integration set.
+func isCI(value string) bool {
+	switch strings.ToLower(value) {
+	case "", "0", "false", "no", "off":
+		return false
+	}
+	return true
 }
 
 // options checks the flags against each other.
