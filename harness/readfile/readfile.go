@@ -94,11 +94,12 @@ func Open(name string, budget *Budget) (root *Root, beneath string, err error) {
 	}
 	around, err := os.OpenRoot(base)
 	if err != nil {
-		return nil, "", err
+		return nil, "", named(name, err)
 	}
 	info, err := around.Stat(inBase)
 	if err != nil {
-		return nil, "", errors.Join(outside(err), around.Close())
+		_ = around.Close() // it was only read
+		return nil, "", named(name, err)
 	}
 	folder, beneath := inBase, "."
 	if !info.IsDir() {
@@ -108,10 +109,20 @@ func Open(name string, budget *Budget) (root *Root, beneath string, err error) {
 		return &Root{folder: around, budget: budget}, beneath, nil
 	}
 	inner, err := around.OpenRoot(folder)
-	if err = errors.Join(outside(err), around.Close()); err != nil {
-		return nil, "", err
+	_ = around.Close() // it was only read
+	if err != nil {
+		return nil, "", named(name, err)
 	}
 	return &Root{folder: inner, budget: budget}, beneath, nil
+}
+
+// named gives an error the path that the caller knows.
+func named(name string, err error) error {
+	var pathError *fs.PathError
+	if errors.As(err, &pathError) {
+		err = &fs.PathError{Op: "open", Path: name, Err: pathError.Err}
+	}
+	return outside(err)
 }
 
 // outside gives an error of [os.Root] its name.

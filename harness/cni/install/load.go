@@ -13,6 +13,8 @@ import (
 
 	"helm.sh/helm/v3/pkg/chart"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/netproof/netproof/harness/readfile"
 )
 
 // Bundle is a plugin, ready to be applied.
@@ -146,7 +148,7 @@ func (o Options) manifest(ctx context.Context, vendor Source) (content []byte, s
 	case isURL(o.Manifest):
 		content, err = o.fetchURL(ctx, o.Manifest, manifestLimit)
 	default:
-		if content, err = os.ReadFile(o.Manifest); err != nil {
+		if content, err = readfile.File(ctx, o.Manifest, manifestLimit); err != nil {
 			err = fmt.Errorf("read manifest: %w", err)
 		}
 	}
@@ -169,7 +171,7 @@ func (o Options) chart(ctx context.Context, vendor Source) (c *chart.Chart, sour
 	} else if info, statErr := os.Stat(o.Chart); statErr == nil && info.IsDir() {
 		c, err = chartFromFolder(o.Chart)
 		return c, o.Chart, err
-	} else if content, err = os.ReadFile(o.Chart); err != nil {
+	} else if content, err = readfile.File(ctx, o.Chart, chartLimit); err != nil {
 		err = fmt.Errorf("read chart: %w", err)
 	}
 	if err != nil {

@@ -1,14 +1,17 @@
 package report
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/readfile"
 	"github.com/netproof/netproof/harness/report"
 )
 
@@ -38,37 +41,46 @@ what the report says.`,
 		Example: `  netproof report convert report.json --format junit --output junit.xml
   netproof report convert report.json --format markdown >> "$GITHUB_STEP_SUMMARY"`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return runConvert(streams, &flags, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runConvert(cmd.Context(), streams, &flags, args[0])
+		},
 	}
 	flags.output.Add(cmd)
 	cmd.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "show every matrix and every mismatch in tables")
 	return cmd
 }
 
-func runConvert(streams cli.Streams, flags *convertFlags, path string) error {
+func runConvert(ctx context.Context, streams cli.Streams, flags *convertFlags, path string) error {
 	outputs, err := flags.output.Outputs()
 	if err != nil {
 		return err
 	}
-	run, err := read(streams, path)
+	run, err := cli.Within(ctx, func() (model.Run, error) { return read(ctx, streams, path) })
+	if ctx.Err() != nil {
+		return err
+	}
 	if err != nil {
 		return &cli.UsageError{Err: err}
 	}
 	return output.Write(streams, run, outputs, flags.verbose)
 }
 
-func read(streams cli.Streams, path string) (model.Run, error) {
+// maxReport bounds a saved report, or a journal: the largest that a run writes has a million cells.
+const maxReport = 2 << 30
+
+func read(ctx context.Context, streams cli.Streams, path string) (model.Run, error) {
 	in, name := streams.In, "standard input"
 	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return model.Run{}, err
-		}
-		defer f.Close()
-		if info, err := f.Stat(); err == nil && info.IsDir() {
+		content, err := readfile.File(ctx, path, maxReport)
+		switch {
+		case errors.Is(err, readfile.ErrFolder):
 			return model.Run{}, fmt.Errorf("%s is a folder, not a report", path)
+		case errors.Is(err, readfile.ErrNotRegular):
+			return model.Run{}, fmt.Errorf("%s is not a regular file: write - to read standard input", path)
+		case err != nil:
+			return model.Run{}, fmt.Errorf("%s: %w", path, err)
 		}
-		in, name = f, path
+		in, name = bytes.NewReader(content), path
 	}
 	run, err := report.Read(in)
 	if err != nil {
