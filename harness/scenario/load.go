@@ -87,12 +87,21 @@ func Load(paths []string, opts Options) ([]*Scenario, error) {
 		if len(empty) == 0 {
 			return nil, fmt.Errorf("no path was given: %w", ErrNothing)
 		}
-		return nil, fmt.Errorf("%s: no scenario and no policy in it, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(empty, ", "), ErrNothing)
+		return nil, l.nothing(empty)
 	}
 	if len(empty) > 0 {
-		return nil, fmt.Errorf("%s: no scenario and no policy in it, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(empty, ", "), ErrNothing)
+		return nil, l.nothing(empty)
 	}
 	return out, nil
+}
+
+// nothing says that nothing of these paths can be proven.
+func (l *loader) nothing(paths []string) error {
+	what := "no policy in it"
+	if len(l.leftOut) > 0 {
+		what = fmt.Sprintf("no policy in it that netproof applies (%s is left out)", Names(l.leftOut))
+	}
+	return fmt.Errorf("%s: no scenario and %s, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(paths, ", "), what, ErrNothing)
 }
 
 // loader reads each file once.
@@ -100,6 +109,8 @@ type loader struct {
 	files
 	collector
 	manifests map[string]*manifest
+	// leftOut are the policies of kinds that are not applied.
+	leftOut []Unjudged
 }
 
 // manifest is a file that was read.

@@ -174,7 +174,8 @@ func readObject(c *collector, v *value, bullets []bullet) *object {
 	d := &decoder{c: own, lenient: true}
 	typ := v.get("kind").str()
 	apiVersion := v.get("apiVersion").str()
-	isNetworkPolicy := typ == "NetworkPolicy" && (apiVersion == NetworkPolicyKind.GroupVersion().String() || !strings.Contains(apiVersion, "projectcalico"))
+	group, _, _ := strings.Cut(apiVersion, "/")
+	isNetworkPolicy := typ == NetworkPolicyKind.Kind && !isForeignNetworkPolicy(group)
 	var policy networkingv1.NetworkPolicy
 	if isNetworkPolicy {
 		d.lenient = false
@@ -256,6 +257,8 @@ func (o *object) identify(c *collector, v *value, head envelope) bool {
 		return o.identifyOwn(c, versionAt, kindAt)
 	case o.gvk == NetworkPolicyKind:
 		o.role = policyRole
+		return true
+	case head.Kind == NetworkPolicyKind.Kind && isForeignNetworkPolicy(gv.Group) && policyKinds[gv.Group] == nil:
 		return true
 	case strings.EqualFold(head.Kind, "NetworkPolicy") && policyKinds[gv.Group][head.Kind] == clusterScoped:
 		if head.Kind != "NetworkPolicy" {

@@ -27,8 +27,8 @@ type Plan struct {
 	// TopologyKey is equal for two plans whose initial topologies are: a run may keep the pods from one to the next.
 	TopologyKey string
 	Steps       []PlannedStep
-	// Vacuous says of each policy that selects no pod in any step that it does, with file and line. A scenario with such a
-	// policy is not a pass.
+	// Vacuous says of each policy that selects no pod in any step that it does, with file and line, and of each that is left out
+	// where no other is applied. A scenario with such a policy is not a pass.
 	Vacuous []string
 }
 
@@ -42,6 +42,9 @@ type PlannedStep struct {
 	Topology model.Topology
 	// InForce are the policies after the changes, in the order in which they were first applied.
 	InForce []ApplyObject
+	// Unjudged are those of the policies in force that the specification of NetworkPolicy says nothing about and that may decide
+	// connections, and after them those of the folder that a run leaves out.
+	Unjudged []Unjudged
 	// Cells of the truth table, in the order of the topology.
 	Cells []PlannedCell
 	// Computed is true when the step leaves cells to the specification.
@@ -413,6 +416,12 @@ func (p *planner) step(step *Step) PlannedStep {
 	for _, a := range p.inForce {
 		out.InForce = append(out.InForce, a.ApplyObject)
 		p.noteSelected(a)
+		if u, ok := unjudgedOf(a.object); ok {
+			out.Unjudged = append(out.Unjudged, u)
+		}
+	}
+	if step.policies {
+		out.Unjudged = append(out.Unjudged, p.s.LeftOut...)
 	}
 	uses := p.probes
 	if len(step.Probes) > 0 {
@@ -762,6 +771,11 @@ func (p *planner) noteSelected(a applied) {
 
 func (p *planner) vacuous(plan *Plan) (out []string) {
 	said := map[string]bool{}
+	if !slices.ContainsFunc(plan.Steps, func(s PlannedStep) bool { return len(s.InForce) > 0 }) {
+		for _, u := range p.s.LeftOut {
+			out = append(out, fmt.Sprintf("%s is left out, and there is no other policy: nothing is proven", u))
+		}
+	}
 	for _, step := range plan.Steps {
 		for _, a := range step.InForce {
 			key := objectKey(a.Object.GroupVersionKind().GroupKind(), a.Object.GetNamespace(), a.Object.GetName())
