@@ -192,15 +192,15 @@ func linesOf(a run.Answer) []string {
 
 // document is one decision in JSON.
 type document struct {
-	Scenario string        `json:"scenario"`
-	Step     string        `json:"step"`
-	Missing  string        `json:"missing,omitempty"`
-	From     string        `json:"from,omitempty"`
-	To       string        `json:"to,omitempty"`
-	Port     int           `json:"port,omitempty"`
-	Protocol string        `json:"protocol,omitempty"`
-	IPFamily string        `json:"ipFamily,omitempty"`
-	Via      string        `json:"via,omitempty"`
+	Scenario string `json:"scenario"`
+	Step     string `json:"step"`
+	Missing  string `json:"missing,omitempty"`
+	From     string `json:"from,omitempty"`
+	To       string `json:"to,omitempty"`
+	Port     int    `json:"port,omitempty"`
+	Protocol string `json:"protocol,omitempty"`
+	IPFamily string `json:"ipFamily,omitempty"`
+	Via      string `json:"via,omitempty"`
 	// Verdict is left out where Unjudged has any.
 	Verdict model.Verdict `json:"verdict,omitempty"`
 	// Unjudged are the policies of other kinds that may decide the connection.
