@@ -13,13 +13,13 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// reach tells which connections an object other than a NetworkPolicy may decide. Nothing of its content is read: what is in doubt may
+// influence tells which connections an object other than a NetworkPolicy may decide. Nothing of its content is read: what is in doubt may
 // decide everything.
-type reach int
+type influence int
 
 const (
 	// noPolicy: objects of the kind are no network policies. They configure a network plugin, or have nothing to do with one.
-	noPolicy reach = iota
+	noPolicy influence = iota
 	// inert: the kind belongs to network policies, and an object of it decides nothing by itself.
 	inert
 	// ownNamespace: the object decides connections from and to pods of its own namespace, and no others.
@@ -31,17 +31,17 @@ const (
 // otherKinds stands for all kinds of a group that the group does not name.
 const otherKinds = "*"
 
-// reaches are the kinds beside NetworkPolicy that decide connections, by group. A kind is ownNamespace only where its documentation
+// influences are the kinds beside NetworkPolicy that decide connections, by group. A kind is ownNamespace only where its documentation
 // says that it selects pods of its own namespace alone. Groups of one network plugin's policies name [otherKinds], so that a kind
 // which a later version adds is not passed over.
-var reaches = map[string]map[string]reach{
+var influences = map[string]map[string]influence{
 	// https://network-policy-api.sigs.k8s.io/api-overview/
 	"policy.networking.k8s.io": {otherKinds: everywhere},
-	"projectcalico.org":        calicoReaches,
-	"crd.projectcalico.org":    calicoReaches,
+	"projectcalico.org":        calicoInfluences,
+	"crd.projectcalico.org":    calicoInfluences,
 	// https://docs.cilium.io/en/stable/network/kubernetes/policy/. An endpointSelector of a CiliumNetworkPolicy gets the policy's
 	// namespace added to it.
-	"cilium.io": with(everywhere, map[string]reach{"CiliumNetworkPolicy": ownNamespace, "CiliumCIDRGroup": inert},
+	"cilium.io": with(everywhere, map[string]influence{"CiliumNetworkPolicy": ownNamespace, "CiliumCIDRGroup": inert},
 		"CiliumEndpoint", "CiliumEndpointSlice", "CiliumIdentity", "CiliumNode", "CiliumNodeConfig", "CiliumExternalWorkload",
 		"CiliumLoadBalancerIPPool", "CiliumL2AnnouncementPolicy", "CiliumPodIPPool", "CiliumGatewayClassConfig", "CiliumVtepConfig",
 		"CiliumBGPPeeringPolicy", "CiliumBGPClusterConfig", "CiliumBGPPeerConfig", "CiliumBGPAdvertisement", "CiliumBGPNodeConfig",
@@ -49,35 +49,35 @@ var reaches = map[string]map[string]reach{
 
 	// https://antrea.io/docs/main/docs/antrea-network-policy/: appliedTo of an Antrea NetworkPolicy selects pods of its namespace. A
 	// Tier has a priority and no action of its own.
-	"crd.antrea.io":                    antreaReaches,
-	"policy.antrea.io":                 antreaReaches,
-	"security.antrea.tanzu.vmware.com": antreaReaches,
-	"core.antrea.tanzu.vmware.com":     antreaReaches,
+	"crd.antrea.io":                    antreaInfluences,
+	"policy.antrea.io":                 antreaInfluences,
+	"security.antrea.tanzu.vmware.com": antreaInfluences,
+	"core.antrea.tanzu.vmware.com":     antreaInfluences,
 	// https://ovn-kubernetes.io/features/network-security-controls/: an EgressFirewall is for the pods of its namespace.
-	"k8s.ovn.org": with(everywhere, map[string]reach{"EgressFirewall": ownNamespace}, "EgressIP", "EgressQoS", "EgressService"),
+	"k8s.ovn.org": with(everywhere, map[string]influence{"EgressFirewall": ownNamespace}, "EgressIP", "EgressQoS", "EgressService"),
 	// https://docs.openshift.com: one EgressNetworkPolicy for each namespace; NetNamespaces join and isolate them.
-	"network.openshift.io": with(noPolicy, map[string]reach{"EgressNetworkPolicy": ownNamespace, "NetNamespace": everywhere}),
+	"network.openshift.io": with(noPolicy, map[string]influence{"EgressNetworkPolicy": ownNamespace, "NetNamespace": everywhere}),
 	"kubeovn.io":           {otherKinds: everywhere}, // security groups, private subnets, VPCs
 	"crd.nsx.vmware.com":   {otherKinds: everywhere},
 	"nsx.vmware.com":       {otherKinds: everywhere},
 	"networking.k8s.aws":   {otherKinds: everywhere},
 	// Policies for secondary networks of pods.
-	"k8s.cni.cncf.io": with(noPolicy, map[string]reach{"MultiNetworkPolicy": everywhere}),
+	"k8s.cni.cncf.io": with(noPolicy, map[string]influence{"MultiNetworkPolicy": everywhere}),
 	"neuvector.com":   {otherKinds: everywhere},
 	// Rules about what processes may do, with protocols.
 	"security.kubearmor.com": {otherKinds: everywhere},
 	// Kinds of service meshes that refuse connections. In the mesh's root namespace some of them hold for all namespaces.
 	"security.istio.io":    {otherKinds: everywhere},
-	"networking.istio.io":  with(noPolicy, map[string]reach{"Sidecar": everywhere}),
+	"networking.istio.io":  with(noPolicy, map[string]influence{"Sidecar": everywhere}),
 	"policy.linkerd.io":    {otherKinds: everywhere},
-	"kuma.io":              with(noPolicy, map[string]reach{"Mesh": everywhere, "MeshPassthrough": everywhere}),
-	"consul.hashicorp.com": with(noPolicy, map[string]reach{"ServiceIntentions": everywhere}),
+	"kuma.io":              with(noPolicy, map[string]influence{"Mesh": everywhere, "MeshPassthrough": everywhere}),
+	"consul.hashicorp.com": with(noPolicy, map[string]influence{"ServiceIntentions": everywhere}),
 }
 
 // https://docs.tigera.io/calico/latest/reference/resources/: a NetworkPolicy "only applies to workload endpoint resources in that
 // namespace"; staged policies "do not enforce network traffic"; network sets are what rules of policies select. A tier is inert by
-// [reachOf] unless Kubernetes' own policies are in it.
-var calicoReaches = with(everywhere, map[string]reach{
+// [influenceOf] unless Kubernetes' own policies are in it.
+var calicoInfluences = with(everywhere, map[string]influence{
 	"NetworkPolicy": ownNamespace, "NetworkSet": inert, "GlobalNetworkSet": inert,
 	"StagedNetworkPolicy": inert, "StagedGlobalNetworkPolicy": inert, "StagedKubernetesNetworkPolicy": inert,
 },
@@ -86,12 +86,12 @@ var calicoReaches = with(everywhere, map[string]reach{
 	"AlertException", "GlobalAlert", "GlobalAlertTemplate", "GlobalReport", "GlobalReportType", "LicenseKey", "ManagedCluster",
 	"PacketCapture", "RemoteClusterConfiguration", "SecurityEventWebhook", "UISettings", "UISettingsGroup")
 
-var antreaReaches = with(everywhere, map[string]reach{"NetworkPolicy": ownNamespace, "Tier": inert, "ClusterGroup": inert, "Group": inert},
+var antreaInfluences = with(everywhere, map[string]influence{"NetworkPolicy": ownNamespace, "Tier": inert, "ClusterGroup": inert, "Group": inert},
 	"AntreaAgentInfo", "AntreaControllerInfo", "BGPPolicy", "ExternalEntity", "ExternalIPPool", "ExternalNode", "IPPool", "NodeLatencyMonitor",
 	"PacketCapture", "SupportBundleCollection", "Traceflow")
 
 // with adds to the kinds of a group what the others are, and those that are no policies.
-func with(others reach, kinds map[string]reach, none ...string) map[string]reach {
+func with(others influence, kinds map[string]influence, none ...string) map[string]influence {
 	kinds[otherKinds] = others
 	for _, kind := range none {
 		kinds[kind] = noPolicy
@@ -105,9 +105,9 @@ var builtInTiers = []string{"default", "adminnetworkpolicy", "baselineadminnetwo
 // policyName is what names of kinds have in them that are network policies of somebody whose group is not in the table.
 var policyName = regexp.MustCompile(`NetworkPolic|Firewall|SecurityGroup|SecurityPolic|AuthorizationPolic|EgressPolic|IngressPolic|TrafficPermission`)
 
-// reachOf tells which connections an object may decide, by its kind.
-func reachOf(kind schema.GroupKind, name string) reach {
-	kinds, known := reaches[kind.Group]
+// influenceOf tells which connections an object may decide, by its kind.
+func influenceOf(kind schema.GroupKind, name string) influence {
+	kinds, known := influences[kind.Group]
 	switch {
 	case kind.Kind == "Tier" && strings.HasSuffix(kind.Group, "projectcalico.org"):
 		if slices.Contains(builtInTiers, name) {
@@ -135,7 +135,7 @@ func isForeignNetworkPolicy(group string) bool {
 	if !strings.Contains(group, ".") || strings.HasSuffix(group, "k8s.io") {
 		return false
 	}
-	_, known := reaches[group]
+	_, known := influences[group]
 	return known || suggest(group, []string{NetworkPolicyKind.Group, "projectcalico.org", "crd.projectcalico.org"}) == ""
 }
 
@@ -152,7 +152,7 @@ type Unjudged struct {
 	// Applied is false for an object that a run leaves out, since netproof does not apply its kind.
 	Applied bool
 
-	reach reach
+	influence influence
 }
 
 // String names the object and its source: projectcalico.org GlobalNetworkPolicy shut (all.yaml:3).
@@ -174,7 +174,7 @@ func (u Unjudged) MarshalJSON() ([]byte, error) {
 
 // MayDecide tells whether the object may decide a connection: all of them, or those from or to its namespace.
 func (u Unjudged) MayDecide(c model.Connection) bool {
-	if u.reach != ownNamespace {
+	if u.influence != ownNamespace {
 		return true
 	}
 	for _, end := range []model.Endpoint{c.From, c.To} {
@@ -191,12 +191,12 @@ func unjudgedOf(o *object) (Unjudged, bool) {
 	kind := o.gvk.GroupKind()
 	u := Unjudged{
 		Group: kind.Group, Kind: kind.Kind, Namespace: o.namespace, Name: o.name, Source: o.at, Applied: o.role == policyRole,
-		reach: reachOf(kind, o.name),
+		influence: influenceOf(kind, o.name),
 	}
-	if u.reach == ownNamespace && u.Namespace == "" {
+	if u.influence == ownNamespace && u.Namespace == "" {
 		u.Namespace = metav1.NamespaceDefault
 	}
-	return u, kind != NetworkPolicyKind.GroupKind() && u.reach > inert
+	return u, kind != NetworkPolicyKind.GroupKind() && u.influence > inert
 }
 
 // Undecided are those of the objects that may decide a connection.

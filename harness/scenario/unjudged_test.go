@@ -151,13 +151,13 @@ func TestWhichConnectionsAPolicyOfAnotherKindMayDecide(t *testing.T) {
 }
 
 // What can be applied and is no NetworkPolicy has a line of its own in the table: nobody has forgotten to think of it.
-func TestEveryPolicyThatIsAppliedHasAReach(t *testing.T) {
+func TestEveryPolicyThatIsAppliedHasAnInfluence(t *testing.T) {
 	for group, kinds := range policyKinds {
 		for kind, where := range kinds {
 			if group == NetworkPolicyKind.Group || kind == "Tier" {
 				continue
 			}
-			r := reachOf(schema.GroupKind{Group: group, Kind: kind}, "p")
+			r := influenceOf(schema.GroupKind{Group: group, Kind: kind}, "p")
 			assert.NotEqual(t, noPolicy, r, "%s %s", group, kind)
 			if where == clusterScoped {
 				assert.NotEqual(t, ownNamespace, r, "%s %s", group, kind)
