@@ -192,7 +192,7 @@ func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Top
 		if len(unjudged) > 0 {
 			out[i] = expectation{
 				verdict: w.verdict, by: w.by,
-				summary: fmt.Sprintf("as written at %s; the specification of NetworkPolicy says nothing about %s", w.line, scenario.Names(unjudged)),
+				summary: fmt.Sprintf("it is written at %s, and the specification of NetworkPolicy says nothing about %s", w.line, scenario.Names(unjudged)),
 			}
 			continue
 		}

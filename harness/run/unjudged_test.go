@@ -61,7 +61,7 @@ func TestWhatAnotherKindMayDecideIsExpectedAsWritten(t *testing.T) {
 		c := cell.Connection
 		if strings.HasPrefix(string(c.From), "z/") || strings.HasPrefix(string(c.To), "z/") {
 			assert.Equal(t, model.Deny, list[i].verdict, c)
-			assert.Equal(t, "as written at "+cell.Rule+"; the specification of NetworkPolicy says nothing about projectcalico.org NetworkPolicy z/p (0.scenario.yaml:16)",
+			assert.Equal(t, "it is written at "+cell.Rule+", and the specification of NetworkPolicy says nothing about projectcalico.org NetworkPolicy z/p (0.scenario.yaml:16)",
 				list[i].summary)
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
+	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
 )
@@ -198,6 +199,9 @@ func (c *Cluster) Check(cmd *cobra.Command) error {
 		if name, _, ok := strings.Cut(set, "="); !ok || name == "" {
 			return fmt.Errorf("--cni-set %q: write NAME=VALUE, or CONTAINER/NAME=VALUE for a manifest", set)
 		}
+	}
+	if err := existing.CheckPrefix(c.NamespacePrefix); err != nil {
+		return fmt.Errorf("--namespace-prefix: %w", err)
 	}
 	if c.Provider == Kind && c.CNI == "kindnet" {
 		for _, name := range []string{"cni-manifest", "cni-chart", "cni-set", "image-override", "image-mirror"} {

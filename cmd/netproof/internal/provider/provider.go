@@ -58,8 +58,12 @@ func Open(ctx context.Context, w Wanted) (c cluster.Cluster, disposable bool, er
 			opts.Nodes = 0
 		}
 		opts.CNI = ""
-		c, err := existing.New(Existing(w.Cluster)).Create(ctx, opts)
-		if errors.Is(err, existing.ErrNoImage) || errors.Is(err, existing.ErrNoConfig) {
+		access := Existing(w.Cluster)
+		if _, _, err := existing.RESTConfig(access); err != nil {
+			return nil, false, &cli.UsageError{Err: err}
+		}
+		c, err := existing.New(access).Create(ctx, opts)
+		if errors.Is(err, existing.ErrNoImage) {
 			err = &cli.UsageError{Err: err}
 		}
 		return c, false, err
