@@ -17,7 +17,7 @@ import (
 type Options struct {
 	// Name of the cluster; empty for one that lives as long as the run.
 	Name string
-	// CNI is the network plugin: calico or none.
+	// CNI is the network plugin, one of those that the provider has.
 	CNI string
 	// Nodes is the number of nodes that take pods, at least 1.
 	Nodes int

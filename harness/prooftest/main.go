@@ -29,6 +29,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/node"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
@@ -59,10 +60,10 @@ func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
 		}
 		fs.StringVar(p, name, value, usage+" ("+variable+")")
 	}
-	text(&s.provider, "provider", "NETPROOF_PROVIDER", "local", "provider of the cluster: local, kind or existing")
-	text(&s.cni, "cni", "NETPROOF_CNI", "calico", "network plugin: calico or none; with kind calico, cilium or kindnet")
+	text(&s.provider, "provider", "NETPROOF_PROVIDER", providers.Local, "provider of the cluster: "+strings.Join(providers.Names(), ", "))
+	text(&s.cni, "cni", "NETPROOF_CNI", providers.Plugins(providers.Local)[0], "network plugin, by provider: "+providers.Offer())
 	text(&s.family, "ip-family", "NETPROOF_IP_FAMILY", "ipv4", "ipv4, ipv6 or dual")
-	text(&s.engineDir, "engine-dir", "NETPROOF_ENGINE_DIR", "", "folder of prebuilt engines")
+	text(&s.engineDir, "engine-dir", "NETPROOF_ENGINE_DIR", "", "folder of prebuilt engines, with local")
 	text(&s.report, "report", "NETPROOF_REPORT", "", "file for the JSON report of all scenarios")
 	text(&s.image, "kind-image", kind.ImageEnv, "", "image of the nodes, with kind")
 	text(&s.manifest, "cni-manifest", "NETPROOF_CNI_MANIFEST", "", "file or URL of the network plugin's manifest instead of the vendor's, with kind")
@@ -95,14 +96,26 @@ func (s *settings) nodeCount() (int, error) {
 	return n, nil
 }
 
-func (s *settings) check() error {
-	plugins := map[string][]string{"local": {"calico", "none"}, "kind": {"calico", "cilium", "kindnet"}, "existing": nil}
-	known, ok := plugins[s.provider]
-	if !ok {
-		return fmt.Errorf("-provider %q: it is local, kind or existing", s.provider)
+// owners are the flags that do not matter with every provider. An environment variable is there for many runs of a machine: where it
+// does not matter it is not looked at.
+var owners = map[string][]string{
+	"cni": {providers.Local, providers.Kind}, "engine-dir": {providers.Local},
+	"kind-image": {providers.Kind}, "cni-manifest": {providers.Kind}, "cluster": {providers.Kind}, "transport": {providers.Kind},
+	"agent-image": {providers.Existing}, "namespace-prefix": {providers.Kind, providers.Existing},
+}
+
+// check tells what of the flags does not go together; given are the names of those that stand on the command line.
+func (s *settings) check(given []string) error {
+	if !slices.Contains(providers.Names(), s.provider) {
+		return fmt.Errorf("-provider %q: it is %s", s.provider, strings.Join(providers.Names(), ", "))
 	}
-	if known != nil && !slices.Contains(known, s.cni) {
-		return fmt.Errorf("-cni %q: clusters of -provider %s have %s", s.cni, s.provider, strings.Join(known, " or "))
+	for _, name := range given {
+		if with := owners[name]; with != nil && !slices.Contains(with, s.provider) {
+			return fmt.Errorf("-%s needs -provider %s", name, strings.Join(with, " or "))
+		}
+	}
+	if err := providers.CheckPlugin(s.provider, s.cni); err != nil {
+		return fmt.Errorf("-cni %s: %w", s.cni, err)
 	}
 	if s.transport != "exec" && (s.transport != "netns" || s.provider != "kind") {
 		return fmt.Errorf("-transport %q: it is exec or, with -provider kind, netns", s.transport)
@@ -155,7 +168,9 @@ func Main(m *testing.M) {
 	s.settings.register(flag.CommandLine, os.Getenv)
 	environment, err := env.NewFromFlags()
 	if err == nil {
-		err = s.settings.check()
+		var given []string
+		flag.Visit(func(f *flag.Flag) { given = append(given, f.Name) })
+		err = s.settings.check(given)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)

@@ -3,9 +3,11 @@ package run
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/semantics"
 )
 
@@ -20,16 +22,65 @@ type Disagreement struct {
 	// Computed is what the specification says, and Walk why.
 	Computed string
 	Walk     []string
+	// LeftOut are policies of the folder that may decide the connection elsewhere: the run leaves them out.
+	LeftOut []scenario.Unjudged
 }
 
 // Error shows both sides and the reasons.
 func (d *Disagreement) Error() string {
 	text := fmt.Sprintf("%s: scenario %s, step %q: %s: the table says %s (%s), the specification says %s",
 		d.File, d.Scenario, d.Step, d.Connection, d.Written, d.WrittenBy, d.Computed)
+	if len(d.LeftOut) > 0 {
+		text += fmt.Sprintf(" (without %s, which netproof does not apply)", scenario.Names(d.LeftOut))
+	}
 	if len(d.Walk) == 0 {
 		return text + ", as in the step above"
 	}
 	return text + ":\n    " + strings.Join(d.Walk, "\n    ")
+}
+
+// UnjudgedError says that a scenario leaves verdicts to the specification of NetworkPolicy that policies of other kinds may decide. It is
+// found before any packet is sent.
+type UnjudgedError struct {
+	Scenario *scenario.Scenario
+	// Steps are the names of those that have such cells, and Objects the policies.
+	Steps       []string
+	Objects     []scenario.Unjudged
+	Connections []model.Connection
+}
+
+// add notes the cells of a step that are left open.
+func (e *UnjudgedError) add(step scenario.PlannedStep, objects []scenario.Unjudged, open []model.Connection) {
+	if len(open) == 0 {
+		return
+	}
+	e.Steps = append(e.Steps, fmt.Sprintf("%q", step.Name))
+	e.Connections = append(e.Connections, open...)
+	for _, o := range objects {
+		matters := slices.ContainsFunc(open, o.MayDecide)
+		if matters && !slices.Contains(e.Objects, o) {
+			e.Objects = append(e.Objects, o)
+		}
+	}
+}
+
+// Error names the policies once, and one of the cells.
+func (e *UnjudgedError) Error() string {
+	cells, step := "the verdict of 1 cell", "step"
+	if n := len(e.Connections); n > 1 {
+		cells = fmt.Sprintf("the verdicts of %d cells", n)
+	}
+	if len(e.Steps) > 1 {
+		step = "steps"
+	}
+	where := "`expect` of the step"
+	if e.Scenario.Plain {
+		where = "the rules of netproof.yaml"
+	}
+	first := e.Connections[0]
+	return fmt.Sprintf("%s: scenario %s, %s %s: %s cannot be computed, such as that of %s: the specification of NetworkPolicy says nothing about %s\n"+
+		"    mend: write them into %s, such as `{from: %q, to: %q, verdict: deny}`",
+		e.Scenario.File, e.Scenario.Metadata.Name, step, strings.Join(e.Steps, ", "), cells, first, scenario.Names(e.Objects), where, first.From, first.To)
 }
 
 // brief leaves the reasons out of those disagreements that say of the same connection what an earlier one did.

@@ -108,5 +108,6 @@ func isInputError(err error) bool {
 	var problems scenario.Problems
 	var disagreement *Disagreement
 	var expected *ExpectedError
-	return errors.As(err, &problems) || errors.As(err, &disagreement) || errors.As(err, &expected)
+	var unjudged *UnjudgedError
+	return errors.As(err, &problems) || errors.As(err, &disagreement) || errors.As(err, &expected) || errors.As(err, &unjudged)
 }

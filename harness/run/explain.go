@@ -27,8 +27,12 @@ type Answer struct {
 	Step string
 	// Missing says why there is nothing to explain: an end does not exist in this step, or does not serve the port.
 	Missing string
-	// Decisions has one entry per port that is meant and per family.
+	// Connections has one entry per port that is meant and per family.
+	Connections []model.Connection
+	// Decisions has one entry per connection, or none where Unjudged has any.
 	Decisions []semantics.Decision
+	// Unjudged are the policies of other kinds that may decide the connections: there is no verdict without them.
+	Unjudged []scenario.Unjudged
 }
 
 // UnknownEndpointError says that no step of a scenario has an endpoint.
@@ -44,7 +48,8 @@ func (e *UnknownEndpointError) Error() string {
 }
 
 // Explain answers a question for every step of a scenario, without a cluster. Verdicts that depend on addresses which only
-// running pods have are undefined, and say so. A destination that is a service is asked about by its service address.
+// running pods have are undefined, and say so. Where a policy of another kind may decide there is no verdict. A destination that is a
+// service is asked about by its service address.
 func Explain(s *scenario.Scenario, q Question) ([]Answer, error) {
 	port, err := parsePort(q.Port)
 	if err != nil {
@@ -110,8 +115,13 @@ func explainStep(step scenario.PlannedStep, q Question, port model.Port) (Answer
 			if err != nil {
 				return answer, err
 			}
+			answer.Connections = append(answer.Connections, d.Connection)
 			answer.Decisions = append(answer.Decisions, d)
 		}
+	}
+	// Which ports and families are asked about makes no difference: nothing of these policies is read.
+	if answer.Unjudged = scenario.Undecided(step.Unjudged, answer.Connections[0]); len(answer.Unjudged) > 0 {
+		answer.Decisions = nil
 	}
 	return answer, nil
 }

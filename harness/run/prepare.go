@@ -46,7 +46,8 @@ type Prepared struct {
 func (p *Prepared) Scenarios() []*PreparedScenario { return p.list }
 
 // Prepare plans scenarios for a cluster with these IP families and this number of nodes, and compares every hand-written
-// verdict with the specification. It touches nothing. Its error joins [scenario.Problems] and one [Disagreement] per cell.
+// verdict with the specification. It touches nothing. Its error joins [scenario.Problems], one [Disagreement] per cell and one
+// [UnjudgedError] per scenario.
 func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes int) (*Prepared, error) {
 	out := &Prepared{}
 	var errs []error
@@ -60,6 +61,7 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 		for _, message := range plan.Vacuous {
 			p.findings = append(p.findings, model.Finding{Kind: model.NothingProven, Message: message, Result: model.Vacuous})
 		}
+		unjudged := &UnjudgedError{Scenario: s}
 		for _, step := range plan.Steps {
 			// Objects with placeholders have no meaning yet; live addresses come with the pods.
 			policies, err := unresolvedPolicies(step, families)
@@ -68,14 +70,18 @@ func Prepare(scenarios []*scenario.Scenario, families []model.IPFamily, nodes in
 				continue
 			}
 			topology := step.Topology
-			list, err := expect(s, step, &topology, policies)
-			if err == nil {
+			list, open, err := expect(s, step, &topology, policies)
+			unjudged.add(step, policies.unjudged, open)
+			if err == nil && len(open) == 0 {
 				p.noteOpen(step, list, policies)
 				err = p.keepComputed(step, list)
 			}
 			if err != nil {
 				errs = append(errs, err)
 			}
+		}
+		if len(unjudged.Connections) > 0 {
+			errs = append(errs, unjudged)
 		}
 		out.list = append(out.list, p)
 	}
@@ -88,6 +94,8 @@ type policySet struct {
 	notes    map[string]model.PolicyNote
 	// kinds are those of other objects in force, of which the specification knows nothing.
 	kinds []schema.GroupKind
+	// unjudged are those of the other objects that may decide connections.
+	unjudged []scenario.Unjudged
 }
 
 // unresolvedPolicies are the policies in force before any address is known. Explanations show their placeholders.
@@ -133,6 +141,11 @@ func resolvedPolicies(step scenario.PlannedStep, lookup scenario.Lookup, familie
 
 func policiesOf(step scenario.PlannedStep, resolve func(scenario.ApplyObject) (*unstructured.Unstructured, error)) (policySet, error) {
 	out := policySet{notes: map[string]model.PolicyNote{}}
+	for _, u := range step.Unjudged {
+		if u.Applied { // what is left out is in force nowhere that a run looks at
+			out.unjudged = append(out.unjudged, u)
+		}
+	}
 	for _, applied := range step.InForce {
 		object, err := resolve(applied)
 		if err != nil {
@@ -157,15 +170,21 @@ func policiesOf(step scenario.PlannedStep, resolve func(scenario.ApplyObject) (*
 }
 
 // expect merges the table of a step with the specification. Cells whose verdict needs addresses that are missing keep what
-// the table says.
-func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Topology, in policySet) ([]expectation, error) {
+// the table says, and so do those that policies of other kinds may decide. Of the latter, open are those that the table leaves to
+// the specification: they have no verdict.
+func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Topology, in policySet) (out []expectation, open []model.Connection, err error) {
 	evaluator, err := semantics.New(topology, in.policies)
 	if err != nil {
-		return nil, fmt.Errorf("%s: step %q: %w", s.File, step.Name, err)
+		return nil, nil, fmt.Errorf("%s: step %q: %w", s.File, step.Name, err)
 	}
-	out := make([]expectation, len(step.Cells))
+	out = make([]expectation, len(step.Cells))
 	var errs []error
 	for i, cell := range step.Cells {
+		unjudged := scenario.Undecided(in.unjudged, cell.Connection)
+		if len(unjudged) > 0 && cell.Expected == "" {
+			open = append(open, cell.Connection)
+			continue
+		}
 		d, err := evaluator.Decide(cell.Connection)
 		if err != nil {
 			if topologyHasAddresses(topology) {
@@ -175,19 +194,18 @@ func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Top
 			continue
 		}
 		w := written{verdict: cell.Expected, by: cell.By, line: cell.Rule}
-		if len(in.kinds) > 0 {
-			if w.verdict == "" {
-				errs = append(errs, fmt.Errorf("%s: step %q: the verdict of %s cannot be computed, since objects other than NetworkPolicy are in force: write it into expect",
-					s.File, step.Name, cell.Connection))
+		if len(unjudged) > 0 {
+			out[i] = expectation{
+				verdict: w.verdict, by: w.by,
+				summary: fmt.Sprintf("it is written at %s, and the specification of NetworkPolicy says nothing about %s", w.line, scenario.Names(unjudged)),
 			}
-			out[i] = expectation{verdict: w.verdict, by: w.by, summary: "as written at " + w.line}
 			continue
 		}
 		verdict, table, spec, pending := reconcile(w, d)
 		if table != "" {
 			errs = append(errs, &Disagreement{
 				Scenario: s.Metadata.Name, File: s.File, Step: step.Name, Connection: cell.Connection,
-				Written: table, WrittenBy: w.line, Computed: spec, Walk: d.Walk(),
+				Written: table, WrittenBy: w.line, Computed: spec, Walk: d.Walk(), LeftOut: leftOut(step, cell.Connection),
 			})
 		}
 		out[i] = expectation{verdict: verdict, pending: pending, by: w.by, summary: d.Summary(), walk: d.Walk()}
@@ -198,7 +216,17 @@ func expect(s *scenario.Scenario, step scenario.PlannedStep, topology *model.Top
 			out[i].policies = append(out[i].policies, in.notes[p.Object.Namespace+"/"+p.Object.Name])
 		}
 	}
-	return out, errors.Join(errs...)
+	return out, open, errors.Join(errs...)
+}
+
+// leftOut are the policies of the folder that may decide a connection where they are applied, which a run does not do.
+func leftOut(step scenario.PlannedStep, c model.Connection) (out []scenario.Unjudged) {
+	for _, u := range scenario.Undecided(step.Unjudged, c) {
+		if !u.Applied {
+			out = append(out, u)
+		}
+	}
+	return out
 }
 
 // topologyHasAddresses tells whether the pods run.

@@ -386,7 +386,13 @@ func (pr *proof) expectations(step scenario.PlannedStep, topology *model.Topolog
 	if err != nil {
 		return nil, nil, err
 	}
-	if list, err = expect(pr.prepared.scenario, step, topology, policies); err != nil {
+	list, open, err := expect(pr.prepared.scenario, step, topology, policies)
+	if err == nil && len(open) > 0 {
+		unjudged := &UnjudgedError{Scenario: pr.prepared.scenario}
+		unjudged.add(step, policies.unjudged, open)
+		err = unjudged
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	pr.prepared.noteOpen(step, list, policies)

@@ -3,7 +3,6 @@ package run
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
@@ -26,13 +25,9 @@ func (p *PreparedScenario) noteOpen(step scenario.PlannedStep, list []expectatio
 		if list[i].verdict != model.Undefined || list[i].pending {
 			continue
 		}
-		switch host := hostNetworkEnd(&step.Topology, cell.Connection); {
-		case len(in.kinds) > 0:
-			var kinds []string
-			for _, k := range in.kinds {
-				kinds = append(kinds, k.String())
-			}
-			p.open[id] = fmt.Sprintf("objects are in force that the specification does not know (%s)", strings.Join(kinds, ", "))
+		switch host, others := hostNetworkEnd(&step.Topology, cell.Connection), scenario.Undecided(in.unjudged, cell.Connection); {
+		case len(others) > 0:
+			p.open[id] = fmt.Sprintf("the specification of NetworkPolicy says nothing about %s", scenario.Names(others))
 		case p.scenario.Plain && host != "":
 			p.open[id] = fmt.Sprintf("%s is on the host's network", host)
 		}

@@ -66,10 +66,12 @@ func (l *loader) plain(root source, manifests []*manifest, assertions *manifest)
 	asserted := f.assertions(assertions)
 	f.s.narrowed = len(asserted.Probes) > 0
 	l.outside.addTo(asserted)
-	if len(f.policies) == 0 && assertions == nil {
+	// Without a workload there is nobody whom a policy that is left out could matter to.
+	none := len(f.policies) == 0 && (len(f.s.LeftOut) == 0 || len(f.stand) == 0)
+	if none && assertions == nil {
 		return nil
 	}
-	if len(f.policies) == 0 && l.count() == before {
+	if none && l.count() == before {
 		l.add(assertions.start(), "add the policies that it speaks of to the folder", "netproof.yaml asserts something about a folder without policies")
 	}
 	f.selectsByPodSecurity()
@@ -77,7 +79,7 @@ func (l *loader) plain(root source, manifests []*manifest, assertions *manifest)
 	f.topology()
 	f.steps(asserted)
 	f.s.broken = broken || l.count() > before
-	if len(f.policies) == 0 {
+	if none {
 		return nil
 	}
 	return f.s
@@ -99,8 +101,20 @@ func (f *plainFolder) sort(o *object) {
 	case assertionsRole:
 		f.add(o.at, "name the file netproof.yaml and put it into the folder that is given", "assertions stand in a file that is not named netproof.yaml")
 	default:
+		if u, ok := unjudgedOf(o); ok {
+			f.leave(u)
+			return
+		}
 		f.s.Warnings = append(f.s.Warnings, problemAt(o.at, "", "%s is ignored: it is neither a policy nor a workload", o))
 	}
+}
+
+// leave leaves out a policy of a kind that is not applied.
+func (f *plainFolder) leave(u Unjudged) {
+	f.s.LeftOut = append(f.s.LeftOut, u)
+	f.leftOut = append(f.leftOut, u)
+	f.s.Warnings = append(f.s.Warnings, problemAt(u.Source, "", "%s is left out: netproof does not apply policies of %s, so nothing is proven about it",
+		nameOf(u.Kind, u.Namespace, u.Name), u.Group))
 }
 
 func (f *plainFolder) namespaceObject(o *object) {
@@ -527,7 +541,7 @@ func (f *plainFolder) steps(asserted *AssertionsSpec) {
 	}
 	spec.Probes = f.probes(asserted)
 	at := f.s.At
-	policies := Step{Name: PoliciesStep, At: at, nameAt: at, Expect: &Expect{Default: computed, Rules: asserted.Rules, At: at, defaultAt: at}}
+	policies := Step{Name: PoliciesStep, At: at, nameAt: at, policies: true, Expect: &Expect{Default: computed, Rules: asserted.Rules, At: at, defaultAt: at}}
 	for _, o := range f.policies {
 		policies.Apply = append(policies.Apply, Apply{At: o.at, objects: []*object{o}})
 	}

@@ -64,7 +64,7 @@ func Load(ctx context.Context, paths []string, opts Options) ([]*Scenario, error
 		return nil, fmt.Errorf("no path was given: %w", ErrNothing)
 	}
 	if len(empty) > 0 {
-		return nil, fmt.Errorf("%s: no scenario and no policy in it, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(empty, ", "), ErrNothing)
+		return nil, l.nothing(empty)
 	}
 	return out, nil
 }
@@ -121,6 +121,15 @@ func (l *loader) paths(paths []string) (out []*Scenario, empty []string) {
 	return out, empty
 }
 
+// nothing says that nothing of these paths can be proven.
+func (l *loader) nothing(paths []string) error {
+	what := "no policy in it"
+	if len(l.leftOut) > 0 {
+		what = fmt.Sprintf("no policy in it that netproof applies (%s is left out)", Names(l.leftOut))
+	}
+	return fmt.Errorf("%s: no scenario and %s, add a NetworkPolicy or a scenario.yaml: %w", strings.Join(paths, ", "), what, ErrNothing)
+}
+
 // loader reads each file once.
 type loader struct {
 	files
@@ -128,6 +137,8 @@ type loader struct {
 	manifests map[string]*manifest
 	// outside are the assertions that no folder can override, nil if there are none.
 	outside *outsideAssertions
+	// leftOut are the policies of kinds that are not applied.
+	leftOut []Unjudged
 }
 
 // manifest is a file that was read.

@@ -187,19 +187,25 @@ func matters(v *value) bool {
 	if items, isList := itemsOf(v); isList {
 		return slices.ContainsFunc(items, matters)
 	}
-	group, _, _ := strings.Cut(v.get("apiVersion").str(), "/")
-	kind := v.get("kind").str()
-	if !strings.Contains(v.get("apiVersion").str(), "/") {
+	group, _, isGroup := strings.Cut(v.get("apiVersion").str(), "/")
+	if !isGroup {
 		group = ""
 	}
+	kind := v.get("kind").str()
 	return isPolicy(v) || slices.Contains(workloadKinds[group], kind) || group == "" && v.get("apiVersion") != nil && (kind == "Namespace" || kind == "Service")
 }
 
-// isPolicy tells whether an object is of a kind that decides about connections. The kind alone is enough where it speaks for itself.
+// isPolicy tells whether an object is of a kind that decides about connections, or belongs to one. The kind alone is enough where it
+// speaks for itself.
 func isPolicy(v *value) bool {
-	group, _, _ := strings.Cut(v.get("apiVersion").str(), "/")
-	_, known := policyKinds[group][v.get("kind").str()]
-	return known || strings.Contains(strings.ToLower(v.get("kind").str()), "networkpolicy")
+	group, _, isGroup := strings.Cut(v.get("apiVersion").str(), "/")
+	if !isGroup {
+		group = ""
+	}
+	kind := v.get("kind").str()
+	_, known := policyKinds[group][kind]
+	return known || influenceOf(schema.GroupKind{Group: group, Kind: kind}, v.get("metadata").get("name").str()) != noPolicy ||
+		strings.Contains(strings.ToLower(kind), "networkpolicy")
 }
 
 // firstPolicy finds a policy in an object or in a list, nil if there is none.
@@ -249,7 +255,8 @@ func readObject(c *collector, v *value, bullets []bullet) *object {
 	d := &decoder{c: own, lenient: true}
 	typ := v.get("kind").str()
 	apiVersion := v.get("apiVersion").str()
-	isNetworkPolicy := typ == "NetworkPolicy" && (apiVersion == NetworkPolicyKind.GroupVersion().String() || !strings.Contains(apiVersion, "projectcalico"))
+	group, _, _ := strings.Cut(apiVersion, "/")
+	isNetworkPolicy := typ == NetworkPolicyKind.Kind && !isForeignNetworkPolicy(group)
 	var policy networkingv1.NetworkPolicy
 	if isNetworkPolicy {
 		d.lenient = false
@@ -331,6 +338,8 @@ func (o *object) identify(c *collector, v *value, head envelope) bool {
 		return o.identifyOwn(c, versionAt, kindAt)
 	case o.gvk == NetworkPolicyKind:
 		o.role = policyRole
+		return true
+	case head.Kind == NetworkPolicyKind.Kind && isForeignNetworkPolicy(gv.Group) && policyKinds[gv.Group] == nil:
 		return true
 	case strings.EqualFold(head.Kind, "NetworkPolicy") && policyKinds[gv.Group][head.Kind] == clusterScoped:
 		if head.Kind != "NetworkPolicy" {

@@ -27,8 +27,9 @@ type Plan struct {
 	// TopologyKey is equal for two plans whose initial topologies are: a run may keep the pods from one to the next.
 	TopologyKey string
 	Steps       []PlannedStep
-	// Vacuous names, with file and line, each policy about which nothing is proven: one that selects no pod in any step, and one that
-	// the specification does not know while all cells of its steps are left open. A scenario with such a policy is not a pass.
+	// Vacuous names, with file and line, each policy about which nothing is proven: one that selects no pod in any step, one that the
+	// specification does not know while all cells of its steps are left open, and one that is left out where no other is applied. A
+	// scenario with such a policy is not a pass.
 	Vacuous []string
 	// Unproven says what a green run of the plan would leave unproven: rules that decide nothing, connections that narrowed probes
 	// leave out, policies that no probe meets, a scenario without a policy. It makes a strict run vacuous.
@@ -45,6 +46,9 @@ type PlannedStep struct {
 	Topology model.Topology
 	// InForce are the policies after the changes, in the order in which they were first applied.
 	InForce []ApplyObject
+	// Unjudged are those of the policies in force that the specification of NetworkPolicy says nothing about and that may decide
+	// connections, and after them those of the folder that a run leaves out.
+	Unjudged []Unjudged
 	// Cells of the truth table, in the order of the topology.
 	Cells []PlannedCell
 	// Computed is true when the step leaves cells to the specification.
@@ -422,6 +426,12 @@ func (p *planner) step(step *Step) PlannedStep {
 	for _, a := range p.inForce {
 		out.InForce = append(out.InForce, a.ApplyObject)
 		p.noteSelected(a)
+		if u, ok := unjudgedOf(a.object); ok {
+			out.Unjudged = append(out.Unjudged, u)
+		}
+	}
+	if step.policies {
+		out.Unjudged = append(out.Unjudged, p.s.LeftOut...)
 	}
 	uses := p.probes
 	if len(step.Probes) > 0 {
@@ -771,6 +781,11 @@ func (p *planner) noteSelected(a applied) {
 
 func (p *planner) vacuous(plan *Plan) (out []string) {
 	said := map[string]bool{}
+	if !slices.ContainsFunc(plan.Steps, func(s PlannedStep) bool { return len(s.InForce) > 0 }) {
+		for _, u := range p.s.LeftOut {
+			out = append(out, fmt.Sprintf("%s is left out, and there is no other policy: nothing is proven", u))
+		}
+	}
 	for _, step := range plan.Steps {
 		for _, a := range step.InForce {
 			key := objectKey(a.Object.GroupVersionKind().GroupKind(), a.Object.GetNamespace(), a.Object.GetName())

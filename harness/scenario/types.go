@@ -34,7 +34,9 @@ type Scenario struct {
 	Plain bool `json:"-"`
 	// Warnings are oddities that do not prevent a run: a rule that never decides, a manifest of a kind that is ignored.
 	Warnings Problems `json:"-"`
-	At       Position `json:"-"`
+	// LeftOut are the policies among plain manifests that a run leaves out, since netproof does not apply their kinds.
+	LeftOut []Unjudged `json:"-"`
+	At      Position   `json:"-"`
 
 	// broken is true when problems were found in the scenario itself.
 	broken bool
@@ -380,7 +382,9 @@ type Step struct {
 	Expect *Expect  `json:"expect"`
 	At     Position `json:"-"`
 
-	nameAt   Position
+	nameAt Position
+	// policies marks the step of plain manifests in which all policies are in force, those that are left out included.
+	policies bool
 	deleteAt []Position
 }
 

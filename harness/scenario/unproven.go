@@ -24,6 +24,9 @@ func (p *planner) unproven(plan *Plan) (out []string) {
 			out = append(out, message)
 		}
 	}
+	for _, u := range p.s.LeftOut {
+		out = append(out, fmt.Sprintf("%s is left out, since netproof does not apply its kind", u))
+	}
 	met := map[string]bool{}
 	var order []ApplyObject
 	for _, step := range plan.Steps {

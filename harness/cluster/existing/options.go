@@ -57,11 +57,11 @@ func (o Options) check() error {
 	if _, err := name.ParseReference(o.Image); err != nil {
 		return fmt.Errorf("image of the probe pods: %w", err)
 	}
-	return checkPrefix(o.NamespacePrefix)
+	return CheckPrefix(o.NamespacePrefix)
 }
 
-// checkPrefix tells whether namespaces can have a prefix.
-func checkPrefix(prefix string) error {
+// CheckPrefix tells whether namespaces can have a prefix.
+func CheckPrefix(prefix string) error {
 	if prefix == "" {
 		return nil
 	}

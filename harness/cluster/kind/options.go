@@ -2,7 +2,6 @@ package kind
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -23,6 +22,9 @@ const (
 	cniCilium  = "cilium"
 	cniKindnet = "kindnet"
 )
+
+// Plugins are the network plugins that kind clusters can have, the default first.
+func Plugins() []string { return []string{cniCalico, cniCilium, cniKindnet} }
 
 const (
 	// DefaultNodes is the number of workers of a cluster that does not say.
@@ -108,13 +110,14 @@ func (s spec) check() error {
 	if err := checkName(s.name); err != nil {
 		return err
 	}
-	switch s.cni {
-	case cniCalico, cniCilium, cniKindnet:
-	case "none":
-		return errors.New("a kind cluster without a network plugin has no pod network: choose calico, cilium or kindnet, " +
-			"or --provider local, which has a cluster that enforces nothing")
+	have := strings.Join(Plugins(), ", ")
+	switch {
+	case slices.Contains(Plugins(), s.cni):
+	case s.cni == "none":
+		return fmt.Errorf("a kind cluster without a network plugin has no pod network: choose one of %s, "+
+			"or --provider local, which has a cluster that enforces nothing", have)
 	default:
-		return fmt.Errorf("network plugin %q: there are calico, cilium and kindnet", s.cni)
+		return fmt.Errorf("network plugin %q: there is %s", s.cni, have)
 	}
 	if s.workers < 1 {
 		return fmt.Errorf("a kind cluster has at least 1 node that takes pods, not %d", s.workers)

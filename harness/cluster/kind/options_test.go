@@ -57,7 +57,7 @@ func TestWrongChoicesAreRefusedBeforeAnythingIsMade(t *testing.T) {
 		want string
 	}{
 		"no network plugin":       {Options{}, cluster.Options{CNI: "none"}, "calico, cilium or kindnet"},
-		"an unknown plugin":       {Options{}, cluster.Options{CNI: "flannel"}, `"flannel": there are calico, cilium and kindnet`},
+		"an unknown plugin":       {Options{}, cluster.Options{CNI: "flannel"}, `"flannel": there is calico, cilium, kindnet`},
 		"no node":                 {Options{}, cluster.Options{Nodes: -1}, "at least 1 node"},
 		"an upper-case name":      {Options{Name: "My"}, cluster.Options{}, `cluster name "My"`},
 		"a name for no host name": {Options{Name: strings.Repeat("a", 50)}, cluster.Options{}, "at most 49 characters"},

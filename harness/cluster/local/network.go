@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,7 +68,7 @@ func (p *Provider) newNetwork(name string) (network, error) {
 	case cniNone:
 		return noNetwork{version: p.engines.Version(engine.CNIPlugins)}, nil
 	}
-	return nil, fmt.Errorf("unknown network plugin %q: the local provider has %s and %s", name, cniCalico, cniNone)
+	return nil, fmt.Errorf("unknown network plugin %q: the local provider has %s", name, strings.Join(engine.Plugins(), " and "))
 }
 
 // calicoNetwork runs Calico.

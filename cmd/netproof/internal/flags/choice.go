@@ -27,17 +27,6 @@ func Choice(cmd *cobra.Command, value *string, name, what string, allowed []stri
 	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(allowed, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// Widen lets a flag of [Choice] take another word.
-func Widen(cmd *cobra.Command, name, word string) {
-	f := cmd.Flags().Lookup(name)
-	c, ok := f.Value.(*choice)
-	if !ok {
-		panic("flags: " + name + " is no choice") // a mistake in the caller
-	}
-	c.allowed = append(c.allowed, word)
-	f.Usage += ", " + word
-}
-
 func (c *choice) String() string { return *c.value }
 
 // Type is what help texts show for the value.

@@ -3,21 +3,24 @@ package flags
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
+	"github.com/netproof/netproof/harness/cluster/existing"
+	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
 )
 
 // The providers.
 const (
-	Local    = "local"
-	Kind     = "kind"
-	Existing = "existing"
+	Local    = providers.Local
+	Kind     = providers.Kind
+	Existing = providers.Existing
 )
 
 // The transports: how probes get to the pods of clusters that are not local.
@@ -58,69 +61,189 @@ type Cluster struct {
 // MaxNodes is the greatest number of nodes: each is a set of processes on this machine.
 const MaxNodes = 16
 
-// plugins are the network plugins that a provider can make clusters with, the default first.
-var plugins = map[string][]string{
-	Local: {"calico", "none"},
-	Kind:  {"calico", "cilium", "kindnet"},
+// Offer says what a command offers of the flags of clusters.
+type Offer struct {
+	// Providers that can be chosen, the default first. Where there is only one there is no flag for it.
+	Providers []string
+	// Without are flags that mean nothing to the command.
+	Without []string
+	// Only says with which providers a flag matters to the command, where these are fewer than to others.
+	Only map[string][]string
 }
 
-// owners are the flags that not every provider has.
-var owners = map[string][]string{
-	"engine-dir": {Local}, "cni": {Local, Kind}, "cluster": {Local, Kind}, "keep": {Local, Kind},
-	"kind-image": {Kind}, "kubernetes-version": {Kind}, "runtime": {Kind}, "logs-dir": {Kind},
-	"cni-manifest": {Kind}, "cni-chart": {Kind}, "cni-set": {Kind}, "image-override": {Kind}, "image-mirror": {Kind},
-	"kubeconfig": {Existing}, "context": {Existing}, "agent-image": {Existing},
-	"namespace-prefix": {Kind, Existing}, "transport": {Kind},
+// Annotations of flags: with which providers they matter, and that they are those of [Cluster].
+const (
+	providersAnnotation = "netproof_providers"
+	clusterAnnotation   = "netproof_cluster"
+)
+
+// For says that a flag matters with these providers alone: [Cluster.Check] refuses it with others.
+func For(cmd *cobra.Command, flag string, owners ...string) {
+	// The only error is a flag that does not exist.
+	_ = cmd.Flags().SetAnnotation(flag, providersAnnotation, owners)
 }
 
-// Add defines the flags of clusters that netproof makes.
-func (c *Cluster) Add(cmd *cobra.Command) {
-	c.Provider, c.CNI, c.Nodes, c.IPFamily, c.Transport = Local, "calico", 2, "ipv4", Exec
-	Choice(cmd, &c.Provider, "provider", "provider", []string{Local, Kind}, "where the cluster comes from")
-	Choice(cmd, &c.CNI, "cni", "network plugin", []string{"calico", "cilium", "kindnet", "none"}, "network plugin")
-	Choice(cmd, &c.IPFamily, "ip-family", "IP family", IPFamilyNames(), "addresses of pods and services")
-	fs := cmd.Flags()
-	fs.Var(&number{&c.Nodes, 1, MaxNodes}, "nodes", "number of nodes that take pods")
-	fs.StringVar(&c.EngineDir, "engine-dir", "", "folder with prebuilt engines, instead of building them (local)")
-	fs.StringVar(&c.KindImage, "kind-image", "", "image of the nodes (kind)")
-	fs.StringVar(&c.KubernetesVersion, "kubernetes-version", "", "version that picks an image of kind's project, such as v1.35.1 (kind)")
-	Choice(cmd, &c.Runtime, "runtime", "container engine", []string{"docker", "podman"}, "container engine, instead of the one kind would take (kind)")
-	fs.StringVar(&c.LogsDir, "logs-dir", "", "folder for the logs of a cluster that does not get ready (kind)")
-	fs.StringVar(&c.Manifest, "cni-manifest", "", "manifest of the network plugin, a file or URL, instead of the vendor's (kind)")
-	fs.StringVar(&c.Chart, "cni-chart", "", "chart of the network plugin, a folder, file, URL or oci:// reference, instead of the vendor's (kind)")
-	fs.StringArrayVar(&c.Set, "cni-set", nil, "a value of the chart, or CONTAINER/NAME=VALUE in the manifest; repeatable (kind)")
-	fs.StringArrayVar(&c.ImageOverrides, "image-override", nil, "FROM=TO: another image for one of the network plugin's; repeatable (kind)")
-	fs.StringVar(&c.Mirror, "image-mirror", "", "registry that stands in for that of every image (kind)")
-	_ = cmd.MarkFlagDirname("engine-dir")
-	_ = cmd.MarkFlagDirname("logs-dir")
-}
+// Owners are the providers with which a flag matters, nil for all.
+func Owners(f *pflag.Flag) []string { return f.Annotations[providersAnnotation] }
 
-// AddExisting adds existing clusters, and what only a run can choose.
-func (c *Cluster) AddExisting(cmd *cobra.Command) {
-	Widen(cmd, "provider", Existing)
-	fs := cmd.Flags()
-	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig of an existing cluster; in a pod of it none is needed (existing)")
-	fs.StringVar(&c.Context, "context", "", "context in the kubeconfig (existing)")
-	fs.StringVar(&c.AgentImage, "agent-image", "", "image of the probe pods, by digest: netproof images --agent FILE makes it (existing)")
-	fs.StringVar(&c.NamespacePrefix, "namespace-prefix", "", "what goes before the names of all namespaces that the run makes (kind, existing)")
-	Choice(cmd, &c.Transport, "transport", "transport", []string{Exec, Netns}, "how probes are sent from a pod: through an exec, or by entering its network namespace on this machine (netns with kind)")
+// Add defines the flags that a command offers.
+func (c *Cluster) Add(cmd *cobra.Command, offer Offer) {
+	c.Provider, c.CNI, c.Nodes, c.IPFamily, c.Transport = offer.Providers[0], providers.Plugins(offer.Providers[0])[0], 2, "ipv4", Exec
+	all := providers.Names()
+	text := func(value *string) func(string, string) {
+		return func(name, usage string) { cmd.Flags().StringVar(value, name, "", usage) }
+	}
+	list := func(value *[]string) func(string, string) {
+		return func(name, usage string) { cmd.Flags().StringArrayVar(value, name, nil, usage) }
+	}
+	word := func(value *string, what string, allowed ...string) func(string, string) {
+		return func(name, usage string) { Choice(cmd, value, name, what, allowed, usage) }
+	}
+	for _, f := range []struct {
+		name   string
+		owners []string
+		usage  string
+		define func(name, usage string)
+	}{
+		{"provider", all, "where the cluster comes from", word(&c.Provider, "provider", offer.Providers...)},
+		{"cni", []string{Local, Kind}, "network plugin", func(name, usage string) { c.addCNI(cmd, name, usage, offer.Providers) }},
+		{"ip-family", all, "addresses of pods and services", word(&c.IPFamily, "IP family", IPFamilyNames()...)},
+		{"nodes", all, "number of nodes that take pods", func(name, usage string) { Number(cmd, &c.Nodes, name, 1, MaxNodes, usage) }},
+		{"engine-dir", []string{Local}, "folder with prebuilt engines, instead of building them", text(&c.EngineDir)},
+		{"kind-image", []string{Kind}, "image of the nodes", text(&c.KindImage)},
+		{"kubernetes-version", []string{Kind}, "version that picks an image of kind's project, such as v1.35.1", text(&c.KubernetesVersion)},
+		{"runtime", []string{Kind}, "container engine, instead of the one kind would take", word(&c.Runtime, "container engine", "docker", "podman")},
+		{"logs-dir", []string{Kind}, "folder for the logs of a cluster that does not get ready", text(&c.LogsDir)},
+		{"cni-manifest", []string{Kind}, "manifest of the network plugin, a file or URL, instead of the vendor's", text(&c.Manifest)},
+		{"cni-chart", []string{Kind}, "chart of the network plugin, a folder, file, URL or oci:// reference, instead of the vendor's", text(&c.Chart)},
+		{"cni-set", []string{Kind}, "a value of the chart, or CONTAINER/NAME=VALUE in the manifest; repeatable", list(&c.Set)},
+		{"image-override", []string{Kind}, "FROM=TO: another image for one of the network plugin's; repeatable", list(&c.ImageOverrides)},
+		{"image-mirror", []string{Kind}, "registry that stands in for that of every image of the network plugin", text(&c.Mirror)},
+		{"kubeconfig", []string{Existing}, "kubeconfig of an existing cluster; in a pod of it none is needed", text(&c.Kubeconfig)},
+		{"context", []string{Existing}, "context in the kubeconfig", text(&c.Context)},
+		{"agent-image", []string{Existing}, "image of the probe pods, by digest: netproof images --agent FILE makes it", text(&c.AgentImage)},
+		{"namespace-prefix", []string{Kind, Existing}, "what goes before the names of all namespaces that the run makes", text(&c.NamespacePrefix)},
+		{
+			"transport", []string{Kind}, "how probes are sent from a pod: through an exec, or by entering its network namespace on this machine",
+			word(&c.Transport, "transport", Exec, Netns),
+		},
+	} {
+		if only, ok := offer.Only[f.name]; ok {
+			f.owners = only
+		}
+		owners := slices.DeleteFunc(slices.Clone(f.owners), func(p string) bool { return !slices.Contains(offer.Providers, p) })
+		if len(owners) == 0 || slices.Contains(offer.Without, f.name) || f.name == "provider" && len(offer.Providers) == 1 {
+			continue
+		}
+		if len(owners) < len(offer.Providers) {
+			f.usage += " (" + strings.Join(owners, ", ") + ")"
+		}
+		f.define(f.name, f.usage)
+		For(cmd, f.name, owners...)
+		_ = cmd.Flags().SetAnnotation(f.name, clusterAnnotation, nil)
+	}
+	for _, name := range []string{"engine-dir", "logs-dir"} {
+		_ = cmd.MarkFlagDirname(name) // the only error is that the command has no such flag
+	}
 	_ = cmd.MarkFlagFilename("kubeconfig")
 }
 
-// Check tells what does not go together. changed tells whether a flag was given.
-func (c *Cluster) Check(changed func(name string) bool) error {
-	for _, name := range slices.Sorted(maps.Keys(owners)) {
-		if changed(name) && !slices.Contains(owners[name], c.Provider) {
-			return fmt.Errorf("--%s needs --provider %s", name, strings.Join(owners[name], " or "))
+// addCNI defines the flag of the network plugin. What can be chosen depends on the provider, which may stand behind it: [Cluster.Check] knows.
+func (c *Cluster) addCNI(cmd *cobra.Command, name, usage string, offered []string) {
+	var parts []string
+	for _, p := range offered {
+		plugins := strings.Join(providers.Plugins(p), ", ")
+		if len(offered) > 1 && plugins != "" {
+			plugins = p + " has " + plugins
+		}
+		if plugins != "" {
+			parts = append(parts, plugins)
 		}
 	}
-	if known := plugins[c.Provider]; known != nil && !slices.Contains(known, c.CNI) {
-		return fmt.Errorf("--cni %s: clusters of --provider %s have %s", c.CNI, c.Provider, strings.Join(known, " or "))
+	cmd.Flags().Var((*plugin)(&c.CNI), name, usage+": "+strings.Join(parts, "; "))
+	_ = cmd.RegisterFlagCompletionFunc(name, func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return providers.Plugins(c.Provider), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// plugin is the name of a network plugin.
+type plugin string
+
+var _ pflag.Value = (*plugin)(nil)
+
+func (p *plugin) String() string { return string(*p) }
+
+// Type is what help texts show for the value.
+func (p *plugin) Type() string { return "name" }
+
+func (p *plugin) Set(word string) error {
+	*p = plugin(word)
+	return nil
+}
+
+// Check tells what of a command line does not go together.
+func (c *Cluster) Check(cmd *cobra.Command) error {
+	if err := c.checkOwners(cmd); err != nil {
+		return err
+	}
+	if err := providers.CheckPlugin(c.Provider, c.CNI); err != nil {
+		return fmt.Errorf("--cni %s: %w%s", c.CNI, err, suggest.DidYouMean(c.CNI, providers.Plugins(c.Provider)))
 	}
 	if c.Manifest != "" && c.Chart != "" {
 		return errors.New("--cni-manifest and --cni-chart exclude each other")
 	}
+	if c.KindImage != "" && c.KubernetesVersion != "" {
+		return errors.New("--kind-image and --kubernetes-version exclude each other: the image has a version of its own")
+	}
+	for _, set := range c.Set {
+		if name, _, ok := strings.Cut(set, "="); !ok || name == "" {
+			return fmt.Errorf("--cni-set %q: write NAME=VALUE, or CONTAINER/NAME=VALUE for a manifest", set)
+		}
+	}
+	if err := existing.CheckPrefix(c.NamespacePrefix); err != nil {
+		return fmt.Errorf("--namespace-prefix: %w", err)
+	}
+	if c.Provider == Kind && c.CNI == "kindnet" {
+		for _, name := range []string{"cni-manifest", "cni-chart", "cni-set", "image-override", "image-mirror"} {
+			if cmd.Flags().Changed(name) {
+				return fmt.Errorf("--%s needs another --cni: kindnet comes with the image of the nodes", name)
+			}
+		}
+	}
 	return nil
+}
+
+// checkOwners refuses flags that do not matter with the provider.
+func (c *Cluster) checkOwners(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if owners := Owners(f); err == nil && len(owners) > 0 && !slices.Contains(owners, c.Provider) {
+			err = fmt.Errorf("--%s needs --provider %s", f.Name, strings.Join(owners, " or "))
+		}
+	})
+	return err
+}
+
+// ofUse are the flags that say how a cluster is used that is there already. All others say what a new one is made as.
+var ofUse = []string{"provider", "runtime", "kubeconfig", "context", "agent-image", "namespace-prefix", "transport"}
+
+// CheckAttached refuses flags that choose what a cluster is made as, for one that is there already.
+func (c *Cluster) CheckAttached(cmd *cobra.Command, name string) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if _, ours := f.Annotations[clusterAnnotation]; err == nil && ours && !slices.Contains(ofUse, f.Name) {
+			err = fmt.Errorf("--%s cannot be chosen for --cluster %s: it is what it was made as", f.Name, name)
+		}
+	})
+	return err
+}
+
+// CheckNone refuses all flags of clusters, for what takes none of them.
+func (c *Cluster) CheckNone(cmd *cobra.Command, beside string) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if _, ours := f.Annotations[clusterAnnotation]; err == nil && ours {
+			err = fmt.Errorf("--%s does not go with %s", f.Name, beside)
+		}
+	})
+	return err
 }
 
 // IPFamilies gives the families that were asked for, the primary one first.

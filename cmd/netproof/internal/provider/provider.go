@@ -58,7 +58,14 @@ func Open(ctx context.Context, w Wanted) (c cluster.Cluster, disposable bool, er
 			opts.Nodes = 0
 		}
 		opts.CNI = ""
-		c, err := existing.New(Existing(w.Cluster)).Create(ctx, opts)
+		access := Existing(w.Cluster)
+		if _, _, err := existing.RESTConfig(access); err != nil {
+			return nil, false, &cli.UsageError{Err: err}
+		}
+		c, err := existing.New(access).Create(ctx, opts)
+		if errors.Is(err, existing.ErrNoImage) {
+			err = &cli.UsageError{Err: err}
+		}
 		return c, false, err
 	}
 	return nil, false, fmt.Errorf("provider %s has its clusters in a sandbox", w.Provider)
@@ -78,14 +85,21 @@ func Kind(f flags.Cluster, progress func(string), keep bool) (*kind.Provider, er
 	return p, nil
 }
 
-// KindOptions are the options of a provider of kind clusters.
+// KindOptions are the options of a provider of kind clusters. Its error is about the flags.
 func KindOptions(f flags.Cluster) (kind.Options, error) {
 	overrides, err := overrides(f.ImageOverrides)
-	return kind.Options{
+	if err != nil {
+		return kind.Options{}, err
+	}
+	opts := kind.Options{
 		Runtime: f.Runtime, NodeImage: f.KindImage, KubernetesVersion: f.KubernetesVersion, LogsDir: f.LogsDir,
 		Direct: f.Transport == flags.Netns,
 		CNI:    install.Options{Manifest: f.Manifest, Chart: f.Chart, Set: f.Set, ImageOverrides: overrides, Mirror: f.Mirror},
-	}, err
+	}
+	if _, err := kind.New(opts); err != nil {
+		return opts, &cli.UsageError{Err: err}
+	}
+	return opts, nil
 }
 
 // overrides parses --image-override.

@@ -3,10 +3,12 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/model"
 )
 
 // State is what a check came to.
@@ -213,8 +215,12 @@ func judgeIPv6(f Facts) Check {
 	if f.IPv6 {
 		return Check{Name: "IPv6", State: OK}
 	}
-	return Check{Name: "IPv6", State: Limited, Detail: "--ip-family ipv6 and dual do not work",
+	c := Check{Name: "IPv6", State: Limited, Detail: "--ip-family ipv6 and dual do not work",
 		Mend: "boot without ipv6.disable=1, and sysctl -w net.ipv6.conf.default.disable_ipv6=0"}
+	if slices.Contains(f.Families, model.IPv6) {
+		c.State = Missing
+	}
+	return c
 }
 
 func judgeSCTP(f Facts) Check {

@@ -12,6 +12,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/model"
 )
 
 func TestMain(m *testing.M) { sandbox.Main(m) }
@@ -92,6 +93,8 @@ func TestWhatIsMissingIsNamedWithItsMend(t *testing.T) {
 		"little memory to build":  {tweaks{unbuilt, func(f *Facts) { f.MemoryAvailable = 2 * gib }}, "memory", Limited, "2.0 GiB", "--engine-dir"},
 		"no SCTP":                 {tweaks{func(f *Facts) { f.SCTP = errors.New("not supported") }}, "SCTP", Limited, "unsupported", "modprobe sctp"},
 		"no IPv6":                 {tweaks{func(f *Facts) { f.IPv6 = false }}, "IPv6", Limited, "do not work", "disable_ipv6=0"},
+		"no IPv6 where wanted": {tweaks{func(f *Facts) { f.IPv6, f.Families = false, []model.IPFamily{model.IPv4, model.IPv6} }},
+			"IPv6", Missing, "do not work", "disable_ipv6=0"},
 		"no VXLAN": {
 			tweaks{func(f *Facts) { f.Network[1].Error = "operation not supported" }}, "VXLAN", Missing, "operation not supported", "kernel",
 		},

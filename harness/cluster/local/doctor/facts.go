@@ -19,13 +19,16 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes/nsagent"
 )
 
 // Facts are what [Judge] judges.
 type Facts struct {
-	// CNI is the network plugin that is wanted.
-	CNI  string
+	// CNI is the network plugin that is wanted, and Families are the addresses that pods are to have.
+	CNI      string
+	Families []model.IPFamily
+
 	OS   hosttools.OS
 	Root bool
 	// Kernel is its release, CPUs how many may be used.
@@ -79,10 +82,10 @@ type NetworkFact struct {
 	Needed bool `json:"needed"`
 }
 
-// Gather looks at the machine. self are the arguments, after the program's name, with which this program calls
+// Gather looks at the machine for a cluster with this network plugin and these addresses. self are the arguments, after the program's name, with which this program calls
 // [WriteNetworkFacts]; it is started in a sandbox.
-func Gather(ctx context.Context, cni string, self []string) Facts {
-	f := Facts{CNI: cni, OS: hosttools.ThisOS(), Root: os.Geteuid() == 0, Arch: runtime.GOARCH, CPUs: runtime.NumCPU()}
+func Gather(ctx context.Context, cni string, families []model.IPFamily, self []string) Facts {
+	f := Facts{CNI: cni, Families: families, OS: hosttools.ThisOS(), Root: os.Geteuid() == 0, Arch: runtime.GOARCH, CPUs: runtime.NumCPU()}
 	var uname unix.Utsname
 	if err := unix.Uname(&uname); err == nil {
 		f.Kernel = unix.ByteSliceToString(uname.Release[:])

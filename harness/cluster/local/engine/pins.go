@@ -165,18 +165,41 @@ func specs() []spec {
 	return []spec{etcdSpec(), kubernetesSpec(), calicoSpec(), cniPluginsSpec()}
 }
 
+// plugins are the network plugins of local clusters, the default first, and the engines that each runs beside the control plane's.
+var plugins = []struct {
+	name    string
+	engines []string
+}{
+	// Calico's pods get their addresses from the host-local plugin.
+	{"calico", []string{Calico, CNIPlugins}},
+	{"none", []string{CNIPlugins}},
+}
+
+// Plugins are the network plugins that local clusters can have, the default first.
+func Plugins() []string {
+	names := make([]string, len(plugins))
+	for i := range plugins {
+		names[i] = plugins[i].name
+	}
+	return names
+}
+
+// Pin is an engine and the upstream version that is built of it.
+type Pin struct{ Name, Version string }
+
+// Pins are all engines, in the order in which they are told.
+func Pins() []Pin {
+	return []Pin{{Kubernetes, KubernetesVersion}, {Etcd, EtcdVersion}, {Calico, CalicoVersion}, {CNIPlugins, CNIPluginsVersion}}
+}
+
 // specsFor gives the engines that a cluster with the given network plugin runs.
 func specsFor(cni string) ([]spec, error) {
 	wanted := []string{Etcd, Kubernetes}
-	switch cni {
-	case "calico":
-		// Calico's pods get their addresses from the host-local plugin.
-		wanted = append(wanted, Calico, CNIPlugins)
-	case "none":
-		wanted = append(wanted, CNIPlugins)
-	default:
-		return nil, fmt.Errorf("%w %q: the local provider has calico and none", ErrUnknownCNI, cni)
+	i := slices.Index(Plugins(), cni)
+	if i < 0 {
+		return nil, fmt.Errorf("%w %q: the local provider has %s", ErrUnknownCNI, cni, strings.Join(Plugins(), " and "))
 	}
+	wanted = append(wanted, plugins[i].engines...)
 	var chosen []spec
 	for _, s := range specs() {
 		if slices.Contains(wanted, s.name) {

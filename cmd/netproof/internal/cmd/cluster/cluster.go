@@ -59,7 +59,7 @@ func newCreate(streams cli.Streams) *cobra.Command {
 			if wrong := validation.IsDNS1123Label(args[0]); len(wrong) > 0 {
 				return cli.Usage("cluster name %q: use lower case letters, digits and '-', at most 63 of them", args[0])
 			}
-			if err := f.Check(cmd.Flags().Changed); err != nil {
+			if err := f.Check(cmd); err != nil {
 				return &cli.UsageError{Err: err}
 			}
 			if f.Provider == flags.Kind {
@@ -73,7 +73,7 @@ func newCreate(streams cli.Streams) *cobra.Command {
 			return nil
 		},
 	}
-	f.Add(cmd)
+	f.Add(cmd, flags.Offer{Providers: []string{flags.Local, flags.Kind}, Without: []string{"namespace-prefix", "transport"}})
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
 	return cmd
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/doctor"
+	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -35,6 +36,9 @@ what one may do on it.
 
 Each line is ok, limited (clusters work, but something does not) or missing (no cluster can be made), with
 the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
+		Example: `  netproof doctor
+  netproof doctor --provider kind --cni cilium --nodes 3
+  netproof doctor --provider existing --context staging`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			checks, err := f.checks(cmd)
@@ -50,8 +54,13 @@ the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
 			return nil
 		},
 	}
-	f.Add(cmd)
-	f.AddExisting(cmd)
+	f.Add(cmd, flags.Offer{
+		Providers: []string{flags.Local, flags.Kind, flags.Existing},
+		Without:   []string{"engine-dir", "logs-dir", "cni-manifest", "cni-chart", "cni-set", "image-override", "image-mirror", "transport"},
+		Only: map[string][]string{
+			"nodes": {flags.Kind}, "ip-family": {flags.Local, flags.Kind}, "namespace-prefix": {flags.Existing},
+		},
+	})
 	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, "form of the output")
 	cmd.AddCommand(&cobra.Command{
 		Use:    "network",
@@ -67,7 +76,7 @@ the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
 
 // checks looks at what the provider needs.
 func (f *flagSet) checks(cmd *cobra.Command) ([]doctor.Check, error) {
-	if err := f.Check(cmd.Flags().Changed); err != nil {
+	if err := f.Check(cmd); err != nil {
 		return nil, &cli.UsageError{Err: err}
 	}
 	switch f.Provider {
@@ -76,11 +85,18 @@ func (f *flagSet) checks(cmd *cobra.Command) ([]doctor.Check, error) {
 		if err != nil {
 			return nil, err
 		}
-		return kind.Doctor(cmd.Context(), opts, cluster.Options{CNI: f.CNI, Nodes: f.Nodes, IPFamilies: f.IPFamilies()}), nil
+		checks := kind.Doctor(cmd.Context(), opts, cluster.Options{CNI: f.CNI, Nodes: f.Nodes, IPFamilies: f.IPFamilies()})
+		return append(checks, offered()), nil
 	case flags.Existing:
 		return existing.Doctor(cmd.Context(), provider.Existing(f.Cluster)), nil
 	}
-	return doctor.Judge(doctor.Gather(cmd.Context(), f.CNI, []string{"doctor", "network"})), nil
+	checks := doctor.Judge(doctor.Gather(cmd.Context(), f.CNI, f.IPFamilies(), []string{"doctor", "network"}))
+	return append(checks, offered()), nil
+}
+
+// offered tells which network plugins clusters can be made with.
+func offered() doctor.Check {
+	return doctor.Check{Name: "--cni", State: doctor.OK, Detail: providers.Offer()}
 }
 
 func write(w io.Writer, checks []doctor.Check, format string) error {

@@ -37,6 +37,9 @@ func New(streams cli.Streams) *cobra.Command {
 why: which policies isolate, which rule admits, and which one would have but for what. No
 cluster is needed.
 
+The specification says nothing about policies of other kinds, such as AdminNetworkPolicy and those of Calico, Cilium or
+Istio. Where one is in force that may decide the connection, it is named, there is no verdict, and the exit code is 3.
+
 FROM and TO are pods or services (namespace/name), nodes (node:0) or outside addresses (host:name). PORT is
 a number (80), a number and a protocol (53/UDP), or the name of a port. PATH is what 'netproof run'
 takes; the default is the current folder.`,
@@ -99,9 +102,19 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 		return &cli.UsageError{Err: unknown}
 	}
 	if f.format == "json" {
-		return writeJSON(streams.Out, all)
+		err = writeJSON(streams.Out, all)
+	} else {
+		err = writeText(streams.Out, all)
 	}
-	return writeText(streams.Out, all)
+	if err == nil && slices.ContainsFunc(all, explained.isOpen) {
+		return cli.Ended(model.ExitInconclusive)
+	}
+	return err
+}
+
+// isOpen tells whether there is a step without a verdict because of a policy that cannot be judged.
+func (e explained) isOpen() bool {
+	return slices.ContainsFunc(e.answers, func(a run.Answer) bool { return len(a.Unjudged) > 0 })
 }
 
 func choose(scenarios []*scenario.Scenario, name string) ([]*scenario.Scenario, error) {
@@ -164,21 +177,37 @@ func linesOf(a run.Answer) []string {
 	for _, d := range a.Decisions {
 		lines = append(lines, d.Walk()...)
 	}
+	if len(a.Unjudged) == 0 {
+		return lines
+	}
+	for _, c := range a.Connections {
+		way := ""
+		if c.Via != model.ViaPodIP {
+			way = " by " + string(c.Via)
+		}
+		lines = append(lines, fmt.Sprintf("%s -> %s %d/%s %s%s: no verdict", c.From, c.To, c.Port, c.Protocol, c.IPFamily, way))
+	}
+	for _, u := range a.Unjudged {
+		lines = append(lines, fmt.Sprintf("  %s may decide it, and the specification of NetworkPolicy says nothing about it", u))
+	}
 	return lines
 }
 
 // document is one decision in JSON.
 type document struct {
-	Scenario string        `json:"scenario"`
-	Step     string        `json:"step"`
-	Missing  string        `json:"missing,omitempty"`
-	From     string        `json:"from,omitempty"`
-	To       string        `json:"to,omitempty"`
-	Port     int           `json:"port,omitempty"`
-	Protocol string        `json:"protocol,omitempty"`
-	IPFamily string        `json:"ipFamily,omitempty"`
-	Via      string        `json:"via,omitempty"`
-	Verdict  model.Verdict `json:"verdict,omitempty"`
+	Scenario string `json:"scenario"`
+	Step     string `json:"step"`
+	Missing  string `json:"missing,omitempty"`
+	From     string `json:"from,omitempty"`
+	To       string `json:"to,omitempty"`
+	Port     int    `json:"port,omitempty"`
+	Protocol string `json:"protocol,omitempty"`
+	IPFamily string `json:"ipFamily,omitempty"`
+	Via      string `json:"via,omitempty"`
+	// Verdict is left out where Unjudged has any.
+	Verdict model.Verdict `json:"verdict,omitempty"`
+	// Unjudged are the policies of other kinds that may decide the connection.
+	Unjudged []scenario.Unjudged `json:"unjudged,omitempty"`
 	// NeedsAddresses is true when the verdict can only be told once pods run.
 	NeedsAddresses bool     `json:"needsAddresses,omitempty"`
 	Explain        string   `json:"explain,omitempty"`
@@ -192,13 +221,16 @@ func writeJSON(w io.Writer, all []explained) error {
 			if a.Missing != "" {
 				documents = append(documents, document{Scenario: e.name, Step: a.Step, Missing: a.Missing})
 			}
-			for _, d := range a.Decisions {
-				c := d.Connection
-				documents = append(documents, document{
+			for i, c := range a.Connections {
+				doc := document{
 					Scenario: e.name, Step: a.Step, From: string(c.From), To: string(c.To), Port: c.Port, Protocol: string(c.Protocol),
-					IPFamily: string(c.IPFamily), Via: string(c.Via), Verdict: d.Verdict, NeedsAddresses: d.NeedsAddresses,
-					Explain: d.Summary(), Walk: d.Walk(),
-				})
+					IPFamily: string(c.IPFamily), Via: string(c.Via), Unjudged: a.Unjudged,
+				}
+				if len(a.Unjudged) == 0 {
+					d := a.Decisions[i]
+					doc.Verdict, doc.NeedsAddresses, doc.Explain, doc.Walk = d.Verdict, d.NeedsAddresses, d.Summary(), d.Walk()
+				}
+				documents = append(documents, doc)
 			}
 		}
 	}

@@ -34,10 +34,18 @@ probe pods to a file instead, which docker load and registry tools take.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if agent != "" {
+				if digests {
+					return cli.Usage("--digests does not go with --agent: that is one image, and is printed")
+				}
+				if err := f.CheckNone(cmd, "--agent: the image of probe pods is the same for all clusters"); err != nil {
+					return &cli.UsageError{Err: err}
+				}
 				return writeAgent(streams, agent, executable)
 			}
-			f.Provider = flags.Kind
-			if err := f.Check(cmd.Flags().Changed); err != nil {
+			if executable != "" {
+				return cli.Usage("--executable needs --agent FILE: it is what that image is made of")
+			}
+			if err := f.Check(cmd); err != nil {
 				return &cli.UsageError{Err: err}
 			}
 			opts, err := provider.KindOptions(f)
@@ -64,7 +72,10 @@ probe pods to a file instead, which docker load and registry tools take.`,
 			return errors.Join(errs...)
 		},
 	}
-	f.Add(cmd)
+	f.Add(cmd, flags.Offer{
+		Providers: []string{flags.Kind},
+		Without:   []string{"nodes", "runtime", "logs-dir", "namespace-prefix", "transport"},
+	})
 	fs := cmd.Flags()
 	fs.BoolVar(&digests, "digests", false, "ask the registries for the digest of each image")
 	fs.StringVar(&agent, "agent", "", "write the image of the probe pods to this file")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,8 @@ func New(streams cli.Streams) *cobra.Command {
 		Short: "show what would run: scenarios, features, number of cells",
 		Long: `Show the scenarios that 'netproof run' would prove with the same arguments, without running
 anything. What a run finds before it sends a packet is found here too: files that are wrong, tables that the
-specification contradicts, and an expected.txt that is out of date. The default PATH is the current folder.`,
+specification contradicts, and an expected.txt that is out of date. Policies of other kinds than NetworkPolicy are
+named: the specification says nothing about them. The default PATH is the current folder.`,
 		Example: `  netproof list fixtures/
   netproof list scenarios/ --select feature=egress --format json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return execute(cmd.Context(), streams, &f, args) },
@@ -61,6 +63,8 @@ type entry struct {
 	Cells       int               `json:"cells"`
 	// Vacuous says why the scenario proves nothing.
 	Vacuous []string `json:"vacuous,omitempty"`
+	// Unjudged are the policies that the specification of NetworkPolicy says nothing about.
+	Unjudged []scenario.Unjudged `json:"unjudged,omitempty"`
 }
 
 func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string) error {
@@ -86,6 +90,11 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 		}
 		for _, step := range plan.Steps {
 			e.Cells += len(step.Cells)
+			for _, u := range step.Unjudged {
+				if !slices.Contains(e.Unjudged, u) {
+					e.Unjudged = append(e.Unjudged, u)
+				}
+			}
 		}
 		entries = append(entries, e)
 	}
@@ -154,6 +163,13 @@ func writeTable(w io.Writer, entries []entry) error {
 	for _, e := range entries {
 		for _, reason := range e.Vacuous {
 			fmt.Fprintf(w, "! %s proves nothing: %s\n", e.Name, reason)
+		}
+		for _, u := range e.Unjudged {
+			if u.Applied {
+				fmt.Fprintf(w, "! %s: the specification of NetworkPolicy says nothing about %s: what it may decide is expected as written\n", e.Name, u)
+			} else {
+				fmt.Fprintf(w, "! %s leaves out %s: netproof does not apply policies of %s\n", e.Name, u, u.Group)
+			}
 		}
 	}
 	_, err := fmt.Fprintf(w, "\n%s, %s, %s\n", number(len(entries), "scenario"), number(steps, "step"), number(cells, "cell"))

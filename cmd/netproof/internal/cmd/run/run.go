@@ -28,10 +28,6 @@ type Options struct {
 	// Select chooses scenarios by their labels.
 	Select string
 	Shard  flags.Shard
-	// Lanes is how many scenarios run at the same time.
-	Lanes int
-	// Seed makes what is random repeatable; 0 means that one is chosen.
-	Seed int64
 	// Timeout bounds the whole run, clean-up not included; 0 means no bound.
 	Timeout time.Duration
 	// Keep leaves the cluster running after the run, for somebody to look around.
@@ -65,7 +61,7 @@ type flagSet struct {
 
 // New returns the command.
 func New(streams cli.Streams) *cobra.Command {
-	f := &flagSet{Options: Options{Lanes: 1, Timeout: 30 * time.Minute}}
+	f := &flagSet{Options: Options{Timeout: 30 * time.Minute}}
 	cmd := &cobra.Command{
 		Use:   "run [PATH ...]",
 		Short: "prove scenarios, or a folder of plain Kubernetes manifests",
@@ -88,21 +84,21 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 			return execute(cmd.Context(), streams, opts)
 		},
 	}
-	f.cluster.Add(cmd)
-	f.cluster.AddExisting(cmd)
+	f.cluster.Add(cmd, flags.Offer{Providers: []string{flags.Local, flags.Kind, flags.Existing}})
 	f.output.Add(cmd)
 	f.input.AddAssert(cmd)
 	f.input.AddLimits(cmd)
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "run only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.Shard, "shard", "run only one of several equal parts, such as 2/3; auto/3 in a pod of an Indexed Job")
-	flags.Number(cmd, &f.Lanes, "lanes", 1, 64, "scenarios that run at the same time; the local provider runs one after another")
-	fs.Int64Var(&f.Seed, "seed", 0, "seed of what is random; so far a run has nothing that depends on it")
+	fs.Var(flags.Lanes{}, "lanes", "scenarios that run side by side in one cluster; so far they run one after another, and 1 is all that can be given")
 	fs.DurationVar(&f.Timeout, "timeout", f.Timeout, "end the whole run after this time, such as 10m; 0 for never")
 	fs.BoolVar(&f.UpdateExpected, "update-expected", false, "write the computed tables (expected.txt) anew instead of comparing with them")
 	fs.BoolVar(&f.Strict, "strict", false, "exit with 5 where green would prove less than it seems; the default where CI is set, --strict=false turns it off")
-	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run")
-	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name, with the same --provider")
+	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run (local, kind)")
+	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name, with the same --provider (local, kind)")
+	flags.For(cmd, "keep", flags.Local, flags.Kind)
+	flags.For(cmd, "cluster", flags.Local, flags.Kind)
 	fs.BoolVarP(&f.Verbose, "verbose", "v", false, "show every matrix and every mismatch, and more of the progress")
 	fs.BoolVarP(&f.Quiet, "quiet", "q", false, "show no progress")
 	return cmd
@@ -140,18 +136,23 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	case opts.Verbose && opts.Quiet:
 		return opts, cli.Usage("--verbose and --quiet exclude each other")
 	}
-	if err := f.cluster.Check(cmd.Flags().Changed); err != nil {
+	if err := f.cluster.Check(cmd); err != nil {
 		return opts, &cli.UsageError{Err: err}
 	}
 	opts.anyFamily, opts.anyNodes = !cmd.Flags().Changed("ip-family"), !cmd.Flags().Changed("nodes")
 	if opts.Cluster == "" {
 		return opts, nil
 	}
-	opts.Keep = false // it stays anyway
-	for _, name := range []string{"cni", "nodes", "ip-family", "engine-dir", "kind-image", "kubernetes-version", "cni-manifest", "cni-chart", "cni-set"} {
-		if cmd.Flags().Changed(name) && !inside.Here() {
-			return opts, cli.Usage("--%s cannot be chosen for --cluster %s: it is what it was made as", name, opts.Cluster)
-		}
+	if inside.Here() {
+		// The outer process of a run that keeps its cluster has made it as these flags say, and named it.
+		opts.Keep = false
+		return opts, nil
+	}
+	if opts.Keep {
+		return opts, cli.Usage("--keep does not go with --cluster: cluster %s stays anyway", opts.Cluster)
+	}
+	if err := f.cluster.CheckAttached(cmd, opts.Cluster); err != nil {
+		return opts, &cli.UsageError{Err: err}
 	}
 	return opts, nil
 }

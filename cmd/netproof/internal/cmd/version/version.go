@@ -12,6 +12,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -31,6 +32,8 @@ type Info struct {
 	Scenario string `json:"apiVersion"`
 	// Engines are the versions of the upstream programs of the local provider.
 	Engines map[string]string `json:"engines"`
+	// Plugins are the network plugins that each provider can make clusters with, the default first.
+	Plugins map[string][]string `json:"plugins"`
 }
 
 // Get reads the build information of this program.
@@ -45,12 +48,15 @@ func Get() Info {
 func infoOf(build *debug.BuildInfo, release, commit string) Info {
 	info := Info{
 		Version: release, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Scenario: model.APIVersion,
-		Engines: map[string]string{
-			engine.Kubernetes: engine.KubernetesVersion,
-			engine.Etcd:       engine.EtcdVersion,
-			engine.Calico:     engine.CalicoVersion,
-			engine.CNIPlugins: engine.CNIPluginsVersion,
-		},
+		Engines: map[string]string{}, Plugins: map[string][]string{},
+	}
+	for _, pin := range engine.Pins() {
+		info.Engines[pin.Name] = pin.Version
+	}
+	for _, name := range providers.Names() {
+		if plugins := providers.Plugins(name); len(plugins) > 0 {
+			info.Plugins[name] = plugins
+		}
 	}
 	for _, s := range build.Settings {
 		switch s.Key {
@@ -99,8 +105,9 @@ func write(streams cli.Streams, info Info, format string) error {
 		commit += ")"
 	}
 	fmt.Fprintf(streams.Out, "netproof %s%s %s %s\n", info.Version, commit, info.Go, info.Platform)
-	for _, name := range []string{engine.Kubernetes, engine.Etcd, engine.Calico, engine.CNIPlugins} {
-		fmt.Fprintf(streams.Out, "  %-12s %s\n", name, info.Engines[name])
+	for _, pin := range engine.Pins() {
+		fmt.Fprintf(streams.Out, "  %-12s %s\n", pin.Name, pin.Version)
 	}
+	fmt.Fprintf(streams.Out, "  %-12s %s\n", "--cni", providers.Offer())
 	return nil
 }
