@@ -32,7 +32,7 @@ type Plan struct {
 	// scenario with such a policy is not a pass.
 	Vacuous []string
 	// Unproven says what a green run of the plan would leave unproven: rules that decide nothing, connections that narrowed probes
-	// leave out, policies that no probe meets, a scenario without a policy. It makes a strict run vacuous.
+	// leave out, policies that no probe meets or that are left out, a scenario without a policy. It makes a strict run vacuous.
 	Unproven []string
 }
 

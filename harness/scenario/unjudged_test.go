@@ -140,6 +140,7 @@ func TestWhichConnectionsAPolicyOfAnotherKindMayDecide(t *testing.T) {
 				return
 			}
 			assert.Equal(t, objects, s[0].LeftOut)
+			assert.Contains(t, plan.Unproven, objects[0].String()+" is left out: nothing is proven about it")
 			var said []string
 			for _, w := range s[0].Warnings {
 				said = append(said, w.Message)

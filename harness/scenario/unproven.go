@@ -25,7 +25,7 @@ func (p *planner) unproven(plan *Plan) (out []string) {
 		}
 	}
 	for _, u := range p.s.LeftOut {
-		out = append(out, fmt.Sprintf("%s is left out, since netproof does not apply its kind", u))
+		out = append(out, fmt.Sprintf("%s is left out: nothing is proven about it", u))
 	}
 	met := map[string]bool{}
 	var order []ApplyObject
