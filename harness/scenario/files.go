@@ -18,7 +18,9 @@ const (
 	// maxFiles bounds the files of a folder: more than this is a folder given by mistake.
 	maxFiles = 5000
 	// maxBytes bounds all files of one call together: a folder may come from a stranger.
-	maxBytes = 64 << 20
+	maxBytes = 32 << 20
+	// maxObjects bounds the objects of all manifests of one call.
+	maxObjects = 20_000
 	// maxExpectedSize bounds an expected.txt.
 	maxExpectedSize = 16 << 20
 )

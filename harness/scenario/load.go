@@ -135,6 +135,8 @@ type loader struct {
 	files
 	collector
 	manifests map[string]*manifest
+	// objects counts those of all manifests.
+	objects int
 	// outside are the assertions that no folder can override, nil if there are none.
 	outside *outsideAssertions
 	// leftOut are the policies of kinds that are not applied.
@@ -192,7 +194,15 @@ func (l *loader) objectsOf(m *manifest) []*object {
 	m.read = true
 	before := l.count()
 	for _, doc := range m.docs {
+		if l.objects > maxObjects || l.ctx.Err() != nil {
+			break
+		}
 		m.objects = append(m.objects, readObjects(&l.collector, doc)...)
+	}
+	if l.objects <= maxObjects {
+		if l.objects += len(m.objects); l.objects > maxObjects {
+			l.add(m.start(), "name the folder of the policies", "up to this file there are more than %d objects, which is the most that is read", maxObjects)
+		}
 	}
 	m.broken = m.broken || l.count() > before
 	return m.objects

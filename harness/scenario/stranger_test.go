@@ -394,3 +394,12 @@ func TestLoadingEndsWithItsContext(t *testing.T) {
 	_, err := Load(ctx, []string{"."}, Options{FS: fstest.MapFS{"scenario.yaml": {Data: []byte(minimal)}}})
 	assert.ErrorIs(t, err, over)
 }
+
+func TestObjectsOfAFolderAreBounded(t *testing.T) {
+	files := map[string]string{}
+	for i := range 11 {
+		files[fmt.Sprintf("%02d.yaml", i)] = strings.Repeat("{apiVersion: v1, kind: Secret, metadata: {name: a}}\n---\n", 2000)
+	}
+	_, err := load(files)
+	assert.EqualError(t, err, "10.yaml:1:1: up to this file there are more than 20000 objects, which is the most that is read\n    mend: name the folder of the policies")
+}
