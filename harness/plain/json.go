@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -20,6 +21,16 @@ func JSON(v any, indent string) ([]byte, error) {
 		return nil, err
 	}
 	return escape(b.Bytes()), nil
+}
+
+// WriteJSON writes a value as [JSON] for programs, indented.
+func WriteJSON(w io.Writer, v any) error {
+	text, err := JSON(v, "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
 }
 
 // escape escapes within the strings of a JSON text: nothing that it looks for can stand elsewhere.

@@ -30,7 +30,7 @@ func (s *suite) provider() (cluster.Provider, error) {
 		made, err := kind.New(kind.Options{
 			NodeImage: s.settings.image, Executable: executable, Direct: s.settings.transport == "netns",
 			CNI:      install.Options{Manifest: s.settings.manifest},
-			Progress: func(text string) { fmt.Fprintln(os.Stderr, "prooftest: "+text) },
+			Progress: func(text string) { fmt.Fprintln(stderr, "prooftest: "+text) },
 		})
 		if err == nil && s.settings.cluster != "" {
 			return kept{made, s.settings.cluster}, nil
@@ -113,7 +113,7 @@ func (s *suite) cleanUp() int {
 	code := 0
 	for _, f := range s.cleanups {
 		if err := f(); err != nil {
-			fmt.Fprintf(os.Stderr, "prooftest: clean up: %v\n", err)
+			fmt.Fprintf(stderr, "prooftest: clean up: %v\n", err)
 			code = exitFailed
 		}
 	}

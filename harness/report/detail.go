@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // How much is spelled out unless the table is verbose.
@@ -53,7 +54,7 @@ func (t *table) mismatches(cells []model.Cell) {
 		return
 	}
 	t.line("")
-	t.line(t.style.paint(colorRed, count(len(cells), "mismatch", "mismatches")))
+	t.line(t.style.paint(colorRed, Count(len(cells), "mismatch", "mismatches")))
 	for i, c := range cells {
 		if i == mostMismatches && !t.verbose {
 			t.line(fmt.Sprintf("  and %d more: --verbose shows them all, and so does the JSON report", len(cells)-i))
@@ -68,10 +69,10 @@ func (t *table) mismatch(c model.Cell) {
 	t.wrapped(fmt.Sprintf("%s   expected %s, observed %s%s",
 		t.style.paint(colorBold, t.connection(c)), c.Expected, orNone(string(c.Observed)), evidence(c)), "  ", "      ")
 	if c.Reason != "" {
-		t.wrapped(clean(c.Reason), "    ", "      ")
+		t.wrapped(plain.Text(c.Reason), "    ", "      ")
 	}
 	if c.Explain != "" {
-		t.wrapped("expected because "+clean(c.Explain), "    ", "      ")
+		t.wrapped("expected because "+plain.Text(c.Explain), "    ", "      ")
 	}
 	for _, p := range c.Policies {
 		if text := t.policy(p); text != "" {
@@ -86,7 +87,7 @@ func (t *table) mismatch(c model.Cell) {
 		// The walk brings its own indentation.
 		body := strings.TrimLeft(line, " ")
 		indent := "    " + t.style.pick("│ ", "| ") + line[:len(line)-len(body)]
-		t.wrapped(clean(body), indent, indent+"  ")
+		t.wrapped(plain.Text(body), indent, indent+"  ")
 	}
 }
 
@@ -107,14 +108,14 @@ func (t *table) policy(p model.PolicyNote) string {
 		name += " (" + p.Source + ")"
 	}
 	if len(parts) == 0 {
-		return clean(name)
+		return plain.Text(name)
 	}
-	return clean(name + ": " + strings.Join(parts, ", "))
+	return plain.Text(name + ": " + strings.Join(parts, ", "))
 }
 
 // connection names a cell for people.
 func (t *table) connection(c model.Cell) string {
-	return clean(fmt.Sprintf("%s -> %s ", c.From, c.To)) + portTitle(c.Port, c.Protocol, c.IPFamily, c.Via, t.withFamily)
+	return plain.Text(fmt.Sprintf("%s -> %s ", c.From, c.To)) + portTitle(c.Port, c.Protocol, c.IPFamily, c.Via, t.withFamily)
 }
 
 // evidence tells what the verdict of a cell rests on, in parentheses.
@@ -153,7 +154,7 @@ func evidence(c model.Cell) string {
 			parts = append(parts, "none seen by the server")
 		}
 	}
-	return " (" + clean(strings.Join(parts, ", ")) + ")"
+	return " (" + plain.Text(strings.Join(parts, ", ")) + ")"
 }
 
 // series tells how the verdict of a cell changed: deny x3, allow x1, deny x2.
@@ -206,9 +207,9 @@ func (t *table) grouped(what string, cells []model.Cell, color string, reason fu
 		}
 		of := names[r]
 		if len(of) > 1 {
-			t.wrapped(fmt.Sprintf("%d: %s", len(of), clean(r)), "  ", "     ")
+			t.wrapped(fmt.Sprintf("%d: %s", len(of), plain.Text(r)), "  ", "     ")
 		} else {
-			t.wrapped(clean(r), "  ", "     ")
+			t.wrapped(plain.Text(r), "  ", "     ")
 		}
 		more := ""
 		if len(of) > mostNamed && !t.verbose {

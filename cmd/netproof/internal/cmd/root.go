@@ -28,6 +28,7 @@ import (
 
 // Run runs one command line and returns its exit code. It writes every error that a command returns to streams.Err.
 func Run(ctx context.Context, streams cli.Streams, args []string) int {
+	streams = streams.Plain()
 	root, started := newRoot(streams)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -1,7 +1,6 @@
 package list
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/reviewed"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
@@ -113,10 +114,7 @@ func writeJSON(w io.Writer, entries []entry) error {
 	for _, e := range entries {
 		cells += e.Cells
 	}
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(map[string]any{"scenarios": entries, "cells": cells})
+	return plain.WriteJSON(w, map[string]any{"scenarios": entries, "cells": cells})
 }
 
 func writeTable(w io.Writer, entries []entry) error {
@@ -132,7 +130,7 @@ func writeTable(w io.Writer, entries []entry) error {
 		if feature == "" {
 			feature = "-"
 		}
-		fmt.Fprintf(out, "%s\t%s\t%d\t%d\t%s\n", e.Name, feature, e.Steps, e.Cells, e.File)
+		fmt.Fprintf(out, "%s\t%s\t%d\t%d\t%s\n", e.Name, plain.Text(feature), e.Steps, e.Cells, plain.Text(e.File))
 		steps += e.Steps
 		cells += e.Cells
 	}
@@ -141,16 +139,9 @@ func writeTable(w io.Writer, entries []entry) error {
 	}
 	for _, e := range entries {
 		for _, reason := range e.Vacuous {
-			fmt.Fprintf(w, "! %s proves nothing: %s\n", e.Name, reason)
+			fmt.Fprintf(w, "! %s proves nothing: %s\n", e.Name, plain.Text(reason))
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%s, %s, %s\n", number(len(entries), "scenario"), number(steps, "step"), number(cells, "cell"))
+	_, err := fmt.Fprintf(w, "\n%s, %s, %s\n", report.Count(len(entries), "scenario", "scenarios"), report.Count(steps, "step", "steps"), report.Count(cells, "cell", "cells"))
 	return err
-}
-
-func number(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -283,7 +283,7 @@ func finish(ctx context.Context, streams cli.Streams, opts Options, run model.Ru
 		for _, f := range run.Findings {
 			fmt.Fprintf(streams.Err, "netproof: %s: %s\n", f.Kind, f.Message)
 		}
-		fmt.Fprintf(streams.Err, "netproof: %s: %d of %d cells as expected\n", run.Summary.Result, run.Summary.Passed, run.Summary.Cells)
+		fmt.Fprintf(streams.Err, "netproof: %s: %s\n", run.Summary.Result, report.Tally(run.Summary))
 	}
 	if err := output.Write(streams, run, opts.Outputs, opts.Verbose); err != nil {
 		fmt.Fprintf(streams.Err, "netproof: %v\n", err)
