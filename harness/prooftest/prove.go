@@ -151,8 +151,8 @@ func assess(t *testing.T, step model.Step) {
 func describe(c model.Cell) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s: expected %s, observed %s", plain.Text(c.Connection().String()), c.Result, c.Expected, c.Observed)
-	if c.Reason != "" {
-		fmt.Fprintf(&b, "\n  %s", plain.Text(c.Reason))
+	if reason := report.Reason(c); reason != "" {
+		fmt.Fprintf(&b, "\n  %s", plain.Text(reason))
 	}
 	if e := c.Evidence; e != nil {
 		fmt.Fprintf(&b, "\n  last outcome %s %s, %d samples agree, the server saw %d", e.Outcome, e.Errno, c.Samples, e.Seen)

@@ -42,8 +42,8 @@ func (t *table) details(step model.Step) {
 	t.grouped("unsupported", byResult[model.ResultUnsupported], "", func(c model.Cell) string { return c.Reason })
 	t.grouped("left open by the specification", byResult[model.Recorded], "", func(c model.Cell) string {
 		text := "observed " + orNone(string(c.Observed))
-		if c.Reason != "" {
-			return text + ", " + c.Reason
+		if reason := Reason(c); reason != "" {
+			return text + ", " + reason
 		}
 		return text
 	})
@@ -68,20 +68,25 @@ func (t *table) mismatches(cells []model.Cell) {
 func (t *table) mismatch(c model.Cell) {
 	t.wrapped(fmt.Sprintf("%s   expected %s, observed %s%s",
 		t.style.paint(colorBold, t.connection(c)), c.Expected, orNone(string(c.Observed)), evidence(c)), "  ", "      ")
-	if c.Reason != "" {
-		t.wrapped(plain.Text(c.Reason), "    ", "      ")
+	if reason := Reason(c); reason != "" {
+		t.wrapped(plain.Text(reason), "    ", "      ")
 	}
 	if c.Explain != "" {
 		t.wrapped("expected because "+plain.Text(c.Explain), "    ", "      ")
 	}
 	for _, p := range c.Policies {
-		if text := t.policy(p); text != "" {
-			t.wrapped(text, "    ", "      ")
+		if p == (model.PolicyNote{Policy: p.Policy, Source: p.Source}) && len(c.Walk) > 0 {
+			continue // it says nothing about itself, and the walk names it
 		}
+		t.wrapped(t.policy(p), "    ", "      ")
 	}
-	for i, line := range c.Walk {
+	walk := c.Walk
+	if len(walk) > 0 && strings.HasPrefix(walk[0], fmt.Sprintf("%s -> %s ", c.From, c.To)) {
+		walk = walk[1:] // the connection, and what is expected of it
+	}
+	for i, line := range walk {
 		if i == mostWalkLines && !t.verbose {
-			t.line(fmt.Sprintf("      %s %d more", t.style.pick("…", "..."), len(c.Walk)-i))
+			t.line(fmt.Sprintf("      %s %d more: --verbose shows them", t.style.pick("…", "..."), len(walk)-i))
 			break
 		}
 		// The walk brings its own indentation.
@@ -89,6 +94,16 @@ func (t *table) mismatch(c model.Cell) {
 		indent := "    " + t.style.pick("│ ", "| ") + line[:len(line)-len(body)]
 		t.wrapped(plain.Text(body), indent, indent+"  ")
 	}
+}
+
+// Reason is the reason of a cell, unless it says no more than its verdicts do, which stand beside it in every form for people.
+func Reason(c model.Cell) string {
+	switch {
+	case c.Result == model.Failed && c.Reason == fmt.Sprintf("expected %s, observed %s", c.Expected, c.Observed),
+		c.Result == model.Recorded && c.Reason == "the specification leaves this case open":
+		return ""
+	}
+	return c.Reason
 }
 
 // policy tells what a policy says about itself, and where it was read.

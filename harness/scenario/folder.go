@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // The steps of a scenario that is made of plain manifests.
@@ -38,6 +39,8 @@ type plainFolder struct {
 	namespaces map[string]*Namespace
 	policies   []*object
 	services   []*object
+	// passedOver counts objects that say nothing about connections, by kind.
+	passedOver map[string]int
 }
 
 // standIn is a workload and the pod that stands for it.
@@ -49,7 +52,7 @@ type standIn struct {
 // plain makes the scenario, or returns nil when there is no policy.
 func (l *loader) plain(root string, manifests []*manifest, assertions *manifest) *Scenario {
 	before := l.count()
-	f := &plainFolder{loader: l, s: &Scenario{APIVersion: model.APIVersion, Kind: Kind, File: root, Plain: true}, namespaces: map[string]*Namespace{}}
+	f := &plainFolder{loader: l, s: &Scenario{APIVersion: model.APIVersion, Kind: Kind, File: root, Plain: true}, namespaces: map[string]*Namespace{}, passedOver: map[string]int{}}
 	f.s.At = Position{root, 1, 1}
 	f.s.expectedFile = l.join(root, "expected.txt")
 	broken := false
@@ -58,6 +61,9 @@ func (l *loader) plain(root string, manifests []*manifest, assertions *manifest)
 			f.sort(o)
 		}
 		broken = broken || m.broken
+	}
+	if len(f.passedOver) > 0 {
+		f.s.Notes = append(f.s.Notes, noteOf(root, f.passedOver))
 	}
 	f.s.Metadata = Metadata{Name: l.folderName(root), At: f.s.At}
 	asserted := f.assertions(assertions)
@@ -93,8 +99,35 @@ func (f *plainFolder) sort(o *object) {
 	case assertionsRole:
 		f.add(o.at, "name the file netproof.yaml and put it into the folder that is given", "assertions stand in a file that is not named netproof.yaml")
 	default:
-		f.s.Warnings = append(f.s.Warnings, problemAt(o.at, "", "%s is ignored: it is neither a policy nor a workload", o))
+		f.passedOver[o.gvk.Kind]++
 	}
+}
+
+// mostKinds is how many kinds a note names.
+const mostKinds = 8
+
+// noteOf says of which kinds objects were passed over, and how many of each, those of most objects first.
+func noteOf(folder string, passedOver map[string]int) string {
+	kinds := keys(passedOver)
+	slices.SortStableFunc(kinds, func(a, b string) int { return cmp.Compare(passedOver[b], passedOver[a]) })
+	total, others := 0, 0
+	var parts []string
+	for i, kind := range kinds {
+		total += passedOver[kind]
+		if i < mostKinds {
+			parts = append(parts, fmt.Sprintf("%d of kind %s", passedOver[kind], kind))
+		} else {
+			others += passedOver[kind]
+		}
+	}
+	if others > 0 {
+		parts = append(parts, fmt.Sprintf("%d of others", others))
+	}
+	what := "1 object is"
+	if total > 1 {
+		what = fmt.Sprintf("%d objects are", total)
+	}
+	return plain.Text(fmt.Sprintf("%s: %s neither a policy nor a workload: %s", folder, what, strings.Join(parts, ", ")))
 }
 
 func (f *plainFolder) namespaceObject(o *object) {

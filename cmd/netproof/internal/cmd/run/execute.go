@@ -61,7 +61,7 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 		return refused(ctx, streams, opts, err)
 	}
 	if !inside.Here() {
-		warn(streams, warnings)
+		warn(streams, opts, prepared, warnings)
 		code, done, err := rerun(ctx, streams, opts)
 		if err == nil && !done {
 			err = fmt.Errorf("the process in the sandbox ended with code %d before it could report", code)
@@ -85,9 +85,17 @@ func refused(ctx context.Context, streams cli.Streams, opts Options, err error) 
 	return finish(ctx, streams, opts, run)
 }
 
-func warn(streams cli.Streams, warnings scenario.Problems) {
+// warn says what is odd about the scenarios, and, unless nothing is to be heard, what was passed over.
+func warn(streams cli.Streams, opts Options, prepared *prove.Prepared, warnings scenario.Problems) {
 	for _, w := range warnings {
 		fmt.Fprintf(streams.Err, "warning: %v\n", w)
+	}
+	for _, p := range prepared.Scenarios() {
+		for _, note := range p.Scenario().Notes {
+			if !opts.Quiet {
+				fmt.Fprintf(streams.Err, "note: %s\n", note)
+			}
+		}
 	}
 }
 
