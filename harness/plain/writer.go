@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Writer passes lines on to another writer, as [Text] does with a string, but lets line feeds, tabs and headings through. It is the last
+// Writer passes lines on to another writer, as [Text] does with a string, but lets line feeds and headings through. It is the last
 // door before a terminal, a log or a file. It may be used from several goroutines, if the writer behind it may.
 type Writer struct {
 	w      io.Writer
@@ -56,9 +56,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 		switch {
 		case r == '\r' && strings.HasPrefix(rest, "\n"):
 			continue
-		case r == '\r':
+		case r == '\r', r == '\t':
 			r = ' '
-		case r != '\n' && r != '\t' && Hidden(r):
+		case r != '\n' && Hidden(r):
 			r = utf8.RuneError
 		}
 		w.guard.before(&b, r, rest)

@@ -214,8 +214,8 @@ func list[T ~string](values []T) string {
 }
 
 func describeSummary(s model.Summary) string {
-	return fmt.Sprintf("%s: %d scenarios, %d cells, %d passed, %d failed, %d inconclusive, %d unsupported, %d flaky, %d recorded",
-		orNone(string(s.Result)), s.Scenarios, s.Cells, s.Passed, s.Failed, s.Inconclusive, s.Unsupported, s.Flaky, s.Recorded)
+	return fmt.Sprintf("%s: %s, %s, %d passed, %d failed, %d inconclusive, %d unsupported, %d flaky, %d recorded",
+		plain.Text(orNone(string(s.Result))), Count(s.Scenarios, "scenario", "scenarios"), Count(s.Cells, "cell", "cells"), s.Passed, s.Failed, s.Inconclusive, s.Unsupported, s.Flaky, s.Recorded)
 }
 
 func orNone(s string) string {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/semantics"
 )
 
@@ -24,8 +25,8 @@ type Disagreement struct {
 
 // Error shows both sides and the reasons.
 func (d *Disagreement) Error() string {
-	text := fmt.Sprintf("%s: scenario %s, step %q: %s: the table says %s (%s), the specification says %s",
-		d.File, d.Scenario, d.Step, d.Connection, d.Written, d.WrittenBy, d.Computed)
+	text := plain.Text(fmt.Sprintf("%s: scenario %s, step %q: %s: the table says %s (%s), the specification says %s",
+		d.File, d.Scenario, d.Step, d.Connection, d.Written, d.WrittenBy, d.Computed))
 	if len(d.Walk) == 0 {
 		return text + ", as in the step above"
 	}

@@ -87,9 +87,14 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		Example: `  netproof run fixtures/quickstart
   netproof run policies/ --format table --format json --output report.json
   netproof explain dev/frontend prod/database 5432 policies/`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRun:  func(*cobra.Command, []string) { *started = true },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			*started = true
+			if forShells(cmd) {
+				cmd.Root().SetOut(streams.Raw().Out)
+			}
+		},
 		Version:           version.Get().Version,
 		DisableAutoGenTag: true,
 	}
@@ -112,6 +117,11 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 	root.SetFlagErrorFunc(explainFlagError)
 	checkGroups(root)
 	return root, started
+}
+
+// forShells tells whether a command writes what a shell reads: a script, or words with tabs between them.
+func forShells(cmd *cobra.Command) bool {
+	return cmd.Name() == cobra.ShellCompRequestCmd || cmd.HasParent() && cmd.Parent().Name() == "completion"
 }
 
 // checkGroups makes a command that only groups others refuse what it does not know; cobra would print help, and be content.

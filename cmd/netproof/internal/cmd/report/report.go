@@ -9,6 +9,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/report"
 )
 
@@ -72,7 +73,7 @@ func read(streams cli.Streams, path string) (model.Run, error) {
 	}
 	run, err := report.Read(in)
 	if err != nil {
-		return model.Run{}, fmt.Errorf("%s: %w", name, err)
+		return model.Run{}, fmt.Errorf("%s: %w", plain.Text(name), err)
 	}
 	return run, nil
 }
