@@ -75,6 +75,12 @@ func exitCode(ctx context.Context, err error) int {
 	}
 }
 
+// Tree gives all commands, for whoever wants to know what there is. Run runs them.
+func Tree(streams cli.Streams) *cobra.Command {
+	root, _ := newRoot(streams)
+	return root
+}
+
 // newRoot gives the command tree, and whether a command was found and its command line understood.
 func newRoot(streams cli.Streams) (*cobra.Command, *bool) {
 	started := new(bool)
