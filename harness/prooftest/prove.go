@@ -155,7 +155,7 @@ func describe(c model.Cell) string {
 		fmt.Fprintf(&b, "\n  %s", plain.Text(reason))
 	}
 	if e := c.Evidence; e != nil {
-		fmt.Fprintf(&b, "\n  last outcome %s %s, %d samples agree, the server saw %d", e.Outcome, e.Errno, c.Samples, e.Seen)
+		fmt.Fprintf(&b, "\n  last outcome %s, %s in agreement, the server saw %d", strings.TrimSpace(plain.Text(e.Outcome+" "+e.Errno)), report.Count(c.Samples, "sample", "samples"), e.Seen)
 	}
 	for _, line := range c.Walk {
 		fmt.Fprintf(&b, "\n  %s", plain.Text(line))

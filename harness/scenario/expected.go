@@ -252,7 +252,7 @@ func parseTitle(line string) *portSection {
 
 func (e *Expected) row(c *collector, at Position, step string, s *portSection, words []string, mend string) {
 	if len(words) != len(s.cols)+1 {
-		c.add(at, mend, "the row has %d cells, and there are %d columns", len(words)-1, len(s.cols))
+		c.add(at, mend, "the row has %s, and the table %s", counted(len(words)-1, "cell"), counted(len(s.cols), "column"))
 		return
 	}
 	for i, sign := range words[1:] {

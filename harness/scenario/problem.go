@@ -65,7 +65,7 @@ func (p Problems) Error() string {
 		lines = append(lines, p[i].Error())
 	}
 	if more := len(p) - len(lines); more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more problems", more))
+		lines = append(lines, "and "+counted(more, "more problem"))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -96,6 +96,14 @@ func problemAt(at Position, mend, format string, args ...any) Problem {
 	// A problem without a place helps nobody: what is wrong with a file as a whole is said of its beginning.
 	// What it quotes, in the message and in the mend, was chosen by whoever wrote the file.
 	return Problem{at.File, max(at.Line, 1), max(at.Column, 1), plain.Text(fmt.Sprintf(format, args...)), plain.Text(mend)}
+}
+
+// counted renders a number with its noun.
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func (c *collector) count() int { return len(c.problems) }
