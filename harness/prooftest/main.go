@@ -31,6 +31,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/probes/podagent"
@@ -150,6 +151,9 @@ type suite struct {
 // current is set by Main.
 var current *suite
 
+// stderr is where this package speaks for itself. What it quotes comes from files and from API servers.
+var stderr = plain.NewWriter(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
+
 // Main is the body of a TestMain. It parses the flags, runs the test binary again in a sandbox, and exits with the code of the
 // tests, or a code other than 0 when what the tests proved does not hold as a whole.
 func Main(m *testing.M) {
@@ -164,6 +168,28 @@ func Main(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	s := begin()
+	if f := flag.Lookup("test.list"); f != nil && f.Value.String() != "" {
+		os.Exit(m.Run())
+	}
+	if s.settings.provider == "local" && (!sandbox.Inside() || os.Getenv(insideEnv) == "") {
+		os.Exit(s.outside())
+	}
+	os.Exit(s.inside(m))
+}
+
+// MainOutside is the body of a TestMain of tests that have clusters of their own. It takes the flags of [Main], so that one command line
+// fits several packages of tests, and runs the tests where it is, not in a sandbox.
+func MainOutside(m *testing.M) {
+	sandbox.Init()
+	kind.Init()
+	klog.SetLogger(logr.Discard())
+	begin()
+	os.Exit(m.Run())
+}
+
+// begin parses the flags, and ends the process when they are wrong.
+func begin() *suite {
 	s := &suite{}
 	s.settings.register(flag.CommandLine, os.Getenv)
 	environment, err := env.NewFromFlags()
@@ -173,18 +199,12 @@ func Main(m *testing.M) {
 		err = s.settings.check(given)
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
+		fmt.Fprintf(stderr, "prooftest: %v\n", err)
 		os.Exit(exitBroken)
 	}
 	s.env = environment
 	current = s
-	if f := flag.Lookup("test.list"); f != nil && f.Value.String() != "" {
-		os.Exit(m.Run())
-	}
-	if s.settings.provider == "local" && (!sandbox.Inside() || os.Getenv(insideEnv) == "") {
-		os.Exit(s.outside())
-	}
-	os.Exit(s.inside(m))
+	return s
 }
 
 // outside prepares what needs the network and the machine, and runs the tests in a sandbox.
@@ -195,7 +215,7 @@ func (s *suite) outside() int {
 		var engines *engine.Engines
 		engines, err = engine.Ensure(ctx, engine.Options{
 			CNI: s.settings.cni, EngineDir: s.settings.engineDir,
-			Progress: engine.NewProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd()))),
+			Progress: engine.NewProgress(stderr, term.IsTerminal(int(os.Stderr.Fd()))),
 		})
 		if err == nil {
 			err = engines.Close()
@@ -207,7 +227,7 @@ func (s *suite) outside() int {
 		code, err = sandbox.Run(context.Background(), sandbox.Command{Env: append(os.Environ(), insideEnv+"=1")})
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
+		fmt.Fprintf(stderr, "prooftest: %v\n", err)
 		return exitBroken
 	}
 	return code
@@ -244,7 +264,7 @@ func (s *suite) prove(m *testing.M) int {
 	}
 	if s.session == nil {
 		if code == 0 && s.asked.Load() && !s.env.EnvConf().DryRunMode() {
-			fmt.Fprintln(os.Stderr, "prooftest: the flags select no scenario: nothing was proven")
+			fmt.Fprintln(stderr, "prooftest: the flags select no scenario: nothing was proven")
 			code = model.ExitVacuous
 		}
 		return code
@@ -252,19 +272,17 @@ func (s *suite) prove(m *testing.M) int {
 	s.session.Close(s.ctx)
 	result := s.session.Result()
 	if err := s.cluster.Close(context.WithoutCancel(s.ctx)); err != nil {
-		fmt.Fprintf(os.Stderr, "prooftest: close cluster: %v\n", err)
+		fmt.Fprintf(stderr, "prooftest: close cluster: %v\n", err)
 		code = max(code, exitFailed)
 	}
 	for _, f := range result.Findings {
-		fmt.Fprintf(os.Stderr, "prooftest: %s: %s\n", f.Kind, f.Message)
+		fmt.Fprintf(stderr, "prooftest: %s: %s\n", f.Kind, f.Message)
 	}
-	fmt.Fprintf(os.Stderr, "prooftest: %d scenarios, %d cells: %d passed, %d failed, %d inconclusive, %d unsupported, %d flaky, %d recorded\n",
-		result.Summary.Scenarios, result.Summary.Cells, result.Summary.Passed, result.Summary.Failed,
-		result.Summary.Inconclusive, result.Summary.Unsupported, result.Summary.Flaky, result.Summary.Recorded)
+	fmt.Fprintf(stderr, "prooftest: %s: %s\n", report.Count(result.Summary.Scenarios, "scenario", "scenarios"), report.Tally(result.Summary))
 	code = max(code, s.write(result))
 	if code == 0 && len(result.Scenarios) > 0 && model.ExitCode(result) != model.ExitOK {
 		// Every test passed, but not the run: something outside of the cells went wrong.
-		fmt.Fprintf(os.Stderr, "prooftest: the run as a whole: %s\n", result.Summary.Result)
+		fmt.Fprintf(stderr, "prooftest: the run as a whole: %s\n", result.Summary.Result)
 		code = exitFailed
 	}
 	return code
@@ -276,7 +294,7 @@ func (s *suite) write(result model.Run) int {
 		return 0
 	}
 	if err := report.WriteFile(s.settings.report, func(w io.Writer) error { return report.WriteJSON(w, result) }); err != nil {
-		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
+		fmt.Fprintf(stderr, "prooftest: %v\n", err)
 		return exitFailed
 	}
 	return 0
@@ -307,5 +325,3 @@ func (s *suite) open() (*run.Session, error) {
 
 // errNoMain says that Prove was called without Main.
 var errNoMain = errors.New("prooftest: TestMain must call prooftest.Main")
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

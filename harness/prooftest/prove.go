@@ -12,6 +12,8 @@ import (
 
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
@@ -72,7 +74,7 @@ func feature(p *run.PreparedScenario) types.Feature {
 		return context.WithValue(ctx, resultKey{}, result)
 	})
 	for i, step := range s.Spec.Steps {
-		b = b.Assess(step.Name, func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+		b = b.Assess(plain.Text(step.Name), func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
 			result, _ := ctx.Value(resultKey{}).(model.Scenario)
 			if i >= len(result.Steps) {
 				t.Fatalf("the step was not reached: %s", findings(result))
@@ -93,7 +95,7 @@ func feature(p *run.PreparedScenario) types.Feature {
 func findings(s model.Scenario) string {
 	lines := make([]string, len(s.Findings))
 	for i, f := range s.Findings {
-		lines[i] = fmt.Sprintf("%s: %s", f.Kind, f.Message)
+		lines[i] = plain.Text(fmt.Sprintf("%s: %s", f.Kind, f.Message))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -107,39 +109,54 @@ func assess(t *testing.T, step model.Step) {
 		case model.Passed, model.Recorded:
 		case model.ResultUnsupported:
 			unsupported++
-			reason = c.Reason
+			reason = plain.Text(c.Reason)
 		default:
 			t.Error(describe(c))
 		}
 	}
 	if unsupported > 0 {
-		t.Logf("%d of %d cells unsupported: %s", unsupported, len(step.Cells), reason)
+		t.Logf("%d of %s unsupported: %s", unsupported, report.Count(len(step.Cells), "cell", "cells"), reason)
 	}
 	if len(step.Cells) > 0 && unsupported == len(step.Cells) {
 		t.Skipf("unsupported: %s", reason)
 	}
 	if !t.Failed() {
-		t.Logf("%d cells, enforced %d ms after the change, settled after %d ms", len(step.Cells), step.EnforcedMs, step.SettledMs)
+		text := report.Count(len(step.Cells), "cell", "cells")
+		if timing := report.Timing(step); timing != "" {
+			text += ", " + timing
+		}
+		t.Log(text)
 	}
 }
 
 // describe tells what is wrong with a cell, with the evidence and the reasons for what was expected.
 func describe(c model.Cell) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s: expected %s, observed %s", c.Connection(), c.Result, c.Expected, c.Observed)
-	if c.Reason != "" {
-		fmt.Fprintf(&b, "\n  %s", oneLine(c.Reason))
+	fmt.Fprintf(&b, "%s: %s: expected %s, observed %s", plain.Text(c.Connection().String()), c.Result, c.Expected, c.Observed)
+	if reason := report.Reason(c); reason != "" {
+		fmt.Fprintf(&b, "\n  %s", plain.Text(reason))
 	}
 	if e := c.Evidence; e != nil {
-		fmt.Fprintf(&b, "\n  last outcome %s %s, %d samples agree, the server saw %d", e.Outcome, e.Errno, c.Samples, e.Seen)
+		fmt.Fprintf(&b, "\n  last outcome %s, %s in agreement, the server saw %d", strings.TrimSpace(plain.Text(e.Outcome+" "+e.Errno)), report.Count(c.Samples, "sample", "samples"), e.Seen)
 	}
 	for _, line := range c.Walk {
-		fmt.Fprintf(&b, "\n  %s", line)
+		fmt.Fprintf(&b, "\n  %s", plain.Text(line))
 	}
 	for _, p := range c.Policies {
-		fmt.Fprintf(&b, "\n  %s (%s) owner %q, purpose %q, review by %q", p.Policy, p.Source, p.Owner, p.Purpose, p.Review)
+		b.WriteString("\n  " + plain.Text(fmt.Sprintf("%s (%s) owner %q, purpose %q, review by %q", p.Policy, p.Source, p.Owner, p.Purpose, p.Review)))
 	}
 	return b.String()
+}
+
+// SkipIfSelected skips a test that proves no scenario when the flags select scenarios, by their labels or names.
+func SkipIfSelected(tb testing.TB) {
+	tb.Helper()
+	if current == nil {
+		tb.Fatal(errNoMain)
+	}
+	if cfg := current.env.EnvConf(); len(cfg.Labels()) > 0 || cfg.FeatureRegex() != nil {
+		tb.Skip("the flags select scenarios, and this test proves none of them")
+	}
 }
 
 // Open gives the test binary's cluster and session, and makes them if nobody has yet. It is for tests and benchmarks that do

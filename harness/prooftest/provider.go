@@ -17,6 +17,7 @@ import (
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/image"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/report"
 )
 
 // provider makes the provider that the flags ask for.
@@ -30,7 +31,7 @@ func (s *suite) provider() (cluster.Provider, error) {
 		made, err := kind.New(kind.Options{
 			NodeImage: s.settings.image, Executable: executable, Direct: s.settings.transport == "netns",
 			CNI:      install.Options{Manifest: s.settings.manifest},
-			Progress: func(text string) { fmt.Fprintln(os.Stderr, "prooftest: "+text) },
+			Progress: func(text string) { fmt.Fprintln(stderr, "prooftest: "+text) },
 		})
 		if err == nil && s.settings.cluster != "" {
 			return kept{made, s.settings.cluster}, nil
@@ -73,7 +74,7 @@ func fits(have model.Cluster, wanted cluster.Options) error {
 	case have.CNI.Name != wanted.CNI:
 		return fmt.Errorf("cluster %s has %s: give -cni %s", have.Name, have.CNI.Name, have.CNI.Name)
 	case have.Nodes != wanted.Nodes:
-		return fmt.Errorf("cluster %s has %d nodes: give -nodes %d", have.Name, have.Nodes, have.Nodes)
+		return fmt.Errorf("cluster %s has %s: give -nodes %d", have.Name, report.Count(have.Nodes, "node", "nodes"), have.Nodes)
 	case !slices.Equal(have.IPFamilies, wanted.IPFamilies):
 		return fmt.Errorf("cluster %s has addresses of %v: give the -ip-family that says so", have.Name, have.IPFamilies)
 	}
@@ -113,7 +114,7 @@ func (s *suite) cleanUp() int {
 	code := 0
 	for _, f := range s.cleanups {
 		if err := f(); err != nil {
-			fmt.Fprintf(os.Stderr, "prooftest: clean up: %v\n", err)
+			fmt.Fprintf(stderr, "prooftest: clean up: %v\n", err)
 			code = exitFailed
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // How much is spelled out unless the table is verbose.
@@ -41,8 +42,8 @@ func (t *table) details(step model.Step) {
 	t.grouped("unsupported", byResult[model.ResultUnsupported], "", func(c model.Cell) string { return c.Reason })
 	t.grouped("left open by the specification", byResult[model.Recorded], "", func(c model.Cell) string {
 		text := "observed " + orNone(string(c.Observed))
-		if c.Reason != "" {
-			return text + ", " + c.Reason
+		if reason := Reason(c); reason != "" {
+			return text + ", " + reason
 		}
 		return text
 	})
@@ -53,7 +54,7 @@ func (t *table) mismatches(cells []model.Cell) {
 		return
 	}
 	t.line("")
-	t.line(t.style.paint(colorRed, count(len(cells), "mismatch", "mismatches")))
+	t.line(t.style.paint(colorRed, Count(len(cells), "mismatch", "mismatches")))
 	for i, c := range cells {
 		if i == mostMismatches && !t.verbose {
 			t.line(fmt.Sprintf("  and %d more: --verbose shows them all, and so does the JSON report", len(cells)-i))
@@ -67,27 +68,42 @@ func (t *table) mismatches(cells []model.Cell) {
 func (t *table) mismatch(c model.Cell) {
 	t.wrapped(fmt.Sprintf("%s   expected %s, observed %s%s",
 		t.style.paint(colorBold, t.connection(c)), c.Expected, orNone(string(c.Observed)), evidence(c)), "  ", "      ")
-	if c.Reason != "" {
-		t.wrapped(clean(c.Reason), "    ", "      ")
+	if reason := Reason(c); reason != "" {
+		t.wrapped(plain.Text(reason), "    ", "      ")
 	}
 	if c.Explain != "" {
-		t.wrapped("expected because "+clean(c.Explain), "    ", "      ")
+		t.wrapped("expected because "+plain.Text(c.Explain), "    ", "      ")
 	}
 	for _, p := range c.Policies {
-		if text := t.policy(p); text != "" {
-			t.wrapped(text, "    ", "      ")
+		if p == (model.PolicyNote{Policy: p.Policy, Source: p.Source}) && len(c.Walk) > 0 {
+			continue // it says nothing about itself, and the walk names it
 		}
+		t.wrapped(t.policy(p), "    ", "      ")
 	}
-	for i, line := range c.Walk {
+	walk := c.Walk
+	if len(walk) > 0 && strings.HasPrefix(walk[0], fmt.Sprintf("%s -> %s ", c.From, c.To)) {
+		walk = walk[1:] // the connection, and what is expected of it
+	}
+	for i, line := range walk {
 		if i == mostWalkLines && !t.verbose {
-			t.line(fmt.Sprintf("      %s %d more", t.style.pick("…", "..."), len(c.Walk)-i))
+			t.line(fmt.Sprintf("      %s %d more: --verbose shows them", t.style.pick("…", "..."), len(walk)-i))
 			break
 		}
 		// The walk brings its own indentation.
 		body := strings.TrimLeft(line, " ")
 		indent := "    " + t.style.pick("│ ", "| ") + line[:len(line)-len(body)]
-		t.wrapped(clean(body), indent, indent+"  ")
+		t.wrapped(plain.Text(body), indent, indent+"  ")
 	}
+}
+
+// Reason is the reason of a cell, unless it says no more than its verdicts do, which stand beside it in every form for people.
+func Reason(c model.Cell) string {
+	switch {
+	case c.Result == model.Failed && c.Reason == fmt.Sprintf("expected %s, observed %s", c.Expected, c.Observed),
+		c.Result == model.Recorded && c.Reason == "the specification leaves this case open":
+		return ""
+	}
+	return c.Reason
 }
 
 // policy tells what a policy says about itself, and where it was read.
@@ -107,14 +123,14 @@ func (t *table) policy(p model.PolicyNote) string {
 		name += " (" + p.Source + ")"
 	}
 	if len(parts) == 0 {
-		return clean(name)
+		return plain.Text(name)
 	}
-	return clean(name + ": " + strings.Join(parts, ", "))
+	return plain.Text(name + ": " + strings.Join(parts, ", "))
 }
 
 // connection names a cell for people.
 func (t *table) connection(c model.Cell) string {
-	return clean(fmt.Sprintf("%s -> %s ", c.From, c.To)) + portTitle(c.Port, c.Protocol, c.IPFamily, c.Via, t.withFamily)
+	return plain.Text(fmt.Sprintf("%s -> %s ", c.From, c.To)) + portTitle(c.Port, c.Protocol, c.IPFamily, c.Via, t.withFamily)
 }
 
 // evidence tells what the verdict of a cell rests on, in parentheses.
@@ -153,7 +169,7 @@ func evidence(c model.Cell) string {
 			parts = append(parts, "none seen by the server")
 		}
 	}
-	return " (" + clean(strings.Join(parts, ", ")) + ")"
+	return " (" + plain.Text(strings.Join(parts, ", ")) + ")"
 }
 
 // series tells how the verdict of a cell changed: deny x3, allow x1, deny x2.
@@ -206,9 +222,9 @@ func (t *table) grouped(what string, cells []model.Cell, color string, reason fu
 		}
 		of := names[r]
 		if len(of) > 1 {
-			t.wrapped(fmt.Sprintf("%d: %s", len(of), clean(r)), "  ", "     ")
+			t.wrapped(fmt.Sprintf("%d: %s", len(of), plain.Text(r)), "  ", "     ")
 		} else {
-			t.wrapped(clean(r), "  ", "     ")
+			t.wrapped(plain.Text(r), "  ", "     ")
 		}
 		more := ""
 		if len(of) > mostNamed && !t.verbose {

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // JournalKind is the kind that the first line of a journal names.
@@ -113,17 +114,14 @@ func (j *Journal) Close() error {
 }
 
 func (j *Journal) write(rec record) error {
-	var line bytes.Buffer
-	enc := json.NewEncoder(&line)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(rec)
+	line, err := plain.JSON(rec, "")
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err != nil {
 		return j.err
 	}
 	if err == nil {
-		_, err = j.w.Write(line.Bytes())
+		_, err = j.w.Write(line)
 	}
 	if err != nil {
 		j.err = fmt.Errorf("write journal: %w", err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // ErrNotReport says that what was read is not a report that this version can use.
@@ -18,10 +19,7 @@ var ErrNotReport = errors.New("not a usable netproof report")
 // WriteJSON writes the report in the form of CONTRACT.md, indented, with a newline at its end. Lists and maps
 // without content are written as empty ones, never as null, so that readers need no special case.
 func WriteJSON(w io.Writer, run model.Run) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false) // cell ids contain ->
-	enc.SetIndent("", "  ")
-	return enc.Encode(normalize(run))
+	return plain.WriteJSON(w, normalize(run))
 }
 
 // normalize returns the run with kind and version set and with no nil where the report promises a list or a map. What
@@ -216,8 +214,8 @@ func list[T ~string](values []T) string {
 }
 
 func describeSummary(s model.Summary) string {
-	return fmt.Sprintf("%s: %d scenarios, %d cells, %d passed, %d failed, %d inconclusive, %d unsupported, %d flaky, %d recorded",
-		orNone(string(s.Result)), s.Scenarios, s.Cells, s.Passed, s.Failed, s.Inconclusive, s.Unsupported, s.Flaky, s.Recorded)
+	return fmt.Sprintf("%s: %s, %s, %d passed, %d failed, %d inconclusive, %d unsupported, %d flaky, %d recorded",
+		plain.Text(orNone(string(s.Result))), Count(s.Scenarios, "scenario", "scenarios"), Count(s.Cells, "cell", "cells"), s.Passed, s.Failed, s.Inconclusive, s.Unsupported, s.Flaky, s.Recorded)
 }
 
 func orNone(s string) string {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // The elements of JUnit XML, in the form that Jenkins, GitLab and GitHub actions read.
@@ -44,6 +45,17 @@ type (
 		Text    string `xml:",chardata"`
 	}
 )
+
+// plain makes a note plain. Its text may have several lines, and its message a mend on a line of its own.
+func (n *junitNote) plain() {
+	for _, text := range []*string{&n.Message, &n.Text} {
+		lines := strings.Split(*text, "\n")
+		for i := range lines {
+			lines[i] = plain.Text(lines[i])
+		}
+		*text = strings.Join(lines, "\n")
+	}
+}
 
 // WriteJUnit writes JUnit XML: a suite per scenario, a test case per cell and per finding. A mismatch is a failure; what is
 // inconclusive or flaky, and a scenario that proved nothing, is an error, so that no CI system takes it for a
@@ -99,9 +111,16 @@ func green(cases []junitCase) bool {
 	return true
 }
 
-// add counts the cases of a suite and takes it in.
+// add counts the cases of a suite and takes it in, every text of it made plain.
 func (s *junitSuites) add(suite junitSuite) {
-	for _, c := range suite.Cases {
+	suite.Name, suite.File = plain.Text(suite.Name), plain.Text(suite.File)
+	for i, c := range suite.Cases {
+		suite.Cases[i].Class, suite.Cases[i].Name = plain.Text(c.Class), plain.Text(c.Name)
+		for _, note := range []*junitNote{c.Failure, c.Error, c.Skipped} {
+			if note != nil {
+				note.plain()
+			}
+		}
 		suite.Tests++
 		switch {
 		case c.Failure != nil:

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // mostMarkdown is how many bytes of truth tables go into a Markdown report: GitHub takes comments of 65,536 characters.
@@ -18,16 +19,19 @@ func WriteMarkdown(w io.Writer, run model.Run) error {
 	var b bytes.Buffer
 	s := run.Summary
 	fmt.Fprintf(&b, "### netproof: %s\n\n", orNone(string(s.Result)))
-	fmt.Fprintf(&b, "%d of %s as expected in %s", s.Passed, count(s.Cells, "cell", "cells"), count(s.Scenarios, "scenario", "scenarios"))
+	b.WriteString(Tally(s))
+	if s.Scenarios > 0 {
+		fmt.Fprintf(&b, " (%s)", Count(s.Scenarios, "scenario", "scenarios"))
+	}
 	if text := describeCluster(run.Cluster); text != "" {
-		fmt.Fprintf(&b, ", on %s", escapeMarkdown(text))
+		fmt.Fprintf(&b, ", on %s", code(text))
 	}
 	b.WriteString("\n")
 	if !run.Complete {
 		b.WriteString("\n**The run is not complete**: it ended before all that was selected had been judged.\n")
 	}
 	for _, f := range run.Findings {
-		fmt.Fprintf(&b, "\n**%s**: %s\n", escapeMarkdown(string(f.Kind)), escapeMarkdown(f.Message))
+		fmt.Fprintf(&b, "\n**%s**: %s\n", code(string(f.Kind)), code(f.Message))
 	}
 	if len(run.Scenarios) > 0 {
 		b.WriteString("\n| scenario | result | cells | mismatches | inconclusive | time |\n|---|---|---:|---:|---:|---:|\n")
@@ -44,7 +48,7 @@ func WriteMarkdown(w io.Writer, run model.Run) error {
 					}
 				}
 			}
-			fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %s |\n", escapeMarkdown(sc.Name), orNone(string(sc.Result)),
+			fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %s |\n", codeCell(sc.Name), orNone(string(sc.Result)),
 				n.Cells, n.Failed, n.Inconclusive, duration(sc.DurationMs))
 		}
 	}
@@ -69,7 +73,7 @@ func markdownDetails(b *bytes.Buffer, run model.Run) {
 	shown, all := 0, 0
 	for _, s := range run.Scenarios {
 		for _, f := range s.Findings {
-			fmt.Fprintf(b, "\n- %s: **%s**: %s\n", escapeMarkdown(s.Name), escapeMarkdown(string(f.Kind)), escapeMarkdown(f.Message))
+			fmt.Fprintf(b, "\n- %s: **%s**: %s\n", code(s.Name), code(string(f.Kind)), code(f.Message))
 		}
 		for _, step := range s.Steps {
 			for _, c := range step.Cells {
@@ -80,13 +84,17 @@ func markdownDetails(b *bytes.Buffer, run model.Run) {
 					continue
 				}
 				shown++
-				fmt.Fprintf(b, "\n- %s / %s: **%s** expected %s, observed %s%s\n", escapeMarkdown(s.Name), escapeMarkdown(step.Name),
-					escapeMarkdown(t.connection(c)), c.Expected, orNone(string(c.Observed)), escapeMarkdown(evidence(c)))
+				fmt.Fprintf(b, "\n- %s / %s: **%s** expected %s, observed %s", code(s.Name), code(step.Name),
+					code(t.connection(c)), c.Expected, orNone(string(c.Observed)))
+				if proof := evidence(c); proof != "" {
+					fmt.Fprintf(b, " %s", code(strings.TrimSpace(proof)))
+				}
+				b.WriteString("\n")
 				if c.Explain != "" {
-					fmt.Fprintf(b, "  - expected because %s\n", escapeMarkdown(c.Explain))
+					fmt.Fprintf(b, "  - expected because %s\n", code(c.Explain))
 				}
 				for _, p := range c.Policies {
-					fmt.Fprintf(b, "  - %s\n", escapeMarkdown(t.policy(p)))
+					fmt.Fprintf(b, "  - %s\n", code(t.policy(p)))
 				}
 			}
 		}
@@ -105,10 +113,24 @@ func fence(text string) string {
 	return marks + "text\n" + text + marks + "\n"
 }
 
-var markdownEscaper = strings.NewReplacer(
-	`\`, `\\`, "|", `\|`, "`", "\\`", "*", `\*`, "_", `\_`, "<", "&lt;", ">", "&gt;", "&", "&amp;", "[", `\[`, "]", `\]`,
-	"#", `\#`, "\n", " ", "\r", " ", "@", "&#64;",
-)
+// code makes text from files appear as it is: as a code span, in which GitHub and GitLab make no markup, no links of addresses, nobody
+// mentioned, no references to issues or commits. No escape outside of one does that: both look for them in the text that a reader sees.
+func code(text string) string {
+	text = plain.Text(text)
+	if strings.TrimSpace(text) == "" {
+		return ""
+	}
+	marks := "`"
+	for strings.Contains(text, marks) {
+		marks += "`"
+	}
+	if strings.HasPrefix(text, "`") || strings.HasSuffix(text, "`") {
+		text = " " + text + " " // taken away again
+	}
+	return marks + text + marks
+}
 
-// escapeMarkdown makes text from files appear as it is: no markup, no links, nobody mentioned.
-func escapeMarkdown(text string) string { return markdownEscaper.Replace(clean(text)) }
+// codeCell is code in a cell of a table, where a bar ends the cell also within a code span.
+func codeCell(text string) string {
+	return strings.NewReplacer(`\`, `\\`, "|", `\|`).Replace(code(text))
+}

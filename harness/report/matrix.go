@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // grid is one matrix: who reaches whom on a port.
@@ -89,7 +90,7 @@ func portTitle(port int, protocol model.Protocol, family model.IPFamily, via mod
 	if via != model.ViaPodIP && via != "" {
 		title += " via " + string(via)
 	}
-	return clean(title)
+	return plain.Text(title)
 }
 
 // makeGrid arranges the cells of one port. A destination that is a source elsewhere in the step is a row here as well, also when
@@ -124,7 +125,7 @@ func makeGrid(cells []model.Cell, order map[string]int, sources map[string]bool)
 	}
 	for _, names := range [][]string{g.rows, g.cols} {
 		for i := range names {
-			names[i] = clean(names[i])
+			names[i] = plain.Text(names[i])
 		}
 	}
 	return g

@@ -131,16 +131,6 @@ func (s style) entry(e entry) string {
 	return " " + s.paint(code, sym) + " "
 }
 
-// clean makes text from a report harmless on a terminal: control characters could move the cursor or recolour what follows.
-func clean(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return '\uFFFD'
-		}
-		return r
-	}, text)
-}
-
 // columns counts the columns that text takes on a terminal; colours take none, East Asian wide characters two.
 func columns(text string) int {
 	n := 0
@@ -227,8 +217,8 @@ func micros(us int64) string {
 	}
 }
 
-// count renders a number with its noun.
-func count(n int, one, many string) string {
+// Count renders a number with its noun.
+func Count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // WriteTable writes truth tables for people: a matrix per step and port that shows what was observed and marks what was
@@ -31,11 +32,12 @@ func WriteTable(w io.Writer, run model.Run, opts TableOptions) error {
 		legend:     legend(run),
 	}
 	for _, s := range run.Scenarios {
-		t.nameWidth = max(t.nameWidth, columns(clean(s.Name)))
+		t.nameWidth = max(t.nameWidth, columns(plain.Text(s.Name)))
 	}
 	t.nameWidth = min(t.nameWidth, 48)
 	t.run(run)
-	_, err := w.Write(buf.Bytes())
+	// Names were made plain where they were put in; lines were wrapped since, and a word of a name may begin one.
+	_, err := plain.NewWriter(w, opts.Color).Write(buf.Bytes())
 	return err
 }
 
@@ -111,7 +113,7 @@ func (t *table) scenario(s model.Scenario) {
 	for _, step := range s.Steps {
 		if t.brief && stepPassed(step) {
 			t.single()
-			t.line(fmt.Sprintf("  %s %s, %s", t.style.symbol(symAllow), clean(step.Name), count(len(step.Cells), "cell", "cells")))
+			t.line(fmt.Sprintf("  %s %s, %s", t.style.symbol(symAllow), plain.Text(step.Name), Count(len(step.Cells), "cell", "cells")))
 			continue
 		}
 		t.step(s, step)
@@ -128,8 +130,8 @@ func (t *table) scenarioLine(s model.Scenario) {
 	for _, step := range s.Steps {
 		cells += len(step.Cells)
 	}
-	text := fmt.Sprintf("%s %s  %8s  %11s  %7s", t.verdict(s.Result), padRight(clean(s.Name), t.nameWidth),
-		count(len(s.Steps), "step", "steps"), count(cells, "cell", "cells"), duration(s.DurationMs))
+	text := fmt.Sprintf("%s %s  %8s  %11s  %7s", t.verdict(s.Result), padRight(plain.Text(s.Name), t.nameWidth),
+		Count(len(s.Steps), "step", "steps"), Count(cells, "cell", "cells"), duration(s.DurationMs))
 	if s.Result != model.Passed {
 		text += "  " + t.style.paint(resultColor(s.Result), string(s.Result))
 	}
@@ -176,7 +178,7 @@ func stepPassed(step model.Step) bool {
 
 func (t *table) step(s model.Scenario, step model.Step) {
 	t.paragraph()
-	t.heading(clean(s.Name) + " / " + clean(step.Name))
+	t.heading(plain.Text(s.Name) + " / " + plain.Text(step.Name))
 	if len(step.Cells) == 0 {
 		t.line(" nothing was probed in this step")
 	} else {
@@ -322,8 +324,9 @@ func (t *table) legendText(e legendEntry) string {
 	return strings.TrimSpace(t.style.entry(e.entry)) + " " + e.text
 }
 
-// timing tells how long a change took and whether the controls held.
-func (t *table) timing(step model.Step) string {
+// Timing tells how long the change of a step took: what was cut was enforced, what was opened was released. It is empty where nothing is
+// known.
+func Timing(step model.Step) string {
 	var parts []string
 	if step.EnforcedMs > 0 {
 		parts = append(parts, "enforced "+duration(step.EnforcedMs)+" after apply")
@@ -333,6 +336,15 @@ func (t *table) timing(step model.Step) string {
 	}
 	if step.SettledMs > 0 {
 		parts = append(parts, "settled after "+duration(step.SettledMs))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// timing tells how long a change took and whether the controls held.
+func (t *table) timing(step model.Step) string {
+	var parts []string
+	if text := Timing(step); text != "" {
+		parts = append(parts, text)
 	}
 	c := step.Controls
 	if c.Servers > 0 || c.Held {
@@ -367,11 +379,11 @@ func (t *table) controls(c model.Controls) string {
 
 func (t *table) findings(findings []model.Finding, indent string) {
 	for _, f := range findings {
-		label := strings.ReplaceAll(clean(string(f.Kind)), "-", " ")
+		label := strings.ReplaceAll(plain.Text(string(f.Kind)), "-", " ")
 		what, more, _ := strings.Cut(f.Message, "\n") // a mend has a line of its own
-		t.wrapped(fmt.Sprintf("%s: %s", t.style.paint(resultColor(f.Result), "! "+label), clean(what)), indent, indent+"  ")
+		t.wrapped(fmt.Sprintf("%s: %s", t.style.paint(resultColor(f.Result), "! "+label), plain.Text(what)), indent, indent+"  ")
 		for line := range strings.Lines(more) {
-			t.wrapped(clean(strings.TrimSpace(line)), indent+"  ", indent+"  ")
+			t.wrapped(plain.Text(strings.TrimSpace(line)), indent+"  ", indent+"  ")
 		}
 	}
 }
@@ -388,33 +400,10 @@ func (t *table) summary(run model.Run) {
 	case result == "":
 		result = "no result"
 	}
-	var parts []string
-	switch {
-	case s.Scenarios == 0:
-		parts = append(parts, "no scenario was run")
-	case s.Cells == 0:
-		parts = append(parts, "nothing was probed")
-	default:
-		parts = append(parts, fmt.Sprintf("%d of %s as expected", s.Passed, count(s.Cells, "cell", "cells")))
-	}
-	for _, n := range []struct {
-		n         int
-		one, many string
-	}{
-		{s.Failed, "mismatch", "mismatches"},
-		{s.Inconclusive, "inconclusive", "inconclusive"},
-		{s.Flaky, "flaky", "flaky"},
-		{s.Unsupported, "unsupported", "unsupported"},
-		{s.Recorded, "left open", "left open"},
-	} {
-		if n.n > 0 {
-			parts = append(parts, count(n.n, n.one, n.many))
-		}
-	}
-	text := strings.Join(parts, ", ")
+	text := Tally(s)
 	var size []string
 	if s.Scenarios > 0 {
-		size = append(size, count(s.Scenarios, "scenario", "scenarios"))
+		size = append(size, Count(s.Scenarios, "scenario", "scenarios"))
 	}
 	if s.DurationMs > 0 {
 		size = append(size, duration(s.DurationMs))
@@ -431,6 +420,32 @@ func (t *table) summary(run model.Run) {
 	}
 }
 
+// Tally counts the cells of a run by what became of them, in words: 212 of 214 cells as expected, 2 left open.
+func Tally(s model.Summary) string {
+	switch {
+	case s.Scenarios == 0:
+		return "no scenario was run"
+	case s.Cells == 0:
+		return "nothing was probed"
+	}
+	parts := []string{fmt.Sprintf("%d of %s as expected", s.Passed, Count(s.Cells, "cell", "cells"))}
+	for _, n := range []struct {
+		n         int
+		one, many string
+	}{
+		{s.Failed, "mismatch", "mismatches"},
+		{s.Inconclusive, "inconclusive", "inconclusive"},
+		{s.Flaky, "flaky", "flaky"},
+		{s.Unsupported, "unsupported", "unsupported"},
+		{s.Recorded, "left open", "left open"},
+	} {
+		if n.n > 0 {
+			parts = append(parts, Count(n.n, n.one, n.many))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
 func describeCluster(c model.Cluster) string {
 	var parts []string
 	if c.CNI.Name != "" {
@@ -440,7 +455,7 @@ func describeCluster(c model.Cluster) string {
 		parts = append(parts, "Kubernetes "+c.Kubernetes)
 	}
 	if c.Nodes > 0 {
-		parts = append(parts, count(c.Nodes, "node", "nodes"))
+		parts = append(parts, Count(c.Nodes, "node", "nodes"))
 	}
 	var families []string
 	for _, f := range c.IPFamilies {
@@ -449,7 +464,7 @@ func describeCluster(c model.Cluster) string {
 	if len(families) > 0 {
 		parts = append(parts, strings.Join(families, "+"))
 	}
-	return clean(strings.Join(parts, ", "))
+	return plain.Text(strings.Join(parts, ", "))
 }
 
 func hasSeveralFamilies(run model.Run) bool {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/semantics"
 )
@@ -33,6 +34,7 @@ func (d *Disagreement) Error() string {
 	if len(d.LeftOut) > 0 {
 		text += fmt.Sprintf(" (without %s, which netproof does not apply)", scenario.Names(d.LeftOut))
 	}
+	text = plain.Text(text)
 	if len(d.Walk) == 0 {
 		return text + ", as in the step above"
 	}

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	metavalidation "k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // checkSpec holds a scenario's own words against each other, as far as that needs no state.
@@ -208,6 +211,9 @@ func (l *loader) checkSteps(s *Scenario, spec *value, namespaces map[string]bool
 			l.add(step.nameAt, "add `name: ...`", "the step has no name")
 		case strings.ContainsAny(step.Name, "\n\r\t"):
 			l.add(step.nameAt, "write it on one line", "the name of the step has several lines")
+		case strings.ContainsFunc(step.Name, plain.Hidden):
+			hidden, _ := utf8.DecodeRuneInString(step.Name[strings.IndexFunc(step.Name, plain.Hidden):])
+			l.add(step.nameAt, "leave it out", "the name of the step has the character %U, which cannot be seen", hidden)
 		case len(step.Name) > maxStepName:
 			l.add(step.nameAt, "say the rest in a comment", "the name of the step has more than %d characters", maxStepName)
 		}

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // ExpectedStep is the computed part of a step's truth table.
@@ -49,7 +50,7 @@ func FormatExpected(scenario string, steps []ExpectedStep) []byte {
 		if len(step.Cells) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "\nstep: %s\n", step.Name)
+		fmt.Fprintf(&b, "\nstep: %s\n", plain.Text(step.Name))
 		for _, section := range sectionsOf(step.Cells) {
 			section.write(&b)
 		}
@@ -252,7 +253,7 @@ func parseTitle(line string) *portSection {
 
 func (e *Expected) row(c *collector, at Position, step string, s *portSection, words []string, mend string) {
 	if len(words) != len(s.cols)+1 {
-		c.add(at, mend, "the row has %d cells, and there are %d columns", len(words)-1, len(s.cols))
+		c.add(at, mend, "the row has %s, and the table %s", counted(len(words)-1, "cell"), counted(len(s.cols), "column"))
 		return
 	}
 	for i, sign := range words[1:] {
@@ -293,7 +294,7 @@ type Difference struct {
 
 // Error says in one line which cell differs.
 func (d Difference) Error() string {
-	what := fmt.Sprintf("%s: step %q: %s -> %s %d/%s", d.Source, d.Step, d.Connection.From, d.Connection.To, d.Connection.Port, d.Connection.Protocol)
+	what := plain.Text(fmt.Sprintf("%s: step %q: %s -> %s %d/%s", d.Source, d.Step, d.Connection.From, d.Connection.To, d.Connection.Port, d.Connection.Protocol))
 	if d.Connection.Via != model.ViaPodIP {
 		what += " via " + string(d.Connection.Via)
 	}
@@ -315,9 +316,10 @@ func (e *Expected) Differences(steps []ExpectedStep) (out []Difference) {
 	families := map[model.IPFamily]bool{"": true}
 	seen := map[expectedKey]bool{}
 	for _, step := range steps {
+		name := plain.Text(step.Name) // as the file has it
 		for _, c := range step.Cells {
 			families[c.Connection.IPFamily] = true
-			exact := expectedKey{step.Name, c.Connection}
+			exact := expectedKey{name, c.Connection}
 			every := exact
 			every.conn.IPFamily = ""
 			entry, ok := e.cells[exact]

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // The steps of a scenario that is made of plain manifests.
@@ -41,6 +42,8 @@ type plainFolder struct {
 	services   []*object
 	// left is true when labels of a namespace were left out.
 	left bool
+	// passedOver counts objects that say nothing about connections, by kind.
+	passedOver map[string]int
 }
 
 // standIn is a workload and the pod that stands for it.
@@ -52,7 +55,7 @@ type standIn struct {
 // plain makes the scenario, or returns nil when there is no policy.
 func (l *loader) plain(root source, manifests []*manifest, assertions *manifest) *Scenario {
 	before := l.count()
-	f := &plainFolder{loader: l, s: &Scenario{APIVersion: model.APIVersion, Kind: Kind, File: root.shown, Plain: true}, namespaces: map[string]*Namespace{}}
+	f := &plainFolder{loader: l, s: &Scenario{APIVersion: model.APIVersion, Kind: Kind, File: root.shown, Plain: true}, namespaces: map[string]*Namespace{}, passedOver: map[string]int{}}
 	f.s.At = root.start()
 	l.keepExpected(f.s, root.join("expected.txt"))
 	broken := false
@@ -61,6 +64,9 @@ func (l *loader) plain(root source, manifests []*manifest, assertions *manifest)
 			f.sort(o)
 		}
 		broken = broken || m.broken
+	}
+	if len(f.passedOver) > 0 {
+		f.s.Notes = append(f.s.Notes, noteOf(root.shown, f.passedOver))
 	}
 	f.s.Metadata = Metadata{Name: l.folderName(root.shown), At: f.s.At}
 	asserted := f.assertions(assertions)
@@ -105,7 +111,7 @@ func (f *plainFolder) sort(o *object) {
 			f.leave(u)
 			return
 		}
-		f.s.Warnings = append(f.s.Warnings, problemAt(o.at, "", "%s is ignored: it is neither a policy nor a workload", o))
+		f.passedOver[o.gvk.Kind]++
 	}
 }
 
@@ -115,6 +121,33 @@ func (f *plainFolder) leave(u Unjudged) {
 	f.leftOut = append(f.leftOut, u)
 	f.s.Warnings = append(f.s.Warnings, problemAt(u.Source, "", "%s is left out: netproof does not apply policies of %s, so nothing is proven about it",
 		nameOf(u.Kind, u.Namespace, u.Name), u.Group))
+}
+
+// mostKinds is how many kinds a note names.
+const mostKinds = 8
+
+// noteOf says of which kinds objects were passed over, and how many of each, those of most objects first.
+func noteOf(folder string, passedOver map[string]int) string {
+	kinds := keys(passedOver)
+	slices.SortStableFunc(kinds, func(a, b string) int { return cmp.Compare(passedOver[b], passedOver[a]) })
+	total, others := 0, 0
+	var parts []string
+	for i, kind := range kinds {
+		total += passedOver[kind]
+		if i < mostKinds {
+			parts = append(parts, fmt.Sprintf("%d of kind %s", passedOver[kind], kind))
+		} else {
+			others += passedOver[kind]
+		}
+	}
+	if others > 0 {
+		parts = append(parts, fmt.Sprintf("%d of others", others))
+	}
+	what := "1 object is"
+	if total > 1 {
+		what = fmt.Sprintf("%d objects are", total)
+	}
+	return plain.Text(fmt.Sprintf("%s: %s neither a policy nor a workload: %s", folder, what, strings.Join(parts, ", ")))
 }
 
 func (f *plainFolder) namespaceObject(o *object) {

@@ -149,13 +149,13 @@ func TestEachWorkloadOfAPlainFolderGetsAStandIn(t *testing.T) {
 		warnings = append(warnings, w.Message)
 	}
 	assert.ElementsMatch(t, []string{
-		"ConfigMap shop/settings is ignored: it is neither a policy nor a workload",
 		"Service shop/elsewhere is ignored: it selects no workload of the folder",
 		"Service shop/db is ignored: a headless service leads straight to its pods, which are probed anyway",
 		"port 1 of Service shop/web is ignored: no workload behind it has a port `nothing`",
 		"Job shop/migrate declares no port: its stand-in serves 7000/TCP, 7001/UDP",
 		"Pod default/debug declares no port: its stand-in serves 8080/TCP",
 	}, warnings)
+	assert.Equal(t, []string{"manifests: 1 object is neither a policy nor a workload: 1 of kind ConfigMap"}, s[0].Notes)
 }
 
 func TestAPlainFolderIsProvenBeforeAndWithItsPolicies(t *testing.T) {

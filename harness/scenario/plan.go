@@ -736,7 +736,7 @@ func (p *planner) checkPlaceholders(o *object, step string) {
 		e := ph.endpoint
 		if i, ok := e.NodeIndex(); ok {
 			if p.nodes > 0 && i >= p.nodes {
-				p.add(ph.at, fmt.Sprintf("write a node below %d, or run with `--nodes %d`", p.nodes, i+1), "%s: the cluster has %d nodes", ph.text, p.nodes)
+				p.add(ph.at, fmt.Sprintf("write a node below %d, or run with `--nodes %d`", p.nodes, i+1), "%s: the cluster has %s", ph.text, counted(p.nodes, "node"))
 			}
 			continue
 		}

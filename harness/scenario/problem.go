@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // ErrNothing is matched by the errors of [Load] and [Select] that say that nothing was selected: an empty folder, manifests
@@ -19,11 +21,13 @@ type Position struct {
 	Column int
 }
 
-// String renders the position as editors and compilers do: file:line:column.
-func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+// String renders the position as editors and compilers do: file:line:column. The name of the file is made plain.
+func (p Position) String() string {
+	return fmt.Sprintf("%s:%d:%d", plain.Text(p.File), p.Line, p.Column)
+}
 
-// Short renders the position as file:line.
-func (p Position) Short() string { return fmt.Sprintf("%s:%d", p.File, p.Line) }
+// Short renders the position as file:line. The name of the file is made plain.
+func (p Position) Short() string { return fmt.Sprintf("%s:%d", plain.Text(p.File), p.Line) }
 
 // Problem is one thing that is wrong in a file.
 type Problem struct {
@@ -61,7 +65,7 @@ func (p Problems) Error() string {
 		lines = append(lines, p[i].Error())
 	}
 	if more := len(p) - len(lines); more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more problems", more))
+		lines = append(lines, "and "+counted(more, "more problem"))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -90,7 +94,16 @@ func (c *collector) warn(at Position, mend, format string, args ...any) {
 
 func problemAt(at Position, mend, format string, args ...any) Problem {
 	// A problem without a place helps nobody: what is wrong with a file as a whole is said of its beginning.
-	return Problem{at.File, max(at.Line, 1), max(at.Column, 1), fmt.Sprintf(format, args...), mend}
+	// What it quotes, in the message and in the mend, was chosen by whoever wrote the file.
+	return Problem{at.File, max(at.Line, 1), max(at.Column, 1), plain.Text(fmt.Sprintf(format, args...)), plain.Text(mend)}
+}
+
+// counted renders a number with its noun.
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func (c *collector) count() int { return len(c.problems) }

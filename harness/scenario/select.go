@@ -22,7 +22,7 @@ func Select(scenarios []*Scenario, selector string) ([]*Scenario, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("selector %q fits none of %d scenarios: %w", selector, len(scenarios), ErrNothing)
+		return nil, fmt.Errorf("selector %q fits no scenario: %w", selector, ErrNothing)
 	}
 	return out, nil
 }

@@ -32,11 +32,13 @@ type Scenario struct {
 	File string `json:"-"`
 	// Plain is true when the scenario was made from plain manifests and has no file of its own.
 	Plain bool `json:"-"`
-	// Warnings are oddities that do not prevent a run: a rule that never decides, a manifest of a kind that is ignored.
+	// Warnings are oddities that do not prevent a run: a rule that never decides, a service that leads nowhere.
 	Warnings Problems `json:"-"`
 	// LeftOut are the policies among plain manifests that a run leaves out, since netproof does not apply their kinds.
 	LeftOut []Unjudged `json:"-"`
-	At      Position   `json:"-"`
+	// Notes say what was passed over as it should be, such as manifests of kinds that say nothing about connections. There is nothing to mend.
+	Notes []string `json:"-"`
+	At    Position `json:"-"`
 
 	// broken is true when problems were found in the scenario itself.
 	broken bool

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // NearMiss is a rule that would have admitted a connection but for something.
@@ -131,7 +132,9 @@ func (d Decision) scenes() []scene {
 }
 
 // Summary explains the verdict in one line.
-func (d Decision) Summary() string {
+func (d Decision) Summary() string { return plain.Text(d.summary()) }
+
+func (d Decision) summary() string {
 	if d.evaluator == nil {
 		return ""
 	}

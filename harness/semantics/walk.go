@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // Walk explains the verdict rule by rule, one line each, indented by two spaces for each level: for each side the
@@ -102,7 +103,7 @@ type walker struct {
 }
 
 func (w *walker) line(indent int, format string, args ...any) {
-	w.lines = append(w.lines, strings.Repeat("  ", indent)+fmt.Sprintf(format, args...))
+	w.lines = append(w.lines, strings.Repeat("  ", indent)+plain.Text(fmt.Sprintf(format, args...)))
 }
 
 func (w *walker) sides(indent int, reading *witness) {

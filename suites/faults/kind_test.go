@@ -26,9 +26,13 @@ import (
 	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/prooftest"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
+
+// The tests have the flags of all packages below suites, though clusterEnv chooses their cluster.
+func TestMain(m *testing.M) { prooftest.MainOutside(m) }
 
 const (
 	// clusterEnv names the kind cluster that is broken, and mended again.
@@ -75,6 +79,7 @@ type ground struct {
 
 func open(t *testing.T) *ground {
 	t.Helper()
+	prooftest.SkipIfSelected(t)
 	g := &ground{name: os.Getenv(clusterEnv), program: os.Getenv(programEnv)}
 	if g.name == "" || g.program == "" {
 		t.Skipf("needs a kind cluster to break: make test-kind, or %s and %s", clusterEnv, programEnv)

@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"golang.org/x/term"
+
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // Streams are all that a command may read from and write to, its environment included. Results go to Out, progress and
@@ -24,6 +26,22 @@ type Terminal struct {
 	Is bool
 	// Columns is the width, 0 if it is not known.
 	Columns int
+}
+
+// Plain gives the same streams behind a last door, which lets no control character, no foreign escape sequence and no command to a CI
+// system through. Messages make foreign text plain where they are put together; this is for what one of them forgot.
+func (s Streams) Plain() Streams {
+	force := s.Getenv("CLICOLOR_FORCE")
+	forced := force != "" && force != "0"
+	s.Out = plain.NewWriter(s.Out, s.OutTerminal.Is || forced)
+	s.Err = plain.NewWriter(s.Err, s.ErrTerminal.Is || forced)
+	return s
+}
+
+// Raw gives the streams without that door: for a program of the user's, and for what another program reads byte by byte.
+func (s Streams) Raw() Streams {
+	s.Out, s.Err = plain.Unwrap(s.Out), plain.Unwrap(s.Err)
+	return s
 }
 
 // System gives the streams of the process.

@@ -28,6 +28,7 @@ import (
 
 // Run runs one command line and returns its exit code. It writes every error that a command returns to streams.Err.
 func Run(ctx context.Context, streams cli.Streams, args []string) int {
+	streams = streams.Plain()
 	root, started := newRoot(streams)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -74,6 +75,12 @@ func exitCode(ctx context.Context, err error) int {
 	}
 }
 
+// Tree gives all commands, for whoever wants to know what there is. Run runs them.
+func Tree(streams cli.Streams) *cobra.Command {
+	root, _ := newRoot(streams)
+	return root
+}
+
 // newRoot gives the command tree, and whether a command was found and its command line understood.
 func newRoot(streams cli.Streams) (*cobra.Command, *bool) {
 	started := new(bool)
@@ -86,9 +93,14 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		Example: `  netproof run fixtures/quickstart
   netproof run policies/ --format table --format json --output report.json
   netproof explain dev/frontend prod/database 5432 policies/`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRun:  func(*cobra.Command, []string) { *started = true },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			*started = true
+			if forShells(cmd) {
+				cmd.Root().SetOut(streams.Raw().Out)
+			}
+		},
 		Version:           version.Get().Version,
 		DisableAutoGenTag: true,
 	}
@@ -111,6 +123,11 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 	root.SetFlagErrorFunc(explainFlagError)
 	checkGroups(root)
 	return root, started
+}
+
+// forShells tells whether a command writes what a shell reads: a script, or words with tabs between them.
+func forShells(cmd *cobra.Command) bool {
+	return cmd.Name() == cobra.ShellCompRequestCmd || cmd.HasParent() && cmd.Parent().Name() == "completion"
 }
 
 // checkGroups makes a command that only groups others refuse what it does not know; cobra would print help, and be content.

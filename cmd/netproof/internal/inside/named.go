@@ -51,7 +51,7 @@ func CreateNamed(ctx context.Context, streams cli.Streams, name string, f flags.
 		}
 		args = append(args, "--engine-dir", dir)
 	}
-	opts := named.Options{Args: args}
+	opts := named.Options{Args: args, Progress: streams.Err}
 	if quiet {
 		opts.Progress = io.Discard
 	}

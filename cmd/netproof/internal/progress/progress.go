@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/report"
 )
 
 // Options of a progress display.
@@ -91,7 +93,7 @@ func (p *Progress) Close() {
 // RunStarted tells what the run is made on.
 func (p *Progress) RunStarted(run model.Run) {
 	c := run.Cluster
-	p.line(fmt.Sprintf("cluster ready: %s %s, Kubernetes %s, %d nodes", c.CNI.Name, c.CNI.Version, c.Kubernetes, c.Nodes))
+	p.line(fmt.Sprintf("cluster ready: %s %s, Kubernetes %s, %s", c.CNI.Name, c.CNI.Version, c.Kubernetes, report.Count(c.Nodes, "node", "nodes")))
 }
 
 // Note says what is being waited for.
@@ -128,7 +130,11 @@ func (p *Progress) StepStarted(_, step string, index, total int) {
 // StepDone tells of a step, when the display is verbose.
 func (p *Progress) StepDone(scenario string, step model.Step) {
 	if p.opts.Verbose {
-		p.line(fmt.Sprintf("%s / %s: %s, settled after %d ms", scenario, step.Name, cells(len(step.Cells)), step.SettledMs))
+		text := fmt.Sprintf("%s / %s: %s", scenario, step.Name, report.Count(len(step.Cells), "cell", "cells"))
+		if timing := report.Timing(step); timing != "" {
+			text += ", " + timing
+		}
+		p.line(text)
 	}
 }
 
@@ -148,18 +154,11 @@ func (p *Progress) ScenarioDone(s model.Scenario) {
 	if !strings.HasSuffix(name, "] "+s.Name) {
 		name = s.Name
 	}
-	p.line(fmt.Sprintf("%s: %s, %s, %.1f s", name, s.Result, cells(n), float64(s.DurationMs)/1000))
+	p.line(fmt.Sprintf("%s: %s, %s, %.1f s", name, s.Result, report.Count(n, "cell", "cells"), float64(s.DurationMs)/1000))
 }
 
 // Found tells of a finding about the whole run.
 func (p *Progress) Found(f model.Finding) { p.line(fmt.Sprintf("%s: %s", f.Kind, f.Message)) }
-
-func cells(n int) string {
-	if n == 1 {
-		return "1 cell"
-	}
-	return fmt.Sprintf("%d cells", n)
-}
 
 // line writes a line that stays.
 func (p *Progress) line(text string) {
@@ -175,7 +174,7 @@ func (p *Progress) line(text string) {
 
 func (p *Progress) write(text string) {
 	// A display that cannot be shown is no reason to end a run.
-	_, _ = fmt.Fprintln(p.w, clean(text))
+	_, _ = fmt.Fprintln(p.w, plain.Text(text))
 }
 
 // where names scenario and step for lines that stay.
@@ -203,7 +202,7 @@ func (p *Progress) draw() {
 	if waited := time.Since(p.since); !p.since.IsZero() && waited >= time.Second {
 		text += fmt.Sprintf(" (%d s)", int(waited.Seconds()))
 	}
-	line := p.spinner() + " " + cut(clean(text), p.opts.Columns-3, p.opts.ASCII)
+	line := p.spinner() + " " + cut(plain.Text(text), p.opts.Columns-3, p.opts.ASCII)
 	if line == p.drawn {
 		return
 	}
@@ -224,16 +223,6 @@ func (p *Progress) clear() {
 		_, _ = fmt.Fprint(p.w, "\r\x1b[K")
 		p.drawn = ""
 	}
-}
-
-// clean keeps text on its line.
-func clean(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, text)
 }
 
 // cut shortens text to a number of characters, so that the line never wraps: a wrapped one could not be rewritten.

@@ -23,7 +23,7 @@ the runner that knows the key of the run. There is no need to call it by hand.`,
 		cmd.AddCommand(&cobra.Command{
 			Use: name, Short: short, Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return podagent.Run(cmd.Context(), []string{"agent", name}, streams.Getenv, streams.In, streams.Out)
+				return podagent.Run(cmd.Context(), []string{"agent", name}, streams.Getenv, streams.In, streams.Raw().Out)
 			},
 		})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/harness/cluster/existing"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // New returns the command.
@@ -32,20 +33,20 @@ touched, and runs that are alive are left alone.`,
 			if err != nil {
 				return &cli.UsageError{Err: err}
 			}
-			o.Progress = func(text string) { fmt.Fprintln(streams.Err, text) }
+			o.Progress = func(text string) { fmt.Fprintln(streams.Err, plain.Text(text)) }
 			removed, err := existing.Cleanup(cmd.Context(), cfg, o)
 			what, restored := "removed", "restored"
 			if o.DryRun {
 				what, restored = "would remove", "would restore"
 			}
 			for _, object := range removed.Objects {
-				fmt.Fprintf(streams.Out, "%s %s\n", what, object)
+				fmt.Fprintf(streams.Out, "%s %s\n", what, plain.Text(object.String()))
 			}
 			for _, ns := range removed.Restored {
-				fmt.Fprintf(streams.Out, "%s the labels of namespace %s\n", restored, ns)
+				fmt.Fprintf(streams.Out, "%s the labels of namespace %s\n", restored, plain.Text(ns))
 			}
 			for _, s := range removed.Stays {
-				fmt.Fprintln(streams.Out, s)
+				fmt.Fprintln(streams.Out, plain.Text(s.String()))
 			}
 			return err
 		},

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // New returns the command.
@@ -156,8 +156,6 @@ func newList(streams cli.Streams) *cobra.Command {
 				fmt.Fprintf(streams.Err, "netproof: kind clusters are not shown: %v\n", err)
 			}
 			if format == "json" {
-				enc := json.NewEncoder(streams.Out)
-				enc.SetIndent("", "  ")
 				all := []any{}
 				for _, info := range list {
 					all = append(all, info)
@@ -165,7 +163,7 @@ func newList(streams cli.Streams) *cobra.Command {
 				for _, info := range kinds {
 					all = append(all, info)
 				}
-				return enc.Encode(all)
+				return plain.WriteJSON(streams.Out, all)
 			}
 			return writeList(streams.Out, list, kinds)
 		},
@@ -182,11 +180,11 @@ func writeList(w io.Writer, list []named.Info, kinds []kind.Info) error {
 		if err != nil {
 			d = inside.Detail{}
 		}
-		fmt.Fprintf(t, "%s\tlocal\t%s\t%s\t%s\t%d\t%s\t%d\n", info.Name, info.State, d.Cluster.CNI.Name, d.Cluster.Kubernetes, d.Cluster.Nodes,
+		fmt.Fprintf(t, "%s\tlocal\t%s\t%s\t%s\t%d\t%s\t%d\n", plain.Text(info.Name), plain.Text(string(info.State)), plain.Text(d.Cluster.CNI.Name), plain.Text(d.Cluster.Kubernetes), d.Cluster.Nodes,
 			time.Since(info.Created).Round(time.Second), info.PID)
 	}
 	for _, info := range kinds {
-		fmt.Fprintf(t, "%s\tkind\t%s\t%s\t%s\t%d\t%s\t\n", info.Name, info.State, info.CNI, info.Kubernetes, info.Nodes,
+		fmt.Fprintf(t, "%s\tkind\t%s\t%s\t%s\t%d\t%s\t\n", plain.Text(info.Name), plain.Text(string(info.State)), plain.Text(info.CNI), plain.Text(info.Kubernetes), info.Nodes,
 			time.Since(info.Created).Round(time.Second))
 	}
 	return t.Flush()

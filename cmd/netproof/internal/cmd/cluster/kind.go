@@ -15,10 +15,11 @@ import (
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/report"
 )
 
 func sayReady(w io.Writer, name string, c model.Cluster) {
-	fmt.Fprintf(w, "cluster %s is ready: %s %s, Kubernetes %s, %d nodes\n", name, c.CNI.Name, c.CNI.Version, c.Kubernetes, c.Nodes)
+	fmt.Fprintf(w, "cluster %s is ready: %s %s, Kubernetes %s, %s\n", name, c.CNI.Name, c.CNI.Version, c.Kubernetes, report.Count(c.Nodes, "node", "nodes"))
 }
 
 // createKind makes a kind cluster that stays.
@@ -87,7 +88,8 @@ func shellKind(ctx context.Context, streams cli.Streams, name string, program []
 	}
 	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+file.Name(), "NETPROOF_CLUSTER="+name)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams.In, streams.Out, streams.Err
+	raw := streams.Raw() // the program draws what it likes, and wants a terminal where there is one
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = raw.In, raw.Out, raw.Err
 	err = cmd.Run()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/doctor"
 	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 type flagSet struct {
@@ -101,21 +101,18 @@ func offered() doctor.Check {
 
 func write(w io.Writer, checks []doctor.Check, format string) error {
 	if format == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		return enc.Encode(map[string]any{"ok": !doctor.Missed(checks), "checks": checks})
+		return plain.WriteJSON(w, map[string]any{"ok": !doctor.Missed(checks), "checks": checks})
 	}
 	width := 0
 	for _, c := range checks {
 		width = max(width, len(c.Name))
 	}
 	for _, c := range checks {
-		if _, err := fmt.Fprintf(w, "%-7s  %-*s  %s\n", c.State, width, c.Name, c.Detail); err != nil {
+		if _, err := fmt.Fprintf(w, "%-7s  %-*s  %s\n", c.State, width, c.Name, plain.Text(c.Detail)); err != nil {
 			return err
 		}
 		if c.Mend != "" {
-			if _, err := fmt.Fprintf(w, "%-7s  %-*s    mend: %s\n", "", width, "", c.Mend); err != nil {
+			if _, err := fmt.Fprintf(w, "%-7s  %-*s    mend: %s\n", "", width, "", plain.Text(c.Mend)); err != nil {
 				return err
 			}
 		}

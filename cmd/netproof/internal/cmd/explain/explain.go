@@ -2,7 +2,6 @@ package explain
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
@@ -234,8 +234,5 @@ func writeJSON(w io.Writer, all []explained) error {
 			}
 		}
 	}
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(documents)
+	return plain.WriteJSON(w, documents)
 }

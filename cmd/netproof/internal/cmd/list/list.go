@@ -2,7 +2,6 @@ package list
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
@@ -134,10 +135,7 @@ func writeJSON(w io.Writer, entries []entry) error {
 	for _, e := range entries {
 		cells += e.Cells
 	}
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(map[string]any{"scenarios": entries, "cells": cells})
+	return plain.WriteJSON(w, map[string]any{"scenarios": entries, "cells": cells})
 }
 
 func writeTable(w io.Writer, entries []entry) error {
@@ -153,7 +151,7 @@ func writeTable(w io.Writer, entries []entry) error {
 		if feature == "" {
 			feature = "-"
 		}
-		fmt.Fprintf(out, "%s\t%s\t%d\t%d\t%s\n", e.Name, feature, e.Steps, e.Cells, e.File)
+		fmt.Fprintf(out, "%s\t%s\t%d\t%d\t%s\n", e.Name, plain.Text(feature), e.Steps, e.Cells, plain.Text(e.File))
 		steps += e.Steps
 		cells += e.Cells
 	}
@@ -162,7 +160,7 @@ func writeTable(w io.Writer, entries []entry) error {
 	}
 	for _, e := range entries {
 		for _, reason := range e.Vacuous {
-			fmt.Fprintf(w, "! %s proves nothing: %s\n", e.Name, reason)
+			fmt.Fprintf(w, "! %s proves nothing: %s\n", e.Name, plain.Text(reason))
 		}
 		for _, u := range e.Unjudged {
 			if u.Applied {
@@ -172,13 +170,6 @@ func writeTable(w io.Writer, entries []entry) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%s, %s, %s\n", number(len(entries), "scenario"), number(steps, "step"), number(cells, "cell"))
+	_, err := fmt.Fprintf(w, "\n%s, %s, %s\n", report.Count(len(entries), "scenario", "scenarios"), report.Count(steps, "step", "steps"), report.Count(cells, "cell", "cells"))
 	return err
-}
-
-func number(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

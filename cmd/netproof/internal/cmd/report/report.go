@@ -11,6 +11,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/readfile"
 	"github.com/netproof/netproof/harness/report"
 )
@@ -84,7 +85,7 @@ func read(ctx context.Context, streams cli.Streams, path string) (model.Run, err
 	}
 	run, err := report.Read(in)
 	if err != nil {
-		return model.Run{}, fmt.Errorf("%s: %w", name, err)
+		return model.Run{}, fmt.Errorf("%s: %w", plain.Text(name), err)
 	}
 	return run, nil
 }

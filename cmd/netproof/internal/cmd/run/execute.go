@@ -60,7 +60,7 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 		return refused(ctx, streams, opts, err)
 	}
 	if !inside.Here() {
-		warn(streams, warnings)
+		warn(streams, opts, prepared, warnings)
 		code, done, err := rerun(ctx, streams, opts)
 		if err == nil && !done {
 			err = fmt.Errorf("the process in the sandbox ended with code %d before it could report", code)
@@ -87,9 +87,17 @@ func refused(ctx context.Context, streams cli.Streams, opts Options, err error) 
 	return finish(ctx, streams, opts, run)
 }
 
-func warn(streams cli.Streams, warnings scenario.Problems) {
+// warn says what is odd about the scenarios, and, unless nothing is to be heard, what was passed over.
+func warn(streams cli.Streams, opts Options, prepared *prove.Prepared, warnings scenario.Problems) {
 	for _, w := range warnings {
 		fmt.Fprintf(streams.Err, "warning: %v\n", w)
+	}
+	for _, p := range prepared.Scenarios() {
+		for _, note := range p.Scenario().Notes {
+			if !opts.Quiet {
+				fmt.Fprintf(streams.Err, "note: %s\n", note)
+			}
+		}
 	}
 }
 
@@ -303,7 +311,7 @@ func finish(ctx context.Context, streams cli.Streams, opts Options, run model.Ru
 		for _, f := range run.Findings {
 			fmt.Fprintf(streams.Err, "netproof: %s: %s\n", f.Kind, f.Message)
 		}
-		fmt.Fprintf(streams.Err, "netproof: %s: %d of %d cells as expected\n", run.Summary.Result, run.Summary.Passed, run.Summary.Cells)
+		fmt.Fprintf(streams.Err, "netproof: %s: %s\n", run.Summary.Result, report.Tally(run.Summary))
 	}
 	if err := output.Write(streams, run, opts.Outputs, opts.Verbose); err != nil {
 		fmt.Fprintf(streams.Err, "netproof: %v\n", err)

@@ -18,7 +18,7 @@ func runOutside(ctx context.Context, streams cli.Streams, opts Options) error {
 	if err != nil {
 		return refused(ctx, streams, opts, err)
 	}
-	warn(streams, warnings)
+	warn(streams, opts, prepared, warnings)
 	show := newProgress(streams, opts)
 	defer show.Close()
 	c, disposable, err := provider.Open(ctx, provider.Wanted{

@@ -2,7 +2,6 @@ package version
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -14,6 +13,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // release and commit may be set by the linker (-X); what they do not say comes from the build information.
@@ -92,9 +92,7 @@ func New(streams cli.Streams) *cobra.Command {
 
 func write(streams cli.Streams, info Info, format string) error {
 	if format == "json" {
-		enc := json.NewEncoder(streams.Out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(info)
+		return plain.WriteJSON(streams.Out, info)
 	}
 	commit := ""
 	if info.Commit != "" {
