@@ -164,9 +164,9 @@ func writeTable(w io.Writer, entries []entry) error {
 		}
 		for _, u := range e.Unjudged {
 			if u.Applied {
-				fmt.Fprintf(w, "! %s: the specification of NetworkPolicy says nothing about %s: what it may decide is expected as written\n", e.Name, u)
+				fmt.Fprintf(w, "! %s: the specification of NetworkPolicy says nothing about %s: what it may decide is expected as written\n", e.Name, plain.Text(u.String()))
 			} else {
-				fmt.Fprintf(w, "! %s leaves out %s: netproof does not apply policies of %s\n", e.Name, u, u.Group)
+				fmt.Fprintf(w, "! %s leaves out %s: netproof does not apply policies of %s\n", e.Name, plain.Text(u.String()), plain.Text(u.Group))
 			}
 		}
 	}
