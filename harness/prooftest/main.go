@@ -32,6 +32,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/writefile"
 	"github.com/netproof/netproof/probes/podagent"
 )
 
@@ -260,7 +261,7 @@ func (s *suite) write(result model.Run) int {
 	if s.settings.report == "" {
 		return 0
 	}
-	if err := report.WriteFile(s.settings.report, func(w io.Writer) error { return report.WriteJSON(w, result) }); err != nil {
+	if err := writefile.Replace(s.settings.report, func(w io.Writer) error { return report.WriteJSON(w, result) }); err != nil {
 		fmt.Fprintf(os.Stderr, "prooftest: %v\n", err)
 		return exitFailed
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/netproof/netproof/harness/report"
 	prove "github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // errTimedOut is the cause of a run that took longer than --timeout.
@@ -62,6 +63,7 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 	}
 	if !inside.Here() {
 		warn(streams, warnings)
+		opts.oldJournals = oldJournals(opts.Outputs)
 		code, done, err := rerun(ctx, streams, opts)
 		if err == nil && !done {
 			err = fmt.Errorf("the process in the sandbox ended with code %d before it could report", code)
@@ -203,7 +205,11 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 		}
 		return cli.Ended(model.ExitUsage)
 	}
-	keepExpected(streams, prepared, opts.UpdateExpected)
+	if err := keepExpected(streams, prepared, opts.UpdateExpected); err != nil && opts.UpdateExpected {
+		run.Findings = append(run.Findings, model.Finding{
+			Kind: model.Infrastructure, Message: "keep the computed tables: " + err.Error(), Result: model.ResultInconclusive,
+		})
+	}
 	if closeErr != nil {
 		run.Findings = append(run.Findings, model.Finding{
 			Kind: model.Cleanup, Message: "close the cluster: " + closeErr.Error(), Result: model.ResultInconclusive,
@@ -236,7 +242,10 @@ func load(opts Options) (*prove.Prepared, scenario.Problems, error) {
 		warnings = append(warnings, s.Warnings...)
 	}
 	prepared, err := prove.Prepare(selected, opts.IPFamilies, opts.Nodes)
-	if err == nil && !opts.UpdateExpected {
+	switch {
+	case err == nil && opts.UpdateExpected:
+		err = mayUpdateExpected(prepared)
+	case err == nil:
 		err = reviewed.Check(prepared)
 	}
 	return prepared, warnings, err
@@ -253,14 +262,10 @@ func emptyRun(opts Options) model.Run {
 // failed reports a run that did not get as far as the first scenario, or whose inner process is gone; what that one left in
 // its journal is part of the report.
 func failed(ctx context.Context, streams cli.Streams, opts Options, err error) error {
-	run, journals := emptyRun(opts), []string(nil)
-	for _, o := range opts.Outputs {
-		path := journalPath(o)
-		if path == "" || inside.Here() {
-			continue
-		}
-		if rest, readErr := readJournal(path); readErr == nil {
-			run, journals = rest, append(journals, path)
+	run, journals := emptyRun(opts), []*writefile.File(nil)
+	if opts.oldJournals != nil {
+		if rest, found := readJournals(opts); len(found) > 0 {
+			run, journals = rest, found
 		}
 	}
 	run.Complete = false
@@ -268,8 +273,8 @@ func failed(ctx context.Context, streams cli.Streams, opts Options, err error) e
 		run.Findings = append(run.Findings, model.Finding{Kind: model.Infrastructure, Message: err.Error(), Result: model.ResultInconclusive})
 	}
 	err = finish(ctx, streams, opts, run)
-	for _, path := range journals {
-		_ = os.Remove(path) // it is all in the report
+	for _, j := range journals {
+		_ = j.Remove() // it is all in the report
 	}
 	return err
 }

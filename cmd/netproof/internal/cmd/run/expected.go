@@ -2,19 +2,20 @@ package run
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
-	"github.com/netproof/netproof/harness/report"
 	prove "github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // keepExpected writes the computed tables that are not there yet, or all of them if they are to be updated. It says which on the
-// error stream: they are to be reviewed.
-func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) {
+// error stream: they are to be reviewed. The error joins those of the tables that could not be written, and has been said.
+func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) error {
+	var errs []error
 	for _, p := range prepared.Scenarios() {
 		steps, complete := p.Computed()
 		path := p.Scenario().ExpectedFile()
@@ -26,13 +27,23 @@ func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) {
 		if err == nil && (!update || bytes.Equal(old, content)) {
 			continue
 		}
-		if err := report.WriteFile(path, func(w io.Writer) error {
-			_, err := w.Write(content)
-			return err
-		}); err != nil {
+		if err := writefile.Replace(path, writefile.Bytes(content)); err != nil {
 			fmt.Fprintf(streams.Err, "warning: the computed table could not be kept: %v\n", err)
+			errs = append(errs, err)
 			continue
 		}
 		fmt.Fprintf(streams.Err, "wrote %s, the table that the specification expects: review it, and keep it with the scenario\n", path)
 	}
+	return errors.Join(errs...)
+}
+
+// mayUpdateExpected finds out before the run which of the computed tables could not be written after it.
+func mayUpdateExpected(prepared *prove.Prepared) error {
+	var errs []error
+	for _, p := range prepared.Scenarios() {
+		if steps, _ := p.Computed(); len(steps) > 0 {
+			errs = append(errs, writefile.CheckFile(p.Scenario().ExpectedFile()))
+		}
+	}
+	return errors.Join(errs...)
 }

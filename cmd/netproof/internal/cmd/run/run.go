@@ -11,6 +11,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // Options are what a command line asks for, checked.
@@ -42,6 +43,8 @@ type Options struct {
 
 	// deadline is when Timeout is over.
 	deadline time.Time
+	// oldJournals are those of earlier runs: nothing in them is about this one.
+	oldJournals map[writefile.ID]bool
 	// flags of the cluster, as given.
 	flags flags.Cluster
 	// anyFamily and anyNodes say that an existing cluster is taken as it is.
@@ -111,6 +114,9 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	opts.Select = f.selector
 	var err error
 	if opts.Outputs, err = f.output.Outputs(); err != nil {
+		return opts, err
+	}
+	if err := checkJournals(opts.Outputs); err != nil {
 		return opts, err
 	}
 	switch {
