@@ -261,9 +261,14 @@ func Descriptor(path string) (fd int, ok bool) {
 }
 
 func checkDescriptor(path string, fd int) error {
+	// What this program has opened itself is closed when it starts another; what it was given is not.
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err != nil || own&unix.FD_CLOEXEC != 0 {
+		return &refusedError{path: path, reason: "this descriptor is not open", fix: "name a file", err: err}
+	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
-		return &refusedError{path: path, reason: "this descriptor is not open", fix: "name a file", err: err}
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if flags&unix.O_ACCMODE == unix.O_RDONLY {
 		return &refusedError{path: path, reason: "this descriptor is only open for reading", fix: "name a file"}

@@ -185,14 +185,28 @@ func (f *Flags) adjacent() []Output {
 	return outputs
 }
 
-// Write writes all reports; one that cannot be written does not keep the others from being.
+// Rescue writes the table to standard error, unless standard output has shown it: for a run whose reports could not all be written.
+func Rescue(streams cli.Streams, run model.Run, outputs []Output, verbose bool) {
+	for _, out := range outputs {
+		if out.Path == "" && out.Format.Name == "table" && streams.Lost() == nil {
+			return
+		}
+	}
+	table := report.DetectTable(streams.Getenv, streams.ErrTerminal.Is, streams.ErrTerminal.Columns)
+	table.Verbose = verbose
+	_ = report.WriteTable(streams.Err, run, table) // there is no place left to say that this one fails as well
+}
+
+// Write writes all reports; one that cannot be written does not keep the others from being. That standard output takes nothing is
+// no error here, where [cli.Streams.Lost] tells it.
 func Write(streams cli.Streams, run model.Run, outputs []Output, verbose bool) error {
 	var errs []error
 	for _, out := range outputs {
 		if out.Path == "" {
 			table := report.DetectTable(streams.Getenv, streams.OutTerminal.Is, streams.OutTerminal.Columns)
 			table.Verbose = verbose
-			if err := out.Format.Write(streams.Out, run, report.Options{Table: table}); err != nil {
+			err := out.Format.Write(streams.Out, run, report.Options{Table: table})
+			if err != nil && !streams.IsLost(err) {
 				errs = append(errs, fmt.Errorf("write %s report: %w", out.Format.Name, err))
 			}
 			continue

@@ -87,7 +87,7 @@ func shellKind(ctx context.Context, streams cli.Streams, name string, program []
 	}
 	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+file.Name(), "NETPROOF_CLUSTER="+name)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams.In, streams.Out, streams.Err
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams.In, streams.Direct(), streams.Err
 	err = cmd.Run()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {

@@ -284,20 +284,23 @@ func finish(ctx context.Context, streams cli.Streams, opts Options, run model.Ru
 	run.Summary.Signal = int(cli.SignalOf(ctx))
 	run.Summary.TimedOut = errors.Is(context.Cause(ctx), errTimedOut)
 	model.Summarize(&run)
-	if code := model.ExitCode(run); code != model.ExitOK && !showsTable(opts.Outputs) {
-		for _, f := range run.Findings {
-			fmt.Fprintf(streams.Err, "netproof: %s: %s\n", f.Kind, f.Message)
+	code := model.ExitCode(run)
+	err := output.Write(streams, run, opts.Outputs, opts.Verbose)
+	if err == nil && streams.Lost() == nil {
+		if code != model.ExitOK && !showsTable(opts.Outputs) {
+			for _, f := range run.Findings {
+				fmt.Fprintf(streams.Err, "netproof: %s: %s\n", f.Kind, f.Message)
+			}
+			fmt.Fprintf(streams.Err, "netproof: %s: %d of %d cells as expected\n", run.Summary.Result, run.Summary.Passed, run.Summary.Cells)
 		}
-		fmt.Fprintf(streams.Err, "netproof: %s: %d of %d cells as expected\n", run.Summary.Result, run.Summary.Passed, run.Summary.Cells)
+		return cli.Ended(code)
 	}
-	if err := output.Write(streams, run, opts.Outputs, opts.Verbose); err != nil {
+	// What was found is said all the same, where somebody may still see it.
+	output.Rescue(streams, run, opts.Outputs, opts.Verbose)
+	if err != nil {
 		fmt.Fprintf(streams.Err, "netproof: %v\n", err)
-		if code := model.ExitCode(run); code != model.ExitOK {
-			return cli.Ended(code)
-		}
-		return cli.Ended(model.ExitInconclusive) // a report that nobody can read proves nothing
 	}
-	return cli.Ended(model.ExitCode(run))
+	return cli.Ended(cli.Unwritten(code))
 }
 
 // showsTable tells whether a person sees the findings anyway.

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -10,6 +11,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
+	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/writefile"
 )
@@ -99,6 +101,23 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 	return cmd
 }
 
+// checkInside finds the outputs that a run in a sandbox could not write to, and would lose.
+func checkInside(opts Options) error {
+	if opts.Provider != flags.Local || inside.Here() {
+		return nil
+	}
+	for _, o := range opts.Outputs {
+		fd, isDescriptor := writefile.Descriptor(o.Path)
+		switch {
+		case isDescriptor && inside.UsesDescriptor(fd):
+			return cli.Usage("--output %s: a run on a local cluster needs this descriptor itself: use 10 or a higher one, or name a file", o.Path)
+		case !isDescriptor && o.Path != "" && !writefile.IsStream(o.Path) && sandbox.HasOwn(filepath.Dir(o.Path)):
+			return cli.Usage("--output %s: the sandbox of a local cluster has a folder of its own there: name a file in another folder", o.Path)
+		}
+	}
+	return nil
+}
+
 // options checks the flags against each other.
 func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	opts := f.Options
@@ -117,6 +136,9 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 		return opts, err
 	}
 	if err := checkJournals(opts.Outputs); err != nil {
+		return opts, err
+	}
+	if err := checkInside(opts); err != nil {
 		return opts, err
 	}
 	switch {
