@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/go-logr/logr"
@@ -13,10 +14,15 @@ import (
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/model"
 )
 
 // main is the only place that exits.
 func main() {
+	if err := cli.KeepClosed(); err != nil {
+		fmt.Fprintf(os.Stderr, "netproof: %v\n", err)
+		os.Exit(model.ExitInconclusive)
+	}
 	sandbox.Init()
 	named.Init()
 	kind.Init()

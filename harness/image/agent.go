@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -129,13 +128,4 @@ func Write(w io.Writer, img v1.Image, ref string) error {
 		return fmt.Errorf("write image %s: %w", ref, err)
 	}
 	return nil
-}
-
-// WriteFile is [Write] to a file.
-func WriteFile(path string, img v1.Image, ref string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("write image %s: %w", ref, err)
-	}
-	return errors.Join(Write(f, img, ref), f.Close())
 }

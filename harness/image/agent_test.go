@@ -97,7 +97,9 @@ func TestAnArchiveCanBeReadBack(t *testing.T) {
 	img, ref, err := image.Agent(makeELF(t, elf.EM_X86_64, binary.LittleEndian, elf.PT_LOAD))
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "agent.tar")
-	require.NoError(t, image.WriteFile(path, img, ref))
+	var archive bytes.Buffer
+	require.NoError(t, image.Write(&archive, img, ref))
+	require.NoError(t, os.WriteFile(path, archive.Bytes(), 0o644))
 	tag, err := name.NewTag(ref)
 	require.NoError(t, err)
 	read, err := tarball.ImageFromPath(path, &tag)

@@ -34,6 +34,7 @@ import (
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/writefile"
 	"github.com/netproof/netproof/probes/podagent"
 )
 
@@ -293,7 +294,7 @@ func (s *suite) write(result model.Run) int {
 	if s.settings.report == "" {
 		return 0
 	}
-	if err := report.WriteFile(s.settings.report, func(w io.Writer) error { return report.WriteJSON(w, result) }); err != nil {
+	if err := writefile.Replace(s.settings.report, func(w io.Writer) error { return report.WriteJSON(w, result) }); err != nil {
 		fmt.Fprintf(stderr, "prooftest: %v\n", err)
 		return exitFailed
 	}

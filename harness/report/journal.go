@@ -58,10 +58,9 @@ const (
 // again, the last wins; the same goes for cells and their ids. It may be used from several goroutines. The first error
 // stays: every later call returns it.
 type Journal struct {
-	mu     sync.Mutex
-	w      io.Writer
-	closer func() error
-	err    error
+	mu  sync.Mutex
+	w   io.Writer
+	err error
 }
 
 // NewJournal writes a journal to w, one Write per record.
@@ -101,16 +100,11 @@ func (j *Journal) Footer(run model.Run) error {
 	return j.write(record{Type: recordFooter, Footer: &footer{Complete: run.Complete, Summary: run.Summary}})
 }
 
-// Close ends a journal that [OpenJournal] began, after its content has reached the disk.
-func (j *Journal) Close() error {
+// Err gives the first error of a call, nil if all has been written.
+func (j *Journal) Err() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.closer == nil {
-		return j.err
-	}
-	err := j.closer()
-	j.closer = nil
-	return errors.Join(j.err, err)
+	return j.err
 }
 
 func (j *Journal) write(rec record) error {

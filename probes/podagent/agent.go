@@ -16,6 +16,7 @@ import (
 
 	"github.com/vishvananda/netns"
 
+	"github.com/netproof/netproof/harness/peercred"
 	"github.com/netproof/netproof/probes"
 	"github.com/netproof/netproof/probes/message"
 	"github.com/netproof/netproof/probes/nsagent"
@@ -114,6 +115,11 @@ func Serve(ctx context.Context, s Settings) (err error) {
 		if err != nil {
 			return fmt.Errorf("wait for the runner: %w", err)
 		}
+		if err := checkPeer(conn); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			_ = conn.Close() // nothing was said
+			continue
+		}
 		streams.Go(func() {
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
@@ -149,6 +155,9 @@ func Bridge(ctx context.Context, s Settings, in io.Reader, out io.Writer) error 
 		return fmt.Errorf("reach the agent of %s: %w", s.Identity.Endpoint, err)
 	}
 	defer conn.Close()
+	if err := checkPeer(conn); err != nil {
+		return fmt.Errorf("reach the agent of %s: %w", s.Identity.Endpoint, err)
+	}
 	done := make(chan error, 2)
 	go func() {
 		_, err := io.Copy(conn, in)
@@ -165,6 +174,23 @@ func Bridge(ctx context.Context, s Settings, in io.Reader, out io.Writer) error 
 	}
 	if err != nil {
 		return fmt.Errorf("carry the stream of %s: %w", s.Identity.Endpoint, err)
+	}
+	return nil
+}
+
+// checkPeer makes sure that the other end of a connection is a process of the same user in the same container. Others that share the
+// network, as on a node, see the name of a socket once it is there.
+func checkPeer(conn net.Conn) error {
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("the connection is of kind %T, not a unix socket", conn)
+	}
+	cred, err := peercred.Of(unixConn)
+	if err != nil {
+		return fmt.Errorf("see who is at the other end: %w", err)
+	}
+	if int(cred.Uid) != os.Geteuid() || cred.Pid == 0 {
+		return fmt.Errorf("process %d of user %d is at the other end, and is not of this container", cred.Pid, cred.Uid)
 	}
 	return nil
 }

@@ -1,12 +1,16 @@
 package podagent
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,7 +70,7 @@ func connected(t *testing.T, s Settings, key []byte, dial stream.Dial, targets .
 }
 
 func settings(name string, key []byte, ports ...int) Settings {
-	s := Settings{Identity: probes.Identity{Endpoint: model.Endpoint("x/" + name), UID: rand.Text()}, Commitment: Commitment(key)}
+	s := Settings{Identity: probes.Identity{Endpoint: model.Endpoint("x/" + name), UID: rand.Text()}, Commitment: Commitment(key), Nonce: rand.Text()}
 	for _, p := range ports {
 		s.Ports = append(s.Ports, model.Port{Number: p, Protocol: model.TCP}, model.Port{Number: p, Protocol: model.UDP})
 	}
@@ -152,8 +156,72 @@ func TestAnAgentWorksForNobodyWithoutTheKey(t *testing.T) {
 	}
 }
 
+func TestEachContainerHasASocketThatNobodyCanGuess(t *testing.T) {
+	s := settings("x", newKey(t))
+	s.Nonce = ""
+	names := map[string]bool{}
+	for range 2 {
+		text, ok := strings.CutPrefix(s.Environment()[0], SettingsEnv+"=")
+		require.True(t, ok)
+		got, err := ReadSettings(func(name string) string { return map[string]string{SettingsEnv: text}[name] })
+		require.NoError(t, err)
+		assert.GreaterOrEqual(t, len(got.Nonce), 26, "128 bits")
+		assert.NotContains(t, got.socketName(), s.Identity.UID, "others may know that")
+		names[got.socketName()] = true
+	}
+	assert.Len(t, names, 2)
+}
+
+// another is a user that is not the one of the tests.
+const another = 65534
+
+var anotherUser = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: another, Gid: another}}
+
+// peer starts a process that is somebody else at the socket of s, and gives the first line that it prints.
+func peer(t *testing.T, s Settings, do string, attr *syscall.SysProcAttr) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be another user and in another PID namespace")
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = append(os.Environ(), peerEnv+"="+do+" "+s.socketName()), "/", attr
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	return strings.TrimSpace(line)
+}
+
+func TestTheKeyIsNotShownToAnotherUserWhoHoldsTheSocket(t *testing.T) {
+	s := settings("held", newKey(t))
+	require.Equal(t, "held", peer(t, s, "hold", anotherUser))
+	near, far := net.Pipe()
+	defer near.Close()
+	err := Bridge(t.Context(), s, far, far)
+	require.ErrorContains(t, err, "of user 65534 is at the other end, and is not of this container")
+}
+
+func TestAnotherUserIsNotServed(t *testing.T) {
+	s := settings("asked", newKey(t))
+	pod(t, s)
+	assert.Equal(t, "closed after 0 bytes", peer(t, s, "ask", anotherUser))
+}
+
+func TestTheSameUserOfAnotherContainerIsNotTrusted(t *testing.T) {
+	s := settings("asked", newKey(t))
+	pod(t, s)
+	// A process of a PID namespace below ours does not see us. Ours sees it, as the host does a container.
+	said := peer(t, s, "bridge", &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID})
+	assert.Contains(t, said, "process 0 of user 0 is at the other end, and is not of this container")
+}
+
 func TestSettingsAreReadFromTheEnvironment(t *testing.T) {
-	want := Settings{Identity: probes.Identity{Endpoint: "x/a"}, Ports: []model.Port{{Number: 80, Protocol: model.TCP}}, Commitment: "c"}
+	want := Settings{Identity: probes.Identity{Endpoint: "x/a"}, Ports: []model.Port{{Number: 80, Protocol: model.TCP}}, Commitment: "c", Nonce: "n"}
 	env := map[string]string{UIDEnv: "the-uid"}
 	for _, e := range want.Environment() {
 		name, value, _ := strings.Cut(e, "=")

@@ -1,6 +1,7 @@
 package podagent
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -28,6 +29,9 @@ type Settings struct {
 	Ports []model.Port `json:"ports,omitempty"`
 	// Commitment to the key of the run: see [Commitment].
 	Commitment string `json:"commitment"`
+	// Nonce names the socket where the agent and those who ask it meet. Pods on a node's network share its names with every process
+	// there, and who cannot guess a name cannot hold it first. Each call of Environment makes one where there is none.
+	Nonce string `json:"nonce"`
 }
 
 // Commitment is the digest of a run's key. An agent that knows it can tell the key when it is shown, and nobody can learn the key from
@@ -37,8 +41,11 @@ func Commitment(key []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Environment renders settings as environment variables, NAME=VALUE.
+// Environment renders settings as environment variables, NAME=VALUE, for one container.
 func (s Settings) Environment() []string {
+	if s.Nonce == "" {
+		s.Nonce = rand.Text()
+	}
 	text, _ := json.Marshal(s) // strings and numbers cannot fail
 	return []string{SettingsEnv + "=" + string(text)}
 }
@@ -59,13 +66,11 @@ func ReadSettings(getenv func(string) string) (Settings, error) {
 	if uid := getenv(UIDEnv); uid != "" {
 		s.Identity.UID = uid
 	}
-	if s.Identity.Endpoint == "" || s.Commitment == "" {
-		return s, fmt.Errorf("read %s: identity or commitment is missing", SettingsEnv)
+	if s.Identity.Endpoint == "" || s.Commitment == "" || s.Nonce == "" {
+		return s, fmt.Errorf("read %s: identity, commitment or nonce is missing", SettingsEnv)
 	}
 	return s, message.CheckIdentity(s.Identity)
 }
 
-// socketName is where Serve and Bridge meet. Pods on the host network share a namespace, hence the identity in it.
-func (s Settings) socketName() string {
-	return "@netproof-agent/" + string(s.Identity.Endpoint) + "/" + s.Identity.UID
-}
+// socketName is where Serve and Bridge meet.
+func (s Settings) socketName() string { return "@netproof-agent/" + s.Nonce }

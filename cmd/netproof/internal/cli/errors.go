@@ -44,11 +44,15 @@ func (e *SignalError) Error() string { return "ended by signal: " + e.Signal.Str
 func (e *SignalError) Is(target error) bool { return target == context.Canceled }
 
 // WithSignals gives a context that the first SIGINT, SIGTERM, SIGHUP or SIGQUIT ends, with a [SignalError] as its cause. A second
-// one ends the process at once, as it would have without this.
+// one ends the process at once, as it would have without this. A reader of our output that goes away ends nothing: the write fails, and
+// whoever wrote cleans up.
 func WithSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	// Nobody receives it, which is enough. Unlike an ignored signal, programs that we start do not inherit it.
+	gone := make(chan os.Signal, 1)
+	signal.Notify(gone, syscall.SIGPIPE)
 	go func() {
 		select {
 		case s := <-signals:

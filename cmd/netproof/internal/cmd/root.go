@@ -26,9 +26,20 @@ import (
 	"github.com/netproof/netproof/harness/scenario"
 )
 
-// Run runs one command line and returns its exit code. It writes every error that a command returns to streams.Err.
+// Run runs one command line and returns its exit code. It writes every error that a command returns to streams.Err. A command whose output
+// could not be written does not end with 0.
 func Run(ctx context.Context, streams cli.Streams, args []string) int {
-	streams = streams.Plain()
+	streams = streams.Remembering().Plain()
+	code := runCommand(ctx, streams, args)
+	if lost := streams.Lost(); lost != nil {
+		fmt.Fprintf(streams.Err, "netproof: %v\n", lost)
+		code = cli.Unwritten(code)
+	}
+	return code
+}
+
+// runCommand runs one command line. It says every error but that of a result that could not be written.
+func runCommand(ctx context.Context, streams cli.Streams, args []string) int {
 	root, started := newRoot(streams)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -38,7 +49,7 @@ func Run(ctx context.Context, streams cli.Streams, args []string) int {
 	}
 	code := exitCode(ctx, err)
 	var ended *cli.EndedError
-	if err == nil || errors.As(err, &ended) {
+	if err == nil || errors.As(err, &ended) || streams.IsLost(err) {
 		return code
 	}
 	var problems scenario.Problems

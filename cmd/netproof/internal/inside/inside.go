@@ -77,6 +77,10 @@ func rerun(run func(sandbox.Command) (int, error), c sandbox.Command) (code int,
 // doneFD is where the inner process finds its end of the pipe.
 const doneFD = 3
 
+// UsesDescriptor tells whether the inner process, or the way to it, has something else at a descriptor than this process: the pipe, and in
+// a named cluster what [sandbox.Enter] hands over, its control socket, program and namespaces.
+func UsesDescriptor(fd int) bool { return fd >= doneFD && fd < doneFD+7 }
+
 // Done tells the outer process that everything there is to say has been said. It has no effect elsewhere.
 func Done() {
 	if Here() {

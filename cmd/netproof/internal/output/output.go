@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // Output is one report that is to be written.
@@ -121,16 +121,16 @@ func (f *Flags) Outputs() ([]Output, error) {
 	}
 	seen := map[string]bool{}
 	for i, out := range outputs {
-		if out.Path == "-" {
+		if fd, ok := writefile.Descriptor(out.Path); out.Path == "-" || ok && fd == 1 {
 			outputs[i].Path = ""
 		}
 		key := outputs[i].Path
 		if key != "" {
-			key = filepath.Clean(key)
 			// Found out now, rather than after the run.
-			if info, err := os.Stat(filepath.Dir(key)); err != nil || !info.IsDir() {
-				return nil, cli.Usage("--output %s: there is no folder %s", out.Path, filepath.Dir(key))
+			if err := writefile.Check(key); err != nil {
+				return nil, cli.Usage("--output: %w", err)
 			}
+			key = filepath.Clean(key)
 		}
 		if seen[key] && key == "" {
 			return nil, cli.Usage("two reports cannot both go to standard output")
@@ -185,21 +185,35 @@ func (f *Flags) adjacent() []Output {
 	return outputs
 }
 
-// Write writes all reports; one that cannot be written does not keep the others from being.
+// Rescue writes the table to standard error, unless standard output has shown it: for a run whose reports could not all be written.
+func Rescue(streams cli.Streams, run model.Run, outputs []Output, verbose bool) {
+	for _, out := range outputs {
+		if out.Path == "" && out.Format.Name == "table" && streams.Lost() == nil {
+			return
+		}
+	}
+	table := report.DetectTable(streams.Getenv, streams.ErrTerminal.Is, streams.ErrTerminal.Columns)
+	table.Verbose = verbose
+	_ = report.WriteTable(streams.Err, run, table) // there is no place left to say that this one fails as well
+}
+
+// Write writes all reports; one that cannot be written does not keep the others from being. That standard output takes nothing is
+// no error here, where [cli.Streams.Lost] tells it.
 func Write(streams cli.Streams, run model.Run, outputs []Output, verbose bool) error {
 	var errs []error
 	for _, out := range outputs {
 		if out.Path == "" {
 			table := report.DetectTable(streams.Getenv, streams.OutTerminal.Is, streams.OutTerminal.Columns)
 			table.Verbose = verbose
-			if err := out.Format.Write(streams.Out, run, report.Options{Table: table}); err != nil {
+			err := out.Format.Write(streams.Out, run, report.Options{Table: table})
+			if err != nil && !streams.IsLost(err) {
 				errs = append(errs, fmt.Errorf("write %s report: %w", out.Format.Name, err))
 			}
 			continue
 		}
 		table := report.DetectTable(streams.Getenv, false, 0)
 		table.Verbose, table.Color = verbose, false
-		errs = append(errs, report.WriteFile(out.Path, func(w io.Writer) error {
+		errs = append(errs, writefile.Replace(out.Path, func(w io.Writer) error {
 			return out.Format.Write(w, run, report.Options{Table: table})
 		}))
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/peercred"
 )
 
 // envRole tells a starting process that it is the daemon, or the program in the sandbox that serves under a name, and the
@@ -276,7 +277,7 @@ func (d *daemon) accept(l *net.UnixListener) {
 // answer serves one client.
 func (d *daemon) answer(conn *net.UnixConn) {
 	defer conn.Close()
-	if cred, err := peer(conn); err != nil || int(cred.Uid) != os.Geteuid() {
+	if cred, err := peercred.Of(conn); err != nil || int(cred.Uid) != os.Geteuid() {
 		return
 	}
 	for in, out := json.NewDecoder(conn), json.NewEncoder(conn); ; {

@@ -6,7 +6,8 @@
 // kernel takes the sandbox, and [List], which reads /proc/net/unix, no longer shows it. A name is taken
 // when the socket is bound, which only one of two can do.
 //
-// Both sides of a connection check that the other one is of the same user: abstract sockets have no permissions.
+// Both sides of a connection check that the other one is of the same user: abstract sockets have no permissions. So another user who holds
+// a name learns nothing and decides nothing; the name cannot be used meanwhile, which a [HeldError] says.
 //
 // A program takes part by calling [Init] right after sandbox.Init. [Create] runs it with the arguments that the caller chose, and where these
 // lead it asks [Serving] and calls [Serve]:

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/peercred"
 )
 
 var (
@@ -30,6 +31,17 @@ var (
 	// ErrNotReady is matched by the error of [Enter] when the sandbox is being created or deleted.
 	ErrNotReady = errors.New("not ready")
 )
+
+// HeldError says that another user holds the socket of a name, so that it cannot be used. Errors of all functions that take a name match it.
+type HeldError struct {
+	Name string
+	// PID and UID are who holds it. PID is 0 for a process that cannot be seen from here.
+	PID, UID int
+}
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("the name %s is held by process %d of user %d and runs nothing of yours: end that process, or take another name", e.Name, e.PID, e.UID)
+}
 
 // CreateError says why the program in the sandbox did not get ready.
 type CreateError struct {
@@ -174,12 +186,25 @@ func follow(conn net.Conn, c config, progress io.Writer) (Info, error) {
 		case r.Ready != nil:
 			return *r.Ready, nil
 		case r.Exists:
-			return Info{}, fmt.Errorf("create %s: %w", c.Name, ErrExists)
+			return Info{}, fmt.Errorf("create %s: %w", c.Name, whyTaken(c.Name))
 		case r.Error != "":
 			return Info{}, &CreateError{Name: c.Name, Message: r.Error, Code: r.Code}
 		}
 		_, _ = progress.Write(r.Output) // whoever does not want to see it may still want the sandbox
 	}
+}
+
+// whyTaken tells a name that something of this user runs under from one that another user holds.
+func whyTaken(name string) error {
+	c, err := dial(name)
+	if err == nil {
+		_ = c.conn.Close() // it was only to see who is there
+	}
+	var held *HeldError
+	if errors.As(err, &held) {
+		return held
+	}
+	return ErrExists
 }
 
 // connection returns two connected sockets.
@@ -210,24 +235,6 @@ func connOf(f *os.File) (*net.UnixConn, error) {
 	return c, nil
 }
 
-// peer says which process and user is at the other end of a connection.
-func peer(conn *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var (
-		cred    *unix.Ucred
-		errCred error
-	)
-	if err := raw.Control(func(fd uintptr) {
-		cred, errCred = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, err
-	}
-	return cred, errCred
-}
-
 // client is a connection to a daemon.
 type client struct {
 	name   string
@@ -248,9 +255,9 @@ func dial(name string) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", name, err)
 	}
-	cred, err := peer(conn)
+	cred, err := peercred.Of(conn)
 	if err == nil && int(cred.Uid) != os.Geteuid() {
-		err = fmt.Errorf("process %d holds the name, and is of user %d", cred.Pid, cred.Uid)
+		err = &HeldError{Name: name, PID: int(cred.Pid), UID: int(cred.Uid)}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to %s: %w", name, err), conn.Close())
@@ -305,35 +312,47 @@ func Log(ctx context.Context, name string) ([]byte, error) {
 	return a.Log, err
 }
 
-// List says what runs under this user's names, in their order.
-func List(ctx context.Context) ([]Info, error) {
+// List says what runs under this user's names, in their order, and which of these names another user holds. A name that cannot be asked
+// about keeps none of the others from being listed; the error joins what is wrong with each.
+func List(ctx context.Context) (infos []Info, held []*HeldError, err error) {
 	text, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
-		return nil, fmt.Errorf("list sockets: %w", err)
+		return nil, nil, fmt.Errorf("list sockets: %w", err)
 	}
-	var infos []Info
+	var errs []error
 	for _, name := range parseSockets(string(text), os.Geteuid()) {
-		c, err := dial(name)
-		if errors.Is(err, ErrNotFound) {
-			continue // it has gone since
-		}
-		if err != nil {
-			return nil, err
-		}
-		a, err := c.ask(opInfo, deadline(ctx))
-		_ = c.conn.Close()
-		var late net.Error
+		info, err := ask(ctx, name)
+		var theirs *HeldError
 		switch {
-		case errors.Is(err, ErrNotFound):
-			continue
-		case errors.As(err, &late) && late.Timeout():
-			a.Info = Info{Name: name, State: Unresponsive, Daemon: c.daemon}
+		case errors.Is(err, ErrNotFound): // it has gone since
+		case errors.As(err, &theirs):
+			held = append(held, theirs)
 		case err != nil:
-			return nil, err
+			errs = append(errs, err)
+		default:
+			infos = append(infos, info)
 		}
-		infos = append(infos, a.Info)
 	}
-	return infos, nil
+	return infos, held, errors.Join(errs...)
+}
+
+// ask says what runs under a name. A daemon that does not answer is no error.
+func ask(ctx context.Context, name string) (Info, error) {
+	c, err := dial(name)
+	if errors.Is(err, syscall.EAGAIN) {
+		// So many wait for an answer that there is no room for one more. Whose daemon it is cannot be told without being let in.
+		return Info{Name: name, State: Unresponsive}, nil
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	defer c.conn.Close()
+	a, err := c.ask(opInfo, deadline(ctx))
+	var late net.Error
+	if errors.As(err, &late) && late.Timeout() {
+		return Info{Name: name, State: Unresponsive, Daemon: c.daemon}, nil
+	}
+	return a.Info, err
 }
 
 // parseSockets picks the names of a user out of /proc/net/unix, sorted.

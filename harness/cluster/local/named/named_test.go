@@ -23,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
@@ -82,7 +83,11 @@ func command(ctx context.Context, verb string, args []string) (int, error) {
 	case "create":
 		return show(named.Create(ctx, args[0], named.Options{Grace: 200 * time.Millisecond}))
 	case "list":
-		return show(named.List(ctx))
+		infos, held, err := named.List(ctx)
+		for _, h := range held {
+			fmt.Fprintln(os.Stderr, h)
+		}
+		return show(infos, err)
 	case "find":
 		return show(named.Find(ctx, args[0]))
 	case "log":
@@ -577,11 +582,44 @@ func TestANameHeldByAnotherUserIsNotTrusted(t *testing.T) {
 	l, err := net.Listen("unix", "@netproof/65534/"+u.name)
 	require.NoError(t, err)
 	defer l.Close()
-	for _, verb := range []string{"find", "delete", "enter"} {
-		code, _, stderr := u.run(verb, u.name)
-		assert.Equal(t, 1, code)
-		assert.Contains(t, stderr, "holds the name, and is of user 0")
+	want := fmt.Sprintf("the name %s is held by process %d of user 0 and runs nothing of yours", u.name, os.Getpid())
+	for _, verb := range [][]string{{"find"}, {"delete"}, {"enter"}, {"create", "stay"}} {
+		code, _, stderr := u.run(append([]string{verb[0], u.name}, verb[1:]...)...)
+		assert.Equal(t, 1, code, verb)
+		assert.Contains(t, stderr, want, verb)
 	}
+}
+
+func TestANameHeldByAnotherUserKeepsNoOtherFromBeingListed(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to be another user")
+	}
+	u := newUser(t, account{id: 65534})
+	info := u.create("stay")
+	// One that answers nobody, and one that lets nobody in any more.
+	for name, backlog := range map[string]int{"a-" + u.name: 16, "z-" + u.name: 0} {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		require.NoError(t, unix.Bind(fd, &unix.SockaddrUnix{Name: "@netproof/65534/" + name}))
+		require.NoError(t, unix.Listen(fd, backlog))
+	}
+	full, err := net.Dial("unix", "@netproof/65534/z-"+u.name)
+	require.NoError(t, err)
+	defer full.Close()
+	code, stdout, stderr := u.run("list")
+	require.Equal(t, 0, code, stderr)
+	var list []named.Info
+	require.NoError(t, json.Unmarshal([]byte(stdout), &list))
+	// Other tests make sandboxes as well.
+	states := map[string]named.State{}
+	for _, i := range list {
+		states[i.Name] = i.State
+	}
+	assert.Equal(t, info.State, states[u.name])
+	assert.NotContains(t, states, "a-"+u.name)
+	assert.Contains(t, stderr, "the name a-"+u.name+" is held by process")
+	assert.Equal(t, named.Unresponsive, states["z-"+u.name])
 }
 
 func TestAnotherUserGetsNoAnswer(t *testing.T) {

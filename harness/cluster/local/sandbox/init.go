@@ -179,6 +179,23 @@ var privateOfRun = []string{
 	"containerd", "crio", "docker", "podman", "runc", "dbus", "mount", "systemd", "udev",
 }
 
+// HasOwn tells whether a folder is another one inside of a sandbox, so that a file which is made there inside is gone with the sandbox.
+func HasOwn(folder string) bool {
+	real, err := filepath.EvalSymlinks(folder)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
+	if err != nil {
+		return false // there is no such folder at all
+	}
+	if real == "/run" || real == "/proc" || real == "/sys" || strings.HasPrefix(real, "/proc/") || strings.HasPrefix(real, "/sys/") {
+		return true
+	}
+	below, ok := strings.CutPrefix(real, "/run/")
+	name, _, _ := strings.Cut(below, "/")
+	return ok && slices.Contains(privateOfRun, name)
+}
+
 // mountRun gives the sandbox a /run of its own with the machine's folders in it, where people have files too, and with
 // links such as NixOS has to its programs. Sockets and files of services, which lie directly in /run, are left out, as is privateOfRun.
 func mountRun() error {

@@ -89,11 +89,14 @@ func serve(ctx context.Context, streams cli.Streams, name string, f flags.Cluste
 
 // explain turns what is wrong with a name into a mistake of the command line.
 func explain(name string, err error) error {
+	var held *named.HeldError
 	switch {
 	case errors.Is(err, named.ErrExists):
 		return cli.Usage("%w: netproof cluster delete %s removes it", err, name)
 	case errors.Is(err, named.ErrNotFound):
 		return cli.Usage("%w: netproof cluster list shows what there is", err)
+	case errors.As(err, &held):
+		return &cli.UsageError{Err: err}
 	}
 	return err
 }
@@ -147,9 +150,9 @@ func newList(streams cli.Streams) *cobra.Command {
 		Short: "show the clusters that run in the background",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := named.List(cmd.Context())
-			if err != nil {
-				return err
+			list, held, incomplete := named.List(cmd.Context())
+			for _, h := range held {
+				fmt.Fprintf(streams.Err, "netproof: %v\n", h)
 			}
 			kinds, err := listKind(cmd.Context())
 			if err != nil {
@@ -163,9 +166,9 @@ func newList(streams cli.Streams) *cobra.Command {
 				for _, info := range kinds {
 					all = append(all, info)
 				}
-				return plain.WriteJSON(streams.Out, all)
+				return errors.Join(incomplete, plain.WriteJSON(streams.Out, all))
 			}
-			return writeList(streams.Out, list, kinds)
+			return errors.Join(incomplete, writeList(streams.Out, list, kinds))
 		},
 	}
 	flags.Choice(cmd, &format, "format", "format", []string{"table", "json"}, "form of the output")
@@ -180,14 +183,27 @@ func writeList(w io.Writer, list []named.Info, kinds []kind.Info) error {
 		if err != nil {
 			d = inside.Detail{}
 		}
+		if info.State == named.Unresponsive {
+			// It said nothing about itself.
+			fmt.Fprintf(t, "%s\tlocal\t%s\t-\t-\t-\t-\t-\n", plain.Text(info.Name), plain.Text(string(info.State)))
+			continue
+		}
 		fmt.Fprintf(t, "%s\tlocal\t%s\t%s\t%s\t%d\t%s\t%d\n", plain.Text(info.Name), plain.Text(string(info.State)), plain.Text(d.Cluster.CNI.Name), plain.Text(d.Cluster.Kubernetes), d.Cluster.Nodes,
-			time.Since(info.Created).Round(time.Second), info.PID)
+			age(info.Created), info.PID)
 	}
 	for _, info := range kinds {
 		fmt.Fprintf(t, "%s\tkind\t%s\t%s\t%s\t%d\t%s\t\n", plain.Text(info.Name), plain.Text(string(info.State)), plain.Text(info.CNI), plain.Text(info.Kubernetes), info.Nodes,
-			time.Since(info.Created).Round(time.Second))
+			age(info.Created))
 	}
 	return t.Flush()
+}
+
+// age is how long ago something was made, where that is known.
+func age(created time.Time) string {
+	if created.IsZero() {
+		return "-"
+	}
+	return time.Since(created).Round(time.Second).String()
 }
 
 func newDelete(streams cli.Streams) *cobra.Command {

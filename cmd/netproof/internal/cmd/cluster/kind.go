@@ -89,7 +89,7 @@ func shellKind(ctx context.Context, streams cli.Streams, name string, program []
 	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+file.Name(), "NETPROOF_CLUSTER="+name)
 	raw := streams.Raw() // the program draws what it likes, and wants a terminal where there is one
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = raw.In, raw.Out, raw.Err
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = raw.In, raw.Direct(), raw.Err
 	err = cmd.Run()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {

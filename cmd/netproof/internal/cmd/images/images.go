@@ -4,6 +4,7 @@ package images
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/image"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // New returns the command.
@@ -86,6 +88,9 @@ probe pods to a file instead, which docker load and registry tools take.`,
 
 // writeAgent writes the image of probe pods, and prints its reference.
 func writeAgent(streams cli.Streams, file, executable string) error {
+	if err := writefile.Check(file); err != nil {
+		return cli.Usage("--agent: %w", err)
+	}
 	if executable == "" {
 		self, err := os.Executable()
 		if err != nil {
@@ -97,8 +102,12 @@ func writeAgent(streams cli.Streams, file, executable string) error {
 	if err != nil {
 		return &cli.UsageError{Err: err}
 	}
-	if err := image.WriteFile(file, img, ref); err != nil {
+	if err := writefile.Replace(file, func(w io.Writer) error { return image.Write(w, img, ref) }); err != nil {
 		return err
+	}
+	if fd, ok := writefile.Descriptor(file); ok && fd == 1 {
+		fmt.Fprintln(streams.Err, ref) // the archive is on standard output
+		return nil
 	}
 	fmt.Fprintln(streams.Out, ref)
 	return nil

@@ -21,6 +21,7 @@ import (
 	"github.com/netproof/netproof/harness/report"
 	prove "github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // errTimedOut is the cause of a run that took longer than --timeout.
@@ -61,6 +62,7 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 	}
 	if !inside.Here() {
 		warn(streams, opts, prepared, warnings)
+		opts.oldJournals = oldJournals(opts.Outputs)
 		code, done, err := rerun(ctx, streams, opts)
 		if err == nil && !done {
 			err = fmt.Errorf("the process in the sandbox ended with code %d before it could report", code)
@@ -213,10 +215,16 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 		}
 		return cli.Ended(model.ExitUsage)
 	}
-	for _, path := range keepExpected(streams, prepared, opts.UpdateExpected) {
+	written, err := keepExpected(streams, prepared, opts.UpdateExpected)
+	if err != nil && opts.UpdateExpected {
+		run.Findings = append(run.Findings, model.Finding{
+			Kind: model.Infrastructure, Message: "keep the computed tables: " + err.Error(), Result: model.ResultInconclusive,
+		})
+	}
+	for _, path := range written {
 		if opts.Strict {
 			run.Findings = append(run.Findings, model.Finding{
-				Kind: model.NothingProven, Message: "nobody has reviewed " + path + ", which this run wrote (--strict)", Result: model.Vacuous,
+				Kind: model.NothingProven, Message: "nobody has reviewed " + path + ", which this run computed (--strict)", Result: model.Vacuous,
 			})
 		}
 	}
@@ -259,7 +267,10 @@ func load(ctx context.Context, opts Options) (*prove.Prepared, scenario.Problems
 			out.warnings = append(out.warnings, s.Warnings...)
 		}
 		out.prepared, err = prove.Prepare(selected, opts.IPFamilies, opts.Nodes)
-		if err == nil && !opts.UpdateExpected {
+		switch {
+		case err == nil && opts.UpdateExpected:
+			err = mayUpdateExpected(out.prepared)
+		case err == nil:
 			err = out.prepared.CheckReviewed()
 		}
 		if opts.Strict {
@@ -281,14 +292,10 @@ func emptyRun(opts Options) model.Run {
 // failed reports a run that did not get as far as the first scenario, or whose inner process is gone; what that one left in
 // its journal is part of the report.
 func failed(ctx context.Context, streams cli.Streams, opts Options, err error) error {
-	run, journals := emptyRun(opts), []string(nil)
-	for _, o := range opts.Outputs {
-		path := journalPath(o)
-		if path == "" || inside.Here() {
-			continue
-		}
-		if rest, readErr := readJournal(path); readErr == nil {
-			run, journals = rest, append(journals, path)
+	run, journals := emptyRun(opts), []*writefile.File(nil)
+	if opts.oldJournals != nil {
+		if rest, found := readJournals(opts); len(found) > 0 {
+			run, journals = rest, found
 		}
 	}
 	run.Complete = false
@@ -296,8 +303,8 @@ func failed(ctx context.Context, streams cli.Streams, opts Options, err error) e
 		run.Findings = append(run.Findings, model.Finding{Kind: model.Infrastructure, Message: err.Error(), Result: model.ResultInconclusive})
 	}
 	err = finish(ctx, streams, opts, run)
-	for _, path := range journals {
-		_ = os.Remove(path) // it is all in the report
+	for _, j := range journals {
+		_ = j.Remove() // it is all in the report
 	}
 	return err
 }
@@ -307,20 +314,23 @@ func finish(ctx context.Context, streams cli.Streams, opts Options, run model.Ru
 	run.Summary.Signal = int(cli.SignalOf(ctx))
 	run.Summary.TimedOut = errors.Is(context.Cause(ctx), errTimedOut)
 	model.Summarize(&run)
-	if code := model.ExitCode(run); code != model.ExitOK && !showsTable(opts.Outputs) {
-		for _, f := range run.Findings {
-			fmt.Fprintf(streams.Err, "netproof: %s: %s\n", f.Kind, f.Message)
+	code := model.ExitCode(run)
+	err := output.Write(streams, run, opts.Outputs, opts.Verbose)
+	if err == nil && streams.Lost() == nil {
+		if code != model.ExitOK && !showsTable(opts.Outputs) {
+			for _, f := range run.Findings {
+				fmt.Fprintf(streams.Err, "netproof: %s: %s\n", f.Kind, f.Message)
+			}
+			fmt.Fprintf(streams.Err, "netproof: %s: %s\n", run.Summary.Result, report.Tally(run.Summary))
 		}
-		fmt.Fprintf(streams.Err, "netproof: %s: %s\n", run.Summary.Result, report.Tally(run.Summary))
+		return cli.Ended(code)
 	}
-	if err := output.Write(streams, run, opts.Outputs, opts.Verbose); err != nil {
+	// What was found is said all the same, where somebody may still see it.
+	output.Rescue(streams, run, opts.Outputs, opts.Verbose)
+	if err != nil {
 		fmt.Fprintf(streams.Err, "netproof: %v\n", err)
-		if code := model.ExitCode(run); code != model.ExitOK {
-			return cli.Ended(code)
-		}
-		return cli.Ended(model.ExitInconclusive) // a report that nobody can read proves nothing
 	}
-	return cli.Ended(model.ExitCode(run))
+	return cli.Ended(cli.Unwritten(code))
 }
 
 // showsTable tells whether a person sees the findings anyway.

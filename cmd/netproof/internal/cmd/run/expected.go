@@ -2,18 +2,20 @@ package run
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"io"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
-	"github.com/netproof/netproof/harness/report"
 	prove "github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // keepExpected writes the computed tables that are not there yet, or all of them if they are to be updated. It says which on the
-// error stream, and returns their paths: they are to be reviewed.
-func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) (written []string) {
+// error stream, and returns the paths of those that nobody has reviewed, written or not. The error joins those of the tables that could
+// not be written, and has been said.
+func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) (unreviewed []string, err error) {
+	var errs []error
 	for _, p := range prepared.Scenarios() {
 		steps, complete := p.Computed()
 		path := p.Scenario().ExpectedFile()
@@ -25,16 +27,25 @@ func keepExpected(streams cli.Streams, prepared *prove.Prepared, update bool) (w
 		if kept && (!update || bytes.Equal(old, content)) {
 			continue
 		}
-		if err := report.WriteFile(path, func(w io.Writer) error {
-			_, err := w.Write(content)
-			return err
-		}); err != nil {
+		if err := writefile.Replace(path, writefile.Bytes(content)); err != nil {
 			fmt.Fprintf(streams.Err, "warning: the computed table could not be kept: %v\n", err)
-			written = append(written, path)
+			errs = append(errs, err)
+			unreviewed = append(unreviewed, path)
 			continue
 		}
-		written = append(written, path)
+		unreviewed = append(unreviewed, path)
 		fmt.Fprintf(streams.Err, "wrote %s, the table that the specification expects: review it, and keep it with the scenario\n", path)
 	}
-	return written
+	return unreviewed, errors.Join(errs...)
+}
+
+// mayUpdateExpected finds out before the run which of the computed tables could not be written after it.
+func mayUpdateExpected(prepared *prove.Prepared) error {
+	var errs []error
+	for _, p := range prepared.Scenarios() {
+		if steps, _ := p.Computed(); len(steps) > 0 {
+			errs = append(errs, writefile.CheckFile(p.Scenario().ExpectedFile()))
+		}
+	}
+	return errors.Join(errs...)
 }

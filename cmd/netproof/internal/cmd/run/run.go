@@ -1,6 +1,7 @@
 package run
 
 import (
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -11,7 +12,9 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
+	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // Options are what a command line asks for, checked.
@@ -44,6 +47,8 @@ type Options struct {
 
 	// deadline is when Timeout is over.
 	deadline time.Time
+	// oldJournals are those of earlier runs: nothing in them is about this one.
+	oldJournals map[writefile.ID]bool
 	// flags of the cluster, as given.
 	flags flags.Cluster
 	// anyFamily and anyNodes say that an existing cluster is taken as it is.
@@ -113,6 +118,23 @@ func isCI(value string) bool {
 	return true
 }
 
+// checkInside finds the outputs that a run in a sandbox could not write to, and would lose.
+func checkInside(opts Options) error {
+	if opts.Provider != flags.Local || inside.Here() {
+		return nil
+	}
+	for _, o := range opts.Outputs {
+		fd, isDescriptor := writefile.Descriptor(o.Path)
+		switch {
+		case isDescriptor && inside.UsesDescriptor(fd):
+			return cli.Usage("--output %s: a run on a local cluster needs this descriptor itself: use 10 or a higher one, or name a file", o.Path)
+		case !isDescriptor && o.Path != "" && !writefile.IsStream(o.Path) && sandbox.HasOwn(filepath.Dir(o.Path)):
+			return cli.Usage("--output %s: the sandbox of a local cluster has a folder of its own there: name a file in another folder", o.Path)
+		}
+	}
+	return nil
+}
+
 // options checks the flags against each other.
 func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	opts := f.Options
@@ -128,6 +150,12 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	opts.Select = f.selector
 	var err error
 	if opts.Outputs, err = f.output.Outputs(); err != nil {
+		return opts, err
+	}
+	if err := checkJournals(opts.Outputs); err != nil {
+		return opts, err
+	}
+	if err := checkInside(opts); err != nil {
 		return opts, err
 	}
 	switch {
