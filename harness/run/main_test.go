@@ -193,7 +193,7 @@ func (l *lab) traces() ([]string, error) {
 	for _, p := range pods.Items {
 		out = append(out, "pod "+p.Namespace+"/"+p.Name)
 	}
-	services, err := l.client.CoreV1().Services("").List(ctx, metav1.ListOptions{LabelSelector: managedLabel})
+	services, err := l.client.CoreV1().Services("").List(ctx, metav1.ListOptions{LabelSelector: cluster.RunLabel})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -109,7 +110,7 @@ func (n names) values(list any) {
 func (n names) labels(have map[string]string) model.Labels {
 	out := model.Labels(maps.Clone(have))
 	maps.DeleteFunc(out, func(k, _ string) bool {
-		return k == runLabel || k == managedLabel || strings.HasPrefix(k, podSecurityPrefix)
+		return cluster.IsRunLabel(k) || strings.HasPrefix(k, podSecurityPrefix)
 	})
 	if name, ok := out[corev1.LabelMetadataName]; ok {
 		out[corev1.LabelMetadataName] = n.scenario(name)

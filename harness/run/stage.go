@@ -34,13 +34,6 @@ import (
 	"github.com/netproof/netproof/probes"
 )
 
-// The labels of everything that a run makes. State lives in the cluster, never in a side file.
-const (
-	runLabel     = cluster.RunLabel
-	managedLabel = cluster.ManagedByLabel
-	managedBy    = cluster.ManagedBy
-)
-
 // apiConcurrency bounds the calls to the API server that are under way at once.
 const apiConcurrency = 16
 
@@ -105,7 +98,7 @@ func newStage(ctx context.Context, c cluster.Cluster, runID, prefix string) (*st
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
 	names := names{prefix}
-	watch, err := watchPods(ctx, client, runLabel+"="+runID, names)
+	watch, err := watchPods(ctx, client, cluster.RunLabel+"="+runID, names)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +111,13 @@ func newStage(ctx context.Context, c cluster.Cluster, runID, prefix string) (*st
 	}, nil
 }
 
-func (s *stage) ownLabels(labels model.Labels) map[string]string {
-	out := map[string]string{runLabel: s.runID, managedLabel: managedBy}
-	maps.Copy(out, labels)
+// ownLabels adds the run's labels, by which it is found what it made. They win over those of a file.
+func (s *stage) ownLabels(labels map[string]string) map[string]string {
+	out := maps.Clone(labels)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, cluster.RunLabels(s.runID))
 	return out
 }
 
@@ -730,7 +727,7 @@ func (s *stage) unapply(ctx context.Context, key objectKey) error {
 // tampered compares the cluster with what the run made: the pods' identity and labels, the namespaces' labels, the services, and
 // the policies in force. It returns a sentence about the first difference, or "".
 func (s *stage) tampered(ctx context.Context) (string, error) {
-	selector := metav1.ListOptions{LabelSelector: runLabel + "=" + s.runID}
+	selector := metav1.ListOptions{LabelSelector: cluster.RunLabel + "=" + s.runID}
 	pods, err := s.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, selector)
 	if err != nil {
 		return "", fmt.Errorf("list pods: %w", err)
@@ -784,7 +781,7 @@ func (s *stage) servicesTampered(ctx context.Context) (string, error) {
 	if len(s.services) == 0 {
 		return "", nil
 	}
-	listed, err := s.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: runLabel + "=" + s.runID})
+	listed, err := s.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: cluster.RunLabel + "=" + s.runID})
 	if err != nil {
 		return "", fmt.Errorf("list services: %w", err)
 	}
@@ -807,7 +804,7 @@ func (s *stage) servicesTampered(ctx context.Context) (string, error) {
 func sameLabels(have map[string]string, want model.Labels) bool {
 	have = maps.Clone(have)
 	maps.DeleteFunc(have, func(k, _ string) bool {
-		return k == runLabel || k == managedLabel || k == corev1.LabelMetadataName || strings.HasPrefix(k, podSecurityPrefix)
+		return cluster.IsRunLabel(k) || k == corev1.LabelMetadataName || strings.HasPrefix(k, podSecurityPrefix)
 	})
 	want = maps.Clone(want)
 	delete(want, corev1.LabelMetadataName)

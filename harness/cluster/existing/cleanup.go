@@ -71,9 +71,6 @@ const (
 	removePoll = 500 * time.Millisecond
 )
 
-// ours selects what runs make. An object needs both labels.
-const ours = cluster.ManagedByLabel + "=" + cluster.ManagedBy + "," + cluster.RunLabel
-
 // errSlow is why a wait for the end of objects was given up.
 var errSlow = fmt.Errorf("not done within %s", removeTime)
 
@@ -253,7 +250,7 @@ func (c *cleaner) list(ctx context.Context, kind schema.GroupVersionResource) ([
 	if kind == leaseKind {
 		in = c.objects.Resource(kind).Namespace(Namespace)
 	}
-	list, err := in.List(ctx, metav1.ListOptions{LabelSelector: ours})
+	list, err := in.List(ctx, metav1.ListOptions{LabelSelector: cluster.RunsSelector})
 	if apierrors.IsNotFound(err) {
 		return nil, nil // the kind itself is gone
 	}
@@ -264,7 +261,7 @@ func (c *cleaner) list(ctx context.Context, kind schema.GroupVersionResource) ([
 	for i := range list.Items {
 		o := list.Items[i].ObjectMeta
 		object := Object{Resource: kind.GroupResource().String(), Namespace: o.Namespace, Name: o.Name, Run: o.Labels[cluster.RunLabel]}
-		if o.Labels[cluster.ManagedByLabel] != cluster.ManagedBy || object.Run == "" {
+		if o.Labels[cluster.OwnLabel] != cluster.ManagedBy || object.Run == "" {
 			continue // a selector is a request; only what is seen counts
 		}
 		if kind == namespaceKind && isBuiltIn(o.Name) {
@@ -339,7 +336,7 @@ func (c *cleaner) withoutLiving(ctx context.Context, runs []string, t timing) ([
 
 // lookAtLeases notes the runs that live, and returns of how many it cannot be told yet.
 func (c *cleaner) lookAtLeases(ctx context.Context, watch *vigil, runs []string) (undecided int, err error) {
-	leases, err := c.client.CoordinationV1().Leases(Namespace).List(ctx, metav1.ListOptions{LabelSelector: ours})
+	leases, err := c.client.CoordinationV1().Leases(Namespace).List(ctx, metav1.ListOptions{LabelSelector: cluster.RunsSelector})
 	if err != nil {
 		return 0, fmt.Errorf("list the Leases of runs: %w", allow(err))
 	}

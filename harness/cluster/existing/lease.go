@@ -268,7 +268,7 @@ func (l *Lease) object(opts LeaseOptions) *coordinationv1.Lease {
 	return &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: l.name, Namespace: Namespace,
-			Labels:      map[string]string{cluster.ManagedByLabel: cluster.ManagedBy, cluster.RunLabel: l.runID},
+			Labels:      cluster.RunLabels(l.runID),
 			Annotations: map[string]string{processAnnotation: self().String(), prefixAnnotation: opts.NamespacePrefix},
 		},
 		Spec: coordinationv1.LeaseSpec{

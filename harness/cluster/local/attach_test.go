@@ -3,6 +3,7 @@ package local_test
 import (
 	"context"
 	"io"
+	"maps"
 	"net"
 	"path/filepath"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local/attach"
 	"github.com/netproof/netproof/harness/model"
 )
@@ -90,7 +92,8 @@ var globalPolicies = schema.GroupVersionResource{Group: "crd.projectcalico.org",
 
 // leave leaves behind what a run does that is killed.
 func leave(t *testing.T, l *lab, more func() error) {
-	ours := map[string]string{"app.kubernetes.io/managed-by": "netproof"}
+	ours := map[string]string{"app.kubernetes.io/managed-by": "Helm"}
+	maps.Copy(ours, cluster.RunLabels("0badc0de"))
 	_, err := l.client.CoreV1().Namespaces().Create(deadline(t), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{Name: "left", Labels: ours},
 	}, metav1.CreateOptions{})

@@ -18,10 +18,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
-)
 
-// managed selects what runs make: harness/run puts this label on every object.
-const managed = "app.kubernetes.io/managed-by=netproof"
+	"github.com/netproof/netproof/harness/cluster"
+)
 
 // sweepInterval is how often what is being removed is looked at.
 const sweepInterval = 50 * time.Millisecond
@@ -101,7 +100,7 @@ func (a api) kinds() ([]schema.GroupVersionResource, error) {
 // removeOnce deletes what a run made and returns what was there.
 func (a api) removeOnce(ctx context.Context, kinds []schema.GroupVersionResource) (left []string, err error) {
 	for _, kind := range kinds {
-		list, err := a.objects.Resource(kind).List(ctx, metav1.ListOptions{LabelSelector: managed})
+		list, err := a.objects.Resource(kind).List(ctx, metav1.ListOptions{LabelSelector: cluster.RunsSelector})
 		if apierrors.IsNotFound(err) {
 			continue // the kind itself is gone
 		}
