@@ -34,6 +34,12 @@ const (
 	OwnLabel = "netproof.dev/managed-by"
 	// ManagedByLabel is on what stays: the namespace of Leases, and the objects that give rights.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
+	// LentLabel is on namespaces that an administrator lends to runs which may make none. Only he can put it there.
+	LentLabel = "netproof.dev/lent"
+	// Lent is its value.
+	Lent = "true"
+	// CanaryNamespace holds the canaries of a run. Scenarios cannot name it.
+	CanaryNamespace = "netproof-canary"
 	// ManagedBy is the value of OwnLabel and ManagedByLabel.
 	ManagedBy = "netproof"
 	// RunsSelector selects what runs make. An object needs both labels.
