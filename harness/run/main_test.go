@@ -374,6 +374,7 @@ func openTheatre(t *testing.T) *theatre {
 	}
 	th := &theatre{fakeCluster: withFakes(l), lab: l}
 	th.session = Open(t.Context(), th, Options{
+		Allow:          scenario.Reaches(),
 		BeforeSampling: func(scenario, step string) { th.before(scenario, step) },
 		AfterSampling:  func(scenario, step string) { th.after(scenario, step) },
 	})

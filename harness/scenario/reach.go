@@ -133,3 +133,24 @@ func (b *beyond) probe(p *Probe) {
 		b.add(p.viaAt, ReachNodePort, "probes go to a port of a node")
 	}
 }
+
+// PositionOf is where the scenario declares a pod or service, the beginning of the scenario where it declares none of the name.
+func (s *Scenario) PositionOf(e model.Endpoint) Position {
+	for _, svc := range s.Spec.Topology.Services {
+		if svc.Name == string(e) {
+			return svc.At
+		}
+	}
+	pods := slices.Clone(s.Spec.Topology.Pods)
+	for _, step := range s.Spec.Steps {
+		if step.Create != nil {
+			pods = append(pods, step.Create.Pods...)
+		}
+	}
+	for _, p := range pods {
+		if p.Name == string(e) {
+			return p.At
+		}
+	}
+	return Position{File: s.File, Line: max(s.At.Line, 1), Column: max(s.At.Column, 1)}
+}
