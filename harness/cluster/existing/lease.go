@@ -91,6 +91,8 @@ type LeaseOptions struct {
 	RunID string
 	// NamespacePrefix of the run. Runs with different ones have different Leases.
 	NamespacePrefix string
+	// Namespaces that the run was lent: see [Options.Namespaces].
+	Namespaces []string
 	// Progress is told in plain words what is waited for; it may be nil.
 	Progress func(string)
 }

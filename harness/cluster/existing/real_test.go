@@ -179,6 +179,18 @@ spec:
       expect: {default: allow}
 `
 
+// prepare prepares a scenario for a cluster.
+func prepare(t *testing.T, c cluster.Cluster, text string) *run.Prepared {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "scenario.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	loaded, err := scenario.Load([]string{file}, scenario.Options{})
+	require.NoError(t, err)
+	prepared, err := run.Prepare(loaded, c.Info().IPFamilies, c.Info().Nodes)
+	require.NoError(t, err)
+	return prepared
+}
+
 func TestARunWithTheRightsOfTheManifestIsGreenAndUsesThemAll(t *testing.T) {
 	l := theLab(t)
 	l.apply(t, agents)
@@ -202,13 +214,8 @@ func TestARunWithTheRightsOfTheManifestIsGreenAndUsesThemAll(t *testing.T) {
 		Nodes: 2, IPFamilies: []model.IPFamily{model.IPv4},
 	}, c.Info())
 
-	file := filepath.Join(t.TempDir(), "scenario.yaml")
-	require.NoError(t, os.WriteFile(file, []byte(everything), 0o600))
-	loaded, err := scenario.Load([]string{file}, scenario.Options{})
-	require.NoError(t, err)
-	prepared, err := run.Prepare(loaded, c.Info().IPFamilies, c.Info().Nodes)
-	require.NoError(t, err)
-	result, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepared, run.Options{})
+	prepared := prepare(t, c, everything)
+	result, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepared, run.Options{Allow: scenario.Reaches()})
 	require.NoError(t, err)
 	assert.Equal(t, model.ExitOK, model.ExitCode(result), "%+v", result.Findings)
 	require.NoError(t, c.Close(t.Context()))
@@ -382,6 +389,7 @@ spec: {ports: [{port: 80}]}
 	removed, err := cleanUp(ctx, l.admin, CleanupOptions{}, quick)
 	require.ErrorIs(t, err, why)
 	require.ErrorContains(t, err, "networkpolicies.networking.k8s.io held/held of run dead0001 is still there, held by its finalizers netproof.dev/held")
+	require.ErrorContains(t, err, "kubectl patch networkpolicies.networking.k8s.io held -n held --type=merge")
 	require.ErrorContains(t, err, "namespaces held of run dead0001 is still there")
 	assert.Equal(t, []Object{{"services", "default", "free", "dead0001"}}, removed.Objects)
 }
