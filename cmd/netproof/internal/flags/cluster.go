@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
 )
 
 // The providers.
@@ -49,6 +50,8 @@ type Cluster struct {
 	Kubeconfig, Context string
 	// AgentImage is the image of the probe pods of an existing cluster.
 	AgentImage string
+	// Namespaces are those of an existing cluster that a run was lent.
+	Namespaces []string
 	// NamespacePrefix goes before the names of namespaces.
 	NamespacePrefix string
 	// Transport is exec or netns.
@@ -69,7 +72,7 @@ var owners = map[string][]string{
 	"engine-dir": {Local}, "cni": {Local, Kind}, "cluster": {Local, Kind}, "keep": {Local, Kind},
 	"kind-image": {Kind}, "kubernetes-version": {Kind}, "runtime": {Kind}, "logs-dir": {Kind},
 	"cni-manifest": {Kind}, "cni-chart": {Kind}, "cni-set": {Kind}, "image-override": {Kind}, "image-mirror": {Kind},
-	"kubeconfig": {Existing}, "context": {Existing}, "agent-image": {Existing},
+	"kubeconfig": {Existing}, "context": {Existing}, "agent-image": {Existing}, "namespaces": {Existing},
 	"namespace-prefix": {Kind, Existing}, "transport": {Kind},
 }
 
@@ -103,6 +106,7 @@ func (c *Cluster) AddExisting(cmd *cobra.Command) {
 	fs.StringVar(&c.Context, "context", "", "context in the kubeconfig (existing)")
 	fs.StringVar(&c.AgentImage, "agent-image", "", "image of the probe pods, by digest: netproof images --agent FILE makes it (existing)")
 	fs.StringVar(&c.NamespacePrefix, "namespace-prefix", "", "what goes before the names of all namespaces that the run makes (kind, existing)")
+	fs.StringSliceVar(&c.Namespaces, "namespaces", nil, "make no namespaces, and use these, which an administrator has lent by the label netproof.dev/lent=true (existing)")
 	Choice(cmd, &c.Transport, "transport", "transport", []string{Exec, Netns}, "how probes are sent from a pod: through an exec, or by entering its network namespace on this machine (netns with kind)")
 	_ = cmd.MarkFlagFilename("kubeconfig")
 }
@@ -139,6 +143,15 @@ func IPFamilies(name string) []model.IPFamily {
 	default:
 		return []model.IPFamily{model.IPv4}
 	}
+}
+
+// Reaches are the values of --allow, with commas between them.
+func Reaches() string {
+	var names []string
+	for _, r := range scenario.Reaches() {
+		names = append(names, string(r))
+	}
+	return strings.Join(names, ",")
 }
 
 // number is a whole number within limits.

@@ -11,6 +11,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
 )
 
 // Options are what a command line asks for, checked.
@@ -35,6 +36,8 @@ type Options struct {
 	Timeout time.Duration
 	// Keep leaves the cluster running after the run, for somebody to look around.
 	Keep bool
+	// Allow are the ways in which scenarios may reach beyond their own namespaces on a cluster that this run does not make.
+	Allow []scenario.Reach
 	// UpdateExpected writes the computed tables beside their scenarios anew.
 	UpdateExpected bool
 	Outputs        []output.Output
@@ -55,6 +58,7 @@ type flagSet struct {
 	cluster  flags.Cluster
 	output   output.Flags
 	selector string
+	allow    string
 }
 
 // New returns the command.
@@ -90,6 +94,7 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 	fs.DurationVar(&f.Timeout, "timeout", f.Timeout, "end the whole run after this time, such as 10m; 0 for never")
 	fs.BoolVar(&f.UpdateExpected, "update-expected", false, "write the computed tables (expected.txt) anew instead of comparing with them")
 	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run")
+	fs.StringVar(&f.allow, "allow", "", "what scenarios may do on a cluster that this run does not make, with commas between: "+flags.Reaches())
 	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name, with the same --provider")
 	fs.BoolVarP(&f.Verbose, "verbose", "v", false, "show every matrix and every mismatch, and more of the progress")
 	fs.BoolVarP(&f.Quiet, "quiet", "q", false, "show no progress")
@@ -110,6 +115,9 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	}
 	opts.Select = f.selector
 	var err error
+	if opts.Allow, err = scenario.ParseReaches(f.allow); err != nil {
+		return opts, cli.Usage("--allow %s: %w", f.allow, err)
+	}
 	if opts.Outputs, err = f.output.Outputs(); err != nil {
 		return opts, err
 	}
