@@ -255,6 +255,9 @@ func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace, po
 				s.keepNamespace(got, false)
 				return s.labelNamespace(ctx, ns.Name, ns.Labels)
 			}
+			if apierrors.IsAlreadyExists(err) {
+				return fmt.Errorf("namespace %s is there already, and is not this run's: choose another name or a --namespace-prefix, or have it lent (--namespaces)", obj.Name)
+			}
 			if err != nil {
 				return fmt.Errorf("create namespace %s: %w", obj.Name, err)
 			}
