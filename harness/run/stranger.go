@@ -88,7 +88,7 @@ func (s *stage) joined(ctx context.Context) (string, error) {
 				return text, nil
 			}
 		}
-		if why := s.occupied(ns.Name, others); why != "" {
+		if why := s.occupied(others); why != "" {
 			return why, nil
 		}
 	}
@@ -116,7 +116,7 @@ func (s *stage) strangersOf(ctx context.Context, namespaces []model.Namespace) (
 }
 
 // occupied says who is in a namespace that should hold nobody but the run: policies would act on them.
-func (s *stage) occupied(namespace string, others strangers) string {
+func (s *stage) occupied(others strangers) string {
 	if len(s.lent) == 0 || len(others.pods) == 0 {
 		return ""
 	}
@@ -195,7 +195,7 @@ func (s *stage) entering(ctx context.Context, topologies ...*model.Topology) (ab
 				return about, text, nil
 			}
 		}
-		if why := s.occupied(ns.Name, found[ns.Name]); why != "" {
+		if why := s.occupied(found[ns.Name]); why != "" {
 			return "", why, nil
 		}
 	}
