@@ -102,7 +102,7 @@ beside_embedded() {
 
 # on LANE TRANSPORT proves them on the lane's cluster.
 on() {
-	bin/netproof run --quiet --provider kind --cluster "$prefix-$1" --transport "$2" --format table --format json \
+	bin/netproof run --quiet --provider kind --cluster "$prefix-$1" --allow host-network --transport "$2" --format table --format json \
 		--output "$logs/$1-$2.json" "${paths[@]}"
 }
 

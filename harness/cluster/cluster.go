@@ -27,14 +27,34 @@ type Options struct {
 	Progress func(string)
 }
 
-// The labels of everything that a run makes on a cluster. State lives in the cluster, never in a side file.
+// The labels of everything that a run makes on a cluster. State lives in the cluster, never in a side file. No file that users write can
+// have them: see docs/decisions/0008-two-labels-of-our-own.md.
 const (
-	RunLabel       = "netproof.dev/run"
+	RunLabel = "netproof.dev/run"
+	OwnLabel = "netproof.dev/managed-by"
+	// ManagedByLabel is on what stays: the namespace of Leases, and the objects that give rights.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
-	ManagedBy      = "netproof"
+	// LentLabel is on namespaces that an administrator lends to runs which may make none. Only he can put it there.
+	LentLabel = "netproof.dev/lent"
+	// Lent is its value.
+	Lent = "true"
+	// CanaryNamespace holds the canaries of a run. Scenarios cannot name it.
+	CanaryNamespace = "netproof-canary"
+	// ManagedBy is the value of OwnLabel and ManagedByLabel.
+	ManagedBy = "netproof"
+	// RunsSelector selects what runs make. An object needs both labels.
+	RunsSelector = OwnLabel + "=" + ManagedBy + "," + RunLabel
 	// EndpointAnnotation is what a scenario calls a probe pod, as namespace/name. In the cluster its namespace may have a prefix.
 	EndpointAnnotation = "netproof.dev/endpoint"
 )
+
+// RunLabels are the labels of what a run makes.
+func RunLabels(runID string) map[string]string {
+	return map[string]string{RunLabel: runID, OwnLabel: ManagedBy}
+}
+
+// IsRunLabel tells whether a label is one of those.
+func IsRunLabel(key string) bool { return key == RunLabel || key == OwnLabel }
 
 // Provider makes clusters.
 type Provider interface {

@@ -34,6 +34,7 @@ import (
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/writefile"
 	"github.com/netproof/netproof/probes/podagent"
 )
@@ -53,6 +54,7 @@ type settings struct {
 	provider, cni, family, engineDir, report, nodes string
 	image, agentImage, prefix, transport            string
 	cluster, manifest                               string
+	allow, namespaces                               string
 }
 
 func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
@@ -73,6 +75,9 @@ func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
 	text(&s.transport, "transport", "NETPROOF_TRANSPORT", "exec", "exec or, with kind, netns: how probes are sent from a pod")
 	text(&s.agentImage, "agent-image", "NETPROOF_AGENT_IMAGE", "", "image of the probe pods of an existing cluster")
 	text(&s.prefix, "namespace-prefix", "NETPROOF_NAMESPACE_PREFIX", "", "what goes before the names of namespaces, with kind and existing")
+	text(&s.allow, "allow", "NETPROOF_ALLOW", "", "what scenarios may do on a cluster that was not made for these tests: default, kube-system, "+
+		"cluster-scoped, host-network, node-port, with commas between")
+	text(&s.namespaces, "namespaces", "NETPROOF_NAMESPACES", "", "namespaces of an existing cluster that were lent, with commas between")
 	text(&s.nodes, "nodes", "NETPROOF_NODES", strconv.Itoa(local.DefaultNodes), "number of nodes")
 }
 
@@ -98,12 +103,26 @@ func (s *settings) nodeCount() (int, error) {
 	return n, nil
 }
 
+// reaches translates -allow.
+func (s *settings) reaches() ([]scenario.Reach, error) {
+	list, err := scenario.ParseReaches(s.allow)
+	if err != nil {
+		return nil, fmt.Errorf("-allow %s: %w", s.allow, err)
+	}
+	return list, nil
+}
+
+// lent translates -namespaces.
+func (s *settings) lent() []string {
+	return strings.FieldsFunc(s.namespaces, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
 // owners are the flags that do not matter with every provider. An environment variable is there for many runs of a machine: where it
 // does not matter it is not looked at.
 var owners = map[string][]string{
 	"cni": {providers.Local, providers.Kind}, "engine-dir": {providers.Local},
 	"kind-image": {providers.Kind}, "cni-manifest": {providers.Kind}, "cluster": {providers.Kind}, "transport": {providers.Kind},
-	"agent-image": {providers.Existing}, "namespace-prefix": {providers.Kind, providers.Existing},
+	"agent-image": {providers.Existing}, "namespace-prefix": {providers.Kind, providers.Existing}, "namespaces": {providers.Existing},
 }
 
 // check tells what of the flags does not go together; given are the names of those that stand on the command line.
@@ -125,7 +144,10 @@ func (s *settings) check(given []string) error {
 	if s.provider != "kind" && (s.cluster != "" || s.manifest != "") {
 		return errors.New("-cluster and -cni-manifest go with -provider kind")
 	}
-	_, err := s.families()
+	_, err := s.reaches()
+	if err == nil {
+		_, err = s.families()
+	}
 	if err == nil {
 		_, err = s.nodeCount()
 	}
@@ -308,8 +330,9 @@ func (s *suite) open() (*run.Session, error) {
 		if provider, s.err = s.provider(); s.err != nil {
 			return
 		}
-		families, _ := s.settings.families() // both were checked in Main
+		families, _ := s.settings.families() // all were checked in Main
 		nodes, _ := s.settings.nodeCount()
+		reaches, _ := s.settings.reaches()
 		cni := s.settings.cni
 		if s.settings.provider == "existing" {
 			cni = "" // it is what it is
@@ -318,6 +341,7 @@ func (s *suite) open() (*run.Session, error) {
 		if s.err == nil {
 			s.session = run.Open(s.ctx, s.cluster, run.Options{
 				Disposable: s.settings.provider != "existing" && s.settings.cluster == "", NamespacePrefix: s.settings.prefix,
+				Allow: reaches, Namespaces: s.settings.lent(),
 			})
 		}
 	})

@@ -41,6 +41,7 @@ func (s *suite) provider() (cluster.Provider, error) {
 		cfg := s.env.EnvConf() // e2e-framework has flags for these
 		return existing.New(existing.Options{
 			Kubeconfig: cfg.KubeconfigFile(), Context: cfg.KubeContext(), Image: s.settings.agentImage, NamespacePrefix: s.settings.prefix,
+			Namespaces: s.settings.lent(),
 		}), nil
 	}
 	engines, err := engine.Ensure(s.ctx, engine.Options{CNI: s.settings.cni, EngineDir: s.settings.engineDir})

@@ -70,12 +70,8 @@ func (s *stage) nodeOf(p model.Pod, index int) int {
 // retireNamespaces takes namespaces out of the topology that the next one does not have. Those that were there before the run get their
 // labels back.
 func (s *stage) retireNamespaces(ctx context.Context, t model.Topology) error {
-	var errs []error
-	for ns, labels := range s.found {
-		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
-			errs = append(errs, s.relabel(ctx, ns, have.Labels, labels))
-		}
-		delete(s.found, ns)
+	if err := s.giveBack(ctx); err != nil {
+		return err
 	}
 	s.declared.Namespaces = slices.DeleteFunc(s.declared.Namespaces, func(n model.Namespace) bool {
 		if n.Name == canaryNamespace {
@@ -87,7 +83,7 @@ func (s *stage) retireNamespaces(ctx context.Context, t model.Topology) error {
 		}
 		return s.made[n.Name] == "" || !wanted
 	})
-	return errors.Join(errs...)
+	return nil
 }
 
 // wakeNamespace gives a namespace that the run made earlier the labels of a topology.

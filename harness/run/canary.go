@@ -17,12 +17,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
 )
 
 // canaryNamespace holds the canaries. Scenarios cannot name it.
-const canaryNamespace = "netproof-canary"
+const canaryNamespace = cluster.CanaryNamespace
 
 // The ports of a canary pod.
 const (
@@ -48,8 +49,13 @@ type canary struct {
 	client kubernetes.Interface
 	// namespace of the canaries in the cluster.
 	namespace string
-	nonces    *nonces
-	pods      map[model.Endpoint]*corev1.Pod
+	// labels are those of everything that the run makes.
+	labels map[string]string
+	// lent says that the namespace is not the run's own. Its labels stay as they are, and so do those of all others: there is no change of
+	// namespaces that a node could have missed.
+	lent   bool
+	nonces *nonces
+	pods   map[model.Endpoint]*corev1.Pod
 	// links are the connections from each canary to the next, one per family.
 	links []target
 	turn  int
@@ -60,9 +66,12 @@ type canary struct {
 // errNotConfirmed is matched by a barrier's error when some node did not take up a change in time.
 var errNotConfirmed = errors.New("a node did not take up the change")
 
-// canarySpec returns the canaries' part of a topology: a pod on each node, at least two.
-func canarySpec(nodes int) (model.Namespace, []model.Pod) {
+// canarySpec returns the canaries' part of a topology: a pod on each node, at least two. A namespace that is lent has no label of theirs.
+func canarySpec(nodes int, lent bool) (model.Namespace, []model.Pod) {
 	ns := model.Namespace{Name: canaryNamespace, Labels: model.Labels{turnLabel: "0"}}
+	if lent {
+		ns.Labels = nil
+	}
 	var pods []model.Pod
 	for i := range max(nodes, 2) {
 		pods = append(pods, model.Pod{
@@ -125,18 +134,22 @@ func (c *canary) policies(turn, turnPort int) []*networkingv1.NetworkPolicy {
 	policy := func(name string, rule networkingv1.NetworkPolicyIngressRule) *networkingv1.NetworkPolicy {
 		return &networkingv1.NetworkPolicy{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
-			ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name},
+			ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name, Labels: c.labels},
 			Spec: networkingv1.NetworkPolicySpec{
 				PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 				Ingress:     []networkingv1.NetworkPolicyIngressRule{rule},
 			},
 		}
 	}
+	peer := networkingv1.NetworkPolicyPeer{NamespaceSelector: selector, PodSelector: selector}
+	if c.lent {
+		peer.NamespaceSelector = nil
+	}
 	return []*networkingv1.NetworkPolicy{
 		policy("always", networkingv1.NetworkPolicyIngressRule{Ports: port(canaryAllowed)}),
 		policy("turn", networkingv1.NetworkPolicyIngressRule{
 			Ports: port(turnPort),
-			From:  []networkingv1.NetworkPolicyPeer{{NamespaceSelector: selector, PodSelector: selector}},
+			From:  []networkingv1.NetworkPolicyPeer{peer},
 		}),
 	}
 }
@@ -156,11 +169,14 @@ func (c *canary) barrier(ctx context.Context, r rhythm) (time.Time, error) {
 		return time.Time{}, err
 	}
 	calls := []func() error{func() error {
-		_, err := c.client.CoreV1().Namespaces().Patch(ctx, c.namespace, types.MergePatchType, patch, metav1.PatchOptions{})
-		return err
-	}, func() error {
 		return applyObject(ctx, c.client.NetworkingV1().RESTClient(), "networkpolicies", c.policies(c.turn, port)[1])
 	}}
+	if !c.lent {
+		calls = append(calls, func() error {
+			_, err := c.client.CoreV1().Namespaces().Patch(ctx, c.namespace, types.MergePatchType, patch, metav1.PatchOptions{})
+			return err
+		})
+	}
 	for e := range maps.Keys(c.pods) {
 		calls = append(calls, func() error {
 			_, name, _ := e.Split()

@@ -193,7 +193,7 @@ func (l *lab) traces() ([]string, error) {
 	for _, p := range pods.Items {
 		out = append(out, "pod "+p.Namespace+"/"+p.Name)
 	}
-	services, err := l.client.CoreV1().Services("").List(ctx, metav1.ListOptions{LabelSelector: managedLabel})
+	services, err := l.client.CoreV1().Services("").List(ctx, metav1.ListOptions{LabelSelector: cluster.RunLabel})
 	if err != nil {
 		return nil, err
 	}
@@ -374,6 +374,7 @@ func openTheatre(t *testing.T) *theatre {
 	}
 	th := &theatre{fakeCluster: withFakes(l), lab: l}
 	th.session = Open(t.Context(), th, Options{
+		Allow:          scenario.Reaches(),
 		BeforeSampling: func(scenario, step string) { th.before(scenario, step) },
 		AfterSampling:  func(scenario, step string) { th.after(scenario, step) },
 	})

@@ -3,11 +3,13 @@ package run
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -105,12 +107,18 @@ func (n names) values(list any) {
 	}
 }
 
-// labels drops what the run or the cluster puts on a namespace: what is left is the scenario's.
+// labels drops what the run or the cluster puts on a namespace that the run made: what is left is the scenario's.
 func (n names) labels(have map[string]string) model.Labels {
-	out := model.Labels(maps.Clone(have))
+	out := n.allLabels(have)
 	maps.DeleteFunc(out, func(k, _ string) bool {
-		return k == runLabel || k == managedLabel || strings.HasPrefix(k, podSecurityPrefix)
+		return cluster.IsRunLabel(k) || strings.HasPrefix(k, podSecurityPrefix)
 	})
+	return out
+}
+
+// allLabels are those of a namespace that the run found, under the name that scenarios give it.
+func (n names) allLabels(have map[string]string) model.Labels {
+	out := model.Labels(maps.Clone(have))
 	if name, ok := out[corev1.LabelMetadataName]; ok {
 		out[corev1.LabelMetadataName] = n.scenario(name)
 	}
@@ -119,3 +127,14 @@ func (n names) labels(have map[string]string) model.Labels {
 
 // podSecurityPrefix begins the labels that say which pods a namespace admits.
 const podSecurityPrefix = "pod-security.kubernetes.io/"
+
+// notPodSecurity refuses such labels in a scenario, but for those that the namespace has anyway: they would change what it asks of everybody's
+// pods.
+func notPodSecurity(namespace string, labels, have model.Labels) error {
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		if v, has := have[k]; strings.HasPrefix(k, podSecurityPrefix) && (!has || v != labels[k]) {
+			return fmt.Errorf("label namespace %s: %s says which pods it admits, and is not a scenario's to set", namespace, k)
+		}
+	}
+	return nil
+}

@@ -28,12 +28,9 @@ type podWatch struct {
 	stop    func()
 }
 
-// watchPods starts watching the pods with this label selector.
-func watchPods(ctx context.Context, client kubernetes.Interface, selector string, n names) (*podWatch, error) {
+// watchPods starts watching the pods with this label selector, in all of the scopes.
+func watchPods(ctx context.Context, client kubernetes.Interface, scopes []string, selector string, n names) (*podWatch, error) {
 	w := &podWatch{pods: map[model.Endpoint]*corev1.Pod{}, changed: make(chan struct{})}
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }))
-	informer := factory.Core().V1().Pods().Informer()
 	update := func(obj any, gone bool) {
 		if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 			obj = d.Obj
@@ -55,18 +52,27 @@ func watchPods(ctx context.Context, client kubernetes.Interface, selector string
 		close(w.changed)
 		w.changed = make(chan struct{})
 	}
-	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { update(o, false) },
-		UpdateFunc: func(_, o any) { update(o, false) },
-		DeleteFunc: func(o any) { update(o, true) },
-	}); err != nil {
-		return nil, fmt.Errorf("watch pods: %w", err)
-	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	factory.Start(ctx.Done())
+	var factories []informers.SharedInformerFactory
 	w.stop = func() {
 		cancel()
-		factory.Shutdown()
+		for _, factory := range factories {
+			factory.Shutdown()
+		}
+	}
+	for _, namespace := range scopes {
+		factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace),
+			informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }))
+		if _, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(o any) { update(o, false) },
+			UpdateFunc: func(_, o any) { update(o, false) },
+			DeleteFunc: func(o any) { update(o, true) },
+		}); err != nil {
+			w.stop()
+			return nil, fmt.Errorf("watch pods: %w", err)
+		}
+		factories = append(factories, factory)
+		factory.Start(ctx.Done())
 	}
 	return w, nil
 }

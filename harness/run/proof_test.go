@@ -17,6 +17,7 @@ import (
 	"github.com/netproof/netproof/fixtures"
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/probes"
 )
 
@@ -181,7 +182,7 @@ func TestSCTPIsProvenOrUnsupportedNeverFailed(t *testing.T) {
 func TestNamespacesOfTheClusterKeepTheirLabels(t *testing.T) {
 	l := sharedCluster(t)
 	namespaces := l.client.CoreV1().Namespaces()
-	_, err := namespaces.Patch(soon(t), "default", types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":"kept"}}}`), metav1.PatchOptions{})
+	_, err := namespaces.Patch(soon(t), "default", types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":"kept","pod-security.kubernetes.io/audit":"restricted"}}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
 	labels := func() (labels map[string]string, restore string) {
 		ns, err := namespaces.Get(soon(t), "default", metav1.GetOptions{})
@@ -191,7 +192,7 @@ func TestNamespacesOfTheClusterKeepTheirLabels(t *testing.T) {
 	before, _ := labels()
 	var during map[string]string
 	var restore string
-	opts := Options{BeforeSampling: at("relabelled", func() { during, restore = labels() })}
+	opts := Options{Allow: []scenario.Reach{scenario.ReachDefault}, BeforeSampling: at("relabelled", func() { during, restore = labels() })}
 	text := scene("default-namespace", `
   topology:
     namespaces: [{name: default, labels: {team: blue}}]
@@ -215,7 +216,9 @@ func TestNamespacesOfTheClusterKeepTheirLabels(t *testing.T) {
 	green(t, play(t, l, opts, text))
 	assert.Equal(t, "red", during["team"])
 	assert.Equal(t, "kept", during["mine"])
-	assert.Regexp(t, `^\{"run":"[0-9a-f]{8}","labels":\{"team":null\}\}$`, restore, "while it is changed, it says how it was")
+	assert.Equal(t, "restricted", during["pod-security.kubernetes.io/audit"])
+	assert.Regexp(t, `^\{"run":"[0-9a-f]{8}","labels":\{"team":null\},"before":\{"kubernetes.io/metadata.name":"default","mine":"kept",`+
+		`"pod-security.kubernetes.io/audit":"restricted"\}\}$`, restore, "while it is changed, it says how it was")
 	after, restore := labels()
 	assert.Equal(t, before, after)
 	assert.Empty(t, restore)
@@ -228,7 +231,20 @@ func TestNamespacesOfTheClusterKeepTheirLabels(t *testing.T) {
 	after, restore = labels()
 	assert.Equal(t, before, after)
 	assert.Empty(t, restore)
-	_, err = namespaces.Patch(soon(t), "default", types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":null}}}`), metav1.PatchOptions{})
+
+	// Somebody else changes what the namespace asks of pods meanwhile: that is theirs, and told.
+	opts.AfterSampling = at("relabelled", func() {
+		_, err := namespaces.Patch(soon(t), "default", types.MergePatchType, []byte(`{"metadata":{"labels":{"pod-security.kubernetes.io/audit":"baseline"}}}`), metav1.PatchOptions{})
+		require.NoError(t, err)
+	})
+	r := play(t, l, opts, text)
+	notGreen(t, r)
+	found(t, r, model.Control, "the labels of namespace default were changed behind the run's back")
+	found(t, r, model.Cleanup, `pod-security.kubernetes.io/audit is "baseline", and was "restricted" before`)
+	after, restore = labels()
+	assert.NotContains(t, after, "team")
+	assert.Empty(t, restore)
+	_, err = namespaces.Patch(soon(t), "default", types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":null,"pod-security.kubernetes.io/audit":null}}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
 }
 

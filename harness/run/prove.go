@@ -127,9 +127,23 @@ func (pr *proof) setTheStage(ctx context.Context) error {
 			return fmt.Errorf("take down the topology before: %w", err)
 		}
 	}
+	if _, why, err := pr.stage.entering(ctx, &pr.prepared.plan.Initial); err != nil {
+		return err
+	} else if why != "" {
+		return errors.New(why)
+	}
 	pr.observer.Note("deploying " + pr.out.Name)
 	if err := pr.stage.become(ctx, pr.prepared.plan.Initial); err != nil {
 		return fmt.Errorf("deploy the topology: %w", err)
+	}
+	// No packet is sent before every service leads to the pods that it should, and to nobody else's.
+	if err := pr.stage.awaitBackends(ctx, pr.pace.ready); err != nil {
+		return fmt.Errorf("deploy the topology: %w", err)
+	}
+	if why, err := pr.stage.joined(ctx); err != nil {
+		return err
+	} else if why != "" {
+		return errors.New(why)
 	}
 	pr.key = key
 	return nil
@@ -278,6 +292,13 @@ func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (contr
 
 // step plays one step: change, sample, judge.
 func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Step, error) {
+	if slices.ContainsFunc(step.Changes, changesPods) {
+		if _, why, err := pr.stage.entering(ctx, &step.Topology); err != nil {
+			return model.Step{}, err
+		} else if why != "" {
+			return model.Step{}, errors.New(why)
+		}
+	}
 	for _, change := range step.Changes {
 		if err := pr.change(ctx, change); err != nil {
 			return model.Step{}, err
@@ -310,6 +331,15 @@ func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Ste
 	out := pr.judge(step, w, expected, pr.groundChanged(ctx))
 	pr.judgeNeeds(out.Cells, needs)
 	return out, nil
+}
+
+// changesPods tells whether services may select other pods after a change.
+func changesPods(change scenario.Change) bool {
+	switch change.(type) {
+	case scenario.CreatePods, scenario.SetPodLabels:
+		return true
+	}
+	return false
 }
 
 // groundChanged says why nothing that was sampled until now proves anything, or "": the run was ended, a part of the cluster has

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,8 +23,15 @@ import (
 type Options struct {
 	// Observer is told what goes on; nil for nobody.
 	Observer Observer
-	// Disposable says that the cluster ends with the run: what is on it need not be taken down one by one.
+	// Disposable says that the cluster ends with the run: what is on it need not be taken down one by one, and nobody else is there to be
+	// concerned.
 	Disposable bool
+	// Allow are the ways in which scenarios may reach beyond their own namespaces on a cluster that is not disposable. Any other is an error,
+	// and nothing is run.
+	Allow []scenario.Reach
+	// Namespaces of the cluster that the run was lent, by an administrator who has given them [cluster.LentLabel]; that of the canaries comes
+	// on top. With any, the run makes none, labels none, and asks nothing about all of the cluster: its account may have rights in these only.
+	Namespaces []string
 	// ToolVersion is written into the report.
 	ToolVersion string
 	// NamespacePrefix goes before the name of every namespace that the run makes, and before it in policies that select namespaces by name.
@@ -49,7 +57,12 @@ func Run(ctx context.Context, c cluster.Cluster, prepared *Prepared, opts Option
 	list := grouped(prepared.list)
 	var refused scenario.Problems
 	for _, p := range list {
-		refused = append(refused, s.preflight(ctx, p)...)
+		refused = append(refused, s.beyond(p)...)
+	}
+	if len(refused) == 0 { // else nothing is asked
+		for _, p := range list {
+			refused = append(refused, s.preflight(ctx, p)...)
+		}
 	}
 	if len(refused) > 0 {
 		s.Close(ctx)
@@ -140,7 +153,7 @@ func Open(ctx context.Context, c cluster.Cluster, opts Options) *Session {
 		APIVersion: model.APIVersion, Kind: model.ReportKind, Complete: true, Tool: model.Tool{Version: opts.ToolVersion},
 		Cluster: c.Info(), Scenarios: []model.Scenario{},
 	}
-	stage, err := newStage(ctx, c, id, opts.NamespacePrefix)
+	stage, err := newStage(ctx, c, id, opts)
 	if err != nil {
 		s.infrastructure(err)
 		return s
@@ -152,6 +165,9 @@ func Open(ctx context.Context, c cluster.Cluster, opts Options) *Session {
 
 // Prove proves one scenario. An error means that the scenario or one of its policies is wrong, and that nothing of it was run.
 func (s *Session) Prove(ctx context.Context, p *PreparedScenario) (model.Scenario, error) {
+	if refused := s.beyond(p); len(refused) > 0 {
+		return model.Scenario{}, refused
+	}
 	if refused := s.preflight(ctx, p); len(refused) > 0 {
 		return model.Scenario{}, refused
 	}
@@ -233,6 +249,24 @@ func (s *Session) raise(ctx context.Context) bool {
 	return !s.broken
 }
 
+// beyond are the ways of a scenario that reach beyond its own namespaces, and are not allowed here.
+func (s *Session) beyond(p *PreparedScenario) scenario.Problems {
+	if s.opts.Disposable {
+		return nil
+	}
+	return p.scenario.Beyond(s.opts.Allow)
+}
+
+// Beyond are the ways of all scenarios that reach beyond their own namespaces and are not allowed, as a run on a cluster that is not
+// disposable finds them: for those who want to know before there is a cluster.
+func (p *Prepared) Beyond(allow []scenario.Reach) scenario.Problems {
+	var out scenario.Problems
+	for _, one := range p.list {
+		out = append(out, one.scenario.Beyond(allow)...)
+	}
+	return out
+}
+
 // preflight asks the API server about every object of a scenario before any is created, and returns those that it refuses. When
 // it cannot be asked, the session is broken.
 func (s *Session) preflight(ctx context.Context, p *PreparedScenario) scenario.Problems {
@@ -245,6 +279,14 @@ func (s *Session) preflight(ctx context.Context, p *PreparedScenario) scenario.P
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.pace.ready)
 	defer cancel()
+	if problem, err := s.entering(bounded, p); err != nil {
+		if ctx.Err() == nil {
+			s.infrastructure(err)
+		}
+		return nil
+	} else if problem != nil {
+		return scenario.Problems{*problem}
+	}
 	var calls []func() error
 	var applied []scenario.ApplyObject
 	seen := map[string]bool{}
@@ -288,20 +330,51 @@ func (s *Session) preflight(ctx context.Context, p *PreparedScenario) scenario.P
 	return slices.DeleteFunc(refused, func(p scenario.Problem) bool { return p.Message == "" })
 }
 
+// entering finds what others have on the cluster that some step of a scenario would be connected with, or what keeps the scenario out of the
+// namespaces that the run was lent.
+func (s *Session) entering(ctx context.Context, p *PreparedScenario) (*scenario.Problem, error) {
+	topologies := []*model.Topology{&p.plan.Initial}
+	for i := range p.plan.Steps {
+		topologies = append(topologies, &p.plan.Steps[i].Topology)
+	}
+	if len(s.stage.lent) > 0 {
+		ns, _ := canarySpec(1, true)
+		topologies = append(topologies, &model.Topology{Namespaces: []model.Namespace{ns}})
+	}
+	about, why, err := s.stage.entering(ctx, topologies...)
+	if err != nil || why == "" {
+		return nil, err
+	}
+	at := p.scenario.PositionOf(about)
+	return &scenario.Problem{
+		File: at.File, Line: at.Line, Column: at.Column, Message: why,
+		Mend: "use another namespace, other labels, or another cluster; on a cluster of its own a run meets nobody",
+	}, nil
+}
+
 // raiseCanary deploys the canaries and shows that the network plugin allows and denies at all. When it does not, ok is false
 // and one finding says so.
 func (s *Session) raiseCanary(ctx context.Context) (ok bool, err error) {
 	s.observer.Note("deploying the canaries")
 	ctx, cancel := context.WithTimeout(ctx, s.pace.ready)
 	defer cancel()
-	ns, pods := canarySpec(s.cluster.Info().Nodes)
+	if _, err := s.stage.rivals(ctx); err != nil {
+		return false, err
+	}
+	if unseen := s.stage.unseen(); len(unseen) > 0 {
+		s.observer.Note("may not list " + strings.Join(unseen, ", ") + ": policies of others of these kinds would not be seen")
+	}
+	ns, pods := canarySpec(s.cluster.Info().Nodes, len(s.stage.lent) > 0)
 	if err := s.stage.createNamespaces(ctx, []model.Namespace{ns}, pods); err != nil {
 		return false, err
 	}
 	if err := s.stage.createPods(ctx, pods); err != nil {
 		return false, err
 	}
-	c := &canary{client: s.stage.client, namespace: s.stage.names.real(canaryNamespace), nonces: s.nonces, pods: map[model.Endpoint]*corev1.Pod{}}
+	c := &canary{
+		client: s.stage.client, namespace: s.stage.names.real(canaryNamespace), labels: s.stage.ownLabels(nil), lent: len(s.stage.lent) > 0,
+		nonces: s.nonces, pods: map[model.Endpoint]*corev1.Pod{},
+	}
 	for _, p := range pods {
 		c.pods[p.Endpoint()] = s.stage.running[p.Endpoint()]
 	}
@@ -316,7 +389,7 @@ func (s *Session) raiseCanary(ctx context.Context) (ok bool, err error) {
 		if _, err := c.await(connect, s.pace.rhythm, port); errors.Is(err, errNotConfirmed) {
 			s.find(model.Finding{
 				Kind: model.NoConnectivity, Result: model.ResultInconclusive,
-				Message: "before any policy the canaries cannot reach each other: " + err.Error() + ": nothing can be proven on this cluster",
+				Message: "before any policy the canaries cannot reach each other: " + err.Error() + ": nothing can be proven on this cluster" + s.rivalNote(ctx),
 			})
 			return false, nil
 		} else if err != nil {
@@ -350,10 +423,20 @@ func (s *Session) raiseCanary(ctx context.Context) (ok bool, err error) {
 		case st.verdict != model.Deny || !st.ok:
 			s.find(model.Finding{
 				Kind: model.Control, Result: model.ResultInconclusive,
-				Message: fmt.Sprintf("the canary %s -> %s did not settle: nothing can be proven on this cluster", t.conn.From, t.conn.To),
+				Message: fmt.Sprintf("the canary %s -> %s did not settle: nothing can be proven on this cluster%s", t.conn.From, t.conn.To, s.rivalNote(ctx)),
 			})
 			return false, nil
 		}
 	}
 	return true, nil
+}
+
+// rivalNote names a policy of others that acts on the canaries, for the end of a sentence.
+func (s *Session) rivalNote(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pace.connect)
+	defer cancel()
+	if rival, err := s.stage.rivals(ctx); err == nil && rival != "" {
+		return "; " + rival
+	}
+	return ""
 }

@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -32,13 +33,6 @@ import (
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
-)
-
-// The labels of everything that a run makes. State lives in the cluster, never in a side file.
-const (
-	runLabel     = cluster.RunLabel
-	managedLabel = cluster.ManagedByLabel
-	managedBy    = cluster.ManagedBy
 )
 
 // apiConcurrency bounds the calls to the API server that are under way at once.
@@ -89,11 +83,17 @@ type stage struct {
 	unsupported map[model.Endpoint]string
 	policies    map[objectKey]inForce
 	hosts       map[string]cluster.Host
-	// found are the labels that namespaces which the run did not make had before it.
+	// shared says that others use the cluster as well.
+	shared bool
+	// lent are the namespaces of the cluster that the run was given, where it may look at no others and make none.
+	lent []string
+	// rival are the kinds of policies that others may have, beside NetworkPolicies.
+	rival rivalKinds
+	// found are all labels that namespaces which the run did not make had before it.
 	found map[string]model.Labels
 }
 
-func newStage(ctx context.Context, c cluster.Cluster, runID, prefix string) (*stage, error) {
+func newStage(ctx context.Context, c cluster.Cluster, runID string, opts Options) (*stage, error) {
 	cfg := c.RESTConfig()
 	cfg.QPS = -1 // the bound is apiConcurrency
 	client, err := kubernetes.NewForConfig(cfg)
@@ -104,13 +104,17 @@ func newStage(ctx context.Context, c cluster.Cluster, runID, prefix string) (*st
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	names := names{prefix}
-	watch, err := watchPods(ctx, client, runLabel+"="+runID, names)
+	names := names{opts.NamespacePrefix}
+	var lent []string
+	if len(opts.Namespaces) > 0 {
+		lent = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(opts.Namespaces), names.real(canaryNamespace)))))
+	}
+	watch, err := watchPods(ctx, client, scopes(lent), cluster.RunLabel+"="+runID, names)
 	if err != nil {
 		return nil, err
 	}
 	return &stage{
-		cluster: c, client: client, dynamic: dyn, watch: watch, families: c.Info().IPFamilies, runID: runID, names: names,
+		cluster: c, client: client, dynamic: dyn, watch: watch, shared: !opts.Disposable, lent: lent, families: c.Info().IPFamilies, runID: runID, names: names,
 		mapper:  restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
 		running: map[model.Endpoint]*corev1.Pod{}, agents: map[model.Endpoint]probes.Agent{},
 		made: map[string]types.UID{}, idle: map[string]model.Labels{}, unsupported: map[model.Endpoint]string{}, policies: map[objectKey]inForce{}, hosts: map[string]cluster.Host{},
@@ -118,9 +122,35 @@ func newStage(ctx context.Context, c cluster.Cluster, runID, prefix string) (*st
 	}, nil
 }
 
-func (s *stage) ownLabels(labels model.Labels) map[string]string {
-	out := map[string]string{runLabel: s.runID, managedLabel: managedBy}
-	maps.Copy(out, labels)
+// scopes are where a run looks for what it made: everywhere, or in the namespaces that it was lent.
+func scopes(lent []string) []string {
+	if len(lent) == 0 {
+		return []string{metav1.NamespaceAll}
+	}
+	return lent
+}
+
+// gather joins lists out of several namespaces, which are asked for side by side.
+func gather[T any](namespaces []string, list func(namespace string) ([]T, error)) ([]T, error) {
+	lists := make([][]T, len(namespaces))
+	var calls []func() error
+	for i, ns := range namespaces {
+		calls = append(calls, func() (err error) {
+			lists[i], err = list(ns)
+			return err
+		})
+	}
+	err := sideBySide(apiConcurrency, calls...)
+	return slices.Concat(lists...), err
+}
+
+// ownLabels adds the run's labels, by which it is found what it made. They win over those of a file.
+func (s *stage) ownLabels(labels map[string]string) map[string]string {
+	out := maps.Clone(labels)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, cluster.RunLabels(s.runID))
 	return out
 }
 
@@ -177,6 +207,10 @@ func (s *stage) reachNodes(ctx context.Context, nodes []model.Endpoint) error {
 		if _, told := s.unsupported[e]; !ok || told || s.agents[e] != nil {
 			continue
 		}
+		if len(s.lent) > 0 {
+			s.unsupported[e] = "a run that was lent namespaces has no way to the network of a node"
+			continue
+		}
 		agent, err := s.cluster.NodeAgent(ctx, index)
 		if errors.Is(err, errors.ErrUnsupported) {
 			s.unsupported[e] = err.Error()
@@ -195,8 +229,14 @@ func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace, po
 	for _, ns := range list {
 		calls = append(calls, func() error {
 			level := s.cluster.NamespaceLabels(slices.DeleteFunc(slices.Clone(pods), func(p model.Pod) bool { return p.Namespace != ns.Name }))
+			if err := notPodSecurity(ns.Name, ns.Labels, nil); err != nil {
+				return err
+			}
 			if s.made[ns.Name] != "" {
 				return s.wakeNamespace(ctx, ns, level)
+			}
+			if len(s.lent) > 0 {
+				return s.borrowNamespace(ctx, ns)
 			}
 			labels := s.ownLabels(ns.Labels)
 			maps.Copy(labels, level)
@@ -215,6 +255,9 @@ func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace, po
 				s.keepNamespace(got, false)
 				return s.labelNamespace(ctx, ns.Name, ns.Labels)
 			}
+			if apierrors.IsAlreadyExists(err) {
+				return fmt.Errorf("namespace %s is there already, and is not this run's: choose another name or a --namespace-prefix, or have it lent (--namespaces)", obj.Name)
+			}
 			if err != nil {
 				return fmt.Errorf("create namespace %s: %w", obj.Name, err)
 			}
@@ -225,6 +268,37 @@ func (s *stage) createNamespaces(ctx context.Context, list []model.Namespace, po
 	return sideBySide(apiConcurrency, calls...)
 }
 
+// borrowNamespace takes a namespace that was lent, with the labels that it has.
+func (s *stage) borrowNamespace(ctx context.Context, ns model.Namespace) error {
+	got, err := s.client.CoreV1().Namespaces().Get(ctx, s.names.real(ns.Name), metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read namespace %s: %w", ns.Name, err)
+	}
+	if why := s.notLent(got, ns); why != "" {
+		return errors.New(why)
+	}
+	s.keepNamespace(got, false)
+	return nil
+}
+
+// notLent says why a namespace of the cluster cannot be a scenario's, or "". The run may not change it, so it must have the labels.
+func (s *stage) notLent(have *corev1.Namespace, want model.Namespace) string {
+	if !slices.Contains(s.lent, have.Name) {
+		return fmt.Sprintf("namespace %s is not among those of --namespaces", have.Name)
+	}
+	if have.Labels[cluster.LentLabel] != cluster.Lent {
+		return fmt.Sprintf("namespace %s is not lent to runs: if nobody else needs what is in it, kubectl label namespace %s %s=%s says so",
+			have.Name, have.Name, cluster.LentLabel, cluster.Lent)
+	}
+	for _, k := range slices.Sorted(maps.Keys(want.Labels)) {
+		if v, ok := have.Labels[k]; k != corev1.LabelMetadataName && (!ok || v != want.Labels[k]) {
+			return fmt.Sprintf("namespace %s needs the label %s=%s, and a run must not label what it was lent: kubectl label namespace %s %s=%s",
+				have.Name, k, want.Labels[k], have.Name, k, want.Labels[k])
+		}
+	}
+	return ""
+}
+
 // isBuiltIn tells whether every cluster has this namespace.
 func isBuiltIn(ns string) bool {
 	return ns == metav1.NamespaceDefault || ns == metav1.NamespaceSystem
@@ -233,13 +307,21 @@ func isBuiltIn(ns string) bool {
 func (s *stage) keepNamespace(ns *corev1.Namespace, made bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	labels, name := s.names.labels(ns.Labels), s.names.scenario(ns.Name)
-	s.declared.Namespaces = append(s.declared.Namespaces, model.Namespace{Name: name, Labels: labels})
+	name := s.names.scenario(ns.Name)
 	if made {
 		s.made[name] = ns.UID
 	} else {
-		s.found[name] = labels
+		s.found[name] = s.names.allLabels(ns.Labels)
 	}
+	s.declared.Namespaces = append(s.declared.Namespaces, model.Namespace{Name: name, Labels: s.labelsOf(name, ns.Labels)})
+}
+
+// labelsOf are the labels of a namespace that count: all where the run found it, and of one that the run made those of the scenario.
+func (s *stage) labelsOf(name string, have map[string]string) model.Labels {
+	if _, found := s.found[name]; found {
+		return s.names.allLabels(have)
+	}
+	return s.names.labels(have)
 }
 
 func (s *stage) createServices(ctx context.Context, list []model.Service) error {
@@ -284,10 +366,17 @@ func (s *stage) awaitBackends(ctx context.Context, limit time.Duration) error {
 	defer cancel()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
-	for {
+	for first := true; ; first = false {
 		late, err := s.lateService(ctx)
 		if err != nil || late == "" {
 			return err
+		}
+		if first { // it is worth no wait where others are behind it
+			if why, err := s.joined(ctx); err != nil {
+				return err
+			} else if why != "" {
+				return errors.New(why)
+			}
 		}
 		select {
 		case <-poll.C:
@@ -487,14 +576,14 @@ func (s *stage) removePods(ctx context.Context, list []model.Endpoint) error {
 	return s.watch.gone(ctx, list)
 }
 
-// labelPatch is a merge patch that turns one set of labels into another, and sets annotations.
+// labelPatch is a merge patch that turns one set of labels into another, and sets annotations. It speaks of no label that both have, nor of
+// the run's own.
 func labelPatch(from, to model.Labels, annotations map[string]any) []byte {
 	labels := map[string]any{}
-	for k := range from {
-		labels[k] = nil
-	}
-	for k, v := range to {
-		labels[k] = v
+	for k, v := range changes(to, from) {
+		if !cluster.IsRunLabel(k) {
+			labels[k] = v
+		}
 	}
 	metadata := map[string]any{"labels": labels}
 	if len(annotations) > 0 {
@@ -509,13 +598,13 @@ func labelPatch(from, to model.Labels, annotations map[string]any) []byte {
 func (s *stage) relabel(ctx context.Context, name string, from, to model.Labels) error {
 	var annotations map[string]any
 	if found, builtIn := s.found[name]; builtIn {
-		annotations = map[string]any{cluster.RestoreAnnotation: cluster.Restore{Run: s.runID, Labels: changes(found, to)}.Annotation()}
+		annotations = map[string]any{cluster.RestoreAnnotation: cluster.Restore{Run: s.runID, Labels: changes(found, to), Before: found}.Annotation()}
 	}
 	return s.patchNamespace(ctx, name, labelPatch(from, to, annotations))
 }
 
 // changes are the labels that differ, with the values that they had before; nil for one that was not there.
-func changes(before, now model.Labels) map[string]*string {
+func changes(before, now map[string]string) map[string]*string {
 	out := map[string]*string{}
 	for k := range now {
 		if _, was := before[k]; !was {
@@ -544,6 +633,44 @@ func (s *stage) asBeforeTheCrash(ctx context.Context, ns *corev1.Namespace) (*co
 		return nil, fmt.Errorf("restore the labels of a namespace after run %s: %w", before.Run, err)
 	}
 	return ns, nil
+}
+
+// giveBack gives the namespaces that the run found the labels back that they had, and shows that they have them.
+func (s *stage) giveBack(ctx context.Context) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(s.found)) {
+		if err := s.giveBackLabels(ctx, name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(s.found, name)
+	}
+	return errors.Join(errs...)
+}
+
+// giveBackLabels looks at the namespace itself: what the run knows of it may be late, after a call whose answer did not come.
+func (s *stage) giveBackLabels(ctx context.Context, name string) error {
+	namespaces := s.client.CoreV1().Namespaces()
+	ns, err := namespaces.Get(ctx, s.names.real(name), metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("restore the labels of namespace %s: %w", name, err)
+	}
+	before, changed, err := cluster.ReadRestore(ns.Annotations)
+	if err != nil {
+		return fmt.Errorf("restore the labels of namespace %s: %w", name, err)
+	}
+	if !changed || before.Run != s.runID {
+		return nil
+	}
+	if ns, err = namespaces.Patch(ctx, ns.Name, types.MergePatchType, before.Patch(), metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("restore the labels of namespace %s: %w", name, err)
+	}
+	before.Before = s.found[name] // nobody else could write into that
+	if differ := before.Differences(s.names.allLabels(ns.Labels)); len(differ) > 0 {
+		delete(s.found, name)
+		return fmt.Errorf("the labels of namespace %s are not as they were, since somebody else has changed them: %s", name, strings.Join(differ, "; "))
+	}
+	return nil
 }
 
 func (s *stage) patchNamespace(ctx context.Context, name string, patch []byte) error {
@@ -575,6 +702,9 @@ func (s *stage) labelNamespace(ctx context.Context, name string, to model.Labels
 	if !ok {
 		return fmt.Errorf("label namespace %s: it does not exist", name)
 	}
+	if err := notPodSecurity(name, to, s.found[name]); err != nil {
+		return err
+	}
 	to = maps.Clone(to)
 	if to == nil {
 		to = model.Labels{}
@@ -587,6 +717,9 @@ func (s *stage) labelNamespace(ctx context.Context, name string, to model.Labels
 	to[corev1.LabelMetadataName] = name
 	if maps.Equal(ns.Labels, to) {
 		return nil
+	}
+	if len(s.lent) > 0 {
+		return fmt.Errorf("label namespace %s: a run must not label what it was lent", name)
 	}
 	// The label with the name is the API server's.
 	from, into := maps.Clone(ns.Labels), maps.Clone(to)
@@ -624,6 +757,11 @@ func (s *stage) resource(gvk schema.GroupVersionKind, namespace string) (dynamic
 	return s.dynamic.Resource(gvr), nil
 }
 
+// resourceName is what kubectl calls a kind.
+func resourceName(kind schema.GroupVersionKind) string {
+	return strings.TrimSuffix(strings.ToLower(kind.Kind)+"."+kind.Group, ".")
+}
+
 func keyOf(obj *unstructured.Unstructured) objectKey {
 	return objectKey{kind: obj.GroupVersionKind(), namespace: obj.GetNamespace(), name: obj.GetName()}
 }
@@ -634,6 +772,9 @@ func (s *stage) apply(ctx context.Context, obj *unstructured.Unstructured) error
 	obj, err := s.names.object(obj)
 	if err != nil {
 		return err
+	}
+	if err := fit(obj); err != nil {
+		return fmt.Errorf("apply %s: %w", key, err)
 	}
 	obj.SetLabels(s.ownLabels(obj.GetLabels()))
 	res, err := s.resource(key.kind, key.namespace)
@@ -651,6 +792,14 @@ func (s *stage) apply(ctx context.Context, obj *unstructured.Unstructured) error
 	return nil
 }
 
+// fit refuses what would let an object outlive the run, or end with something else.
+func fit(obj *unstructured.Unstructured) error {
+	if len(obj.GetFinalizers())+len(obj.GetOwnerReferences()) > 0 {
+		return &refusedError{err: errors.New("it has finalizers or ownerReferences, so a run could not undo it"), mend: "remove them"}
+	}
+	return nil
+}
+
 // refusedError says that the API server will not take an object, and what can be done about it.
 type refusedError struct {
 	err  error
@@ -664,11 +813,14 @@ func (e *refusedError) Unwrap() error { return e.err }
 // [refusedError] if the server would not; any other error means that it could not be asked.
 func (s *stage) dryRun(ctx context.Context, obj *unstructured.Unstructured) error {
 	key := keyOf(obj)
+	if err := fit(obj); err != nil {
+		return err
+	}
 	obj, err := s.names.object(obj)
 	if err != nil {
 		return &refusedError{err: err, mend: "change the selector, or run without --namespace-prefix"}
 	}
-	if key.namespace != "" && !isBuiltIn(key.namespace) {
+	if key.namespace != "" && !isBuiltIn(key.namespace) && len(s.lent) == 0 {
 		obj.SetNamespace(metav1.NamespaceDefault)
 	}
 	res, err := s.resource(key.kind, obj.GetNamespace())
@@ -683,7 +835,7 @@ func (s *stage) dryRun(ctx context.Context, obj *unstructured.Unstructured) erro
 	switch {
 	case err == nil:
 		return nil
-	case apierrors.IsAlreadyExists(err) && obj.GetNamespace() != key.namespace:
+	case apierrors.IsAlreadyExists(err) && obj.GetNamespace() != s.names.real(key.namespace):
 		return nil // in another namespace, after it was validated
 	case apierrors.IsAlreadyExists(err):
 		return &refusedError{
@@ -730,14 +882,20 @@ func (s *stage) unapply(ctx context.Context, key objectKey) error {
 // tampered compares the cluster with what the run made: the pods' identity and labels, the namespaces' labels, the services, and
 // the policies in force. It returns a sentence about the first difference, or "".
 func (s *stage) tampered(ctx context.Context) (string, error) {
-	selector := metav1.ListOptions{LabelSelector: runLabel + "=" + s.runID}
-	pods, err := s.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, selector)
+	selector := metav1.ListOptions{LabelSelector: cluster.RunLabel + "=" + s.runID}
+	pods, err := gather(scopes(s.lent), func(ns string) ([]corev1.Pod, error) {
+		list, err := s.client.CoreV1().Pods(ns).List(ctx, selector)
+		if err != nil {
+			return nil, err
+		}
+		return list.Items, nil
+	})
 	if err != nil {
 		return "", fmt.Errorf("list pods: %w", err)
 	}
 	have := map[model.Endpoint]*corev1.Pod{}
-	for i := range pods.Items {
-		p := &pods.Items[i]
+	for i := range pods {
+		p := &pods[i]
 		have[s.names.endpoint(p.Namespace, p.Name)] = p
 	}
 	for _, want := range s.declared.Pods {
@@ -761,36 +919,67 @@ func (s *stage) tampered(ctx context.Context) (string, error) {
 			return fmt.Sprintf("pod %s appeared behind the run's back", e), nil
 		}
 	}
-	namespaces, err := s.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	namespaces, err := s.namespaces(ctx)
 	if err != nil {
-		return "", fmt.Errorf("list namespaces: %w", err)
+		return "", err
 	}
 	for _, want := range s.declared.Namespaces {
-		i := slices.IndexFunc(namespaces.Items, func(n corev1.Namespace) bool { return n.Name == s.names.real(want.Name) })
-		if i < 0 || namespaces.Items[i].DeletionTimestamp != nil {
+		i := slices.IndexFunc(namespaces, func(n corev1.Namespace) bool { return n.Name == s.names.real(want.Name) })
+		if i < 0 || namespaces[i].DeletionTimestamp != nil {
 			return fmt.Sprintf("namespace %s was deleted during the run", want.Name), nil
 		}
-		if want.Name != canaryNamespace && !sameLabels(namespaces.Items[i].Labels, want.Labels) {
+		if have := s.labelsOf(want.Name, namespaces[i].Labels); want.Name != canaryNamespace && !sameLabels(have, want.Labels) {
 			return fmt.Sprintf("the labels of namespace %s were changed behind the run's back", want.Name), nil
 		}
 	}
 	if difference, err := s.servicesTampered(ctx); err != nil || difference != "" {
 		return difference, err
 	}
-	return s.policiesTampered(ctx)
+	if difference, err := s.policiesTampered(ctx); err != nil || difference != "" {
+		return difference, err
+	}
+	return s.joined(ctx)
+}
+
+// namespaces are those of the cluster, or those that the run was lent.
+func (s *stage) namespaces(ctx context.Context) ([]corev1.Namespace, error) {
+	namespaces := s.client.CoreV1().Namespaces()
+	if len(s.lent) == 0 {
+		list, err := namespaces.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("list namespaces: %w", err)
+		}
+		return list.Items, nil
+	}
+	return gather(s.lent, func(name string) ([]corev1.Namespace, error) {
+		ns, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil, nil
+		case err != nil:
+			return nil, fmt.Errorf("read namespace %s: %w", name, err)
+		}
+		return []corev1.Namespace{*ns}, nil
+	})
 }
 
 func (s *stage) servicesTampered(ctx context.Context) (string, error) {
 	if len(s.services) == 0 {
 		return "", nil
 	}
-	listed, err := s.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: runLabel + "=" + s.runID})
+	listed, err := gather(scopes(s.lent), func(ns string) ([]corev1.Service, error) {
+		list, err := s.client.CoreV1().Services(ns).List(ctx, metav1.ListOptions{LabelSelector: cluster.RunLabel + "=" + s.runID})
+		if err != nil {
+			return nil, err
+		}
+		return list.Items, nil
+	})
 	if err != nil {
 		return "", fmt.Errorf("list services: %w", err)
 	}
 	have := map[types.UID]*corev1.Service{}
-	for i := range listed.Items {
-		have[listed.Items[i].UID] = &listed.Items[i]
+	for i := range listed {
+		have[listed[i].UID] = &listed[i]
 	}
 	for _, e := range slices.Sorted(maps.Keys(s.services)) {
 		want := s.services[e]
@@ -806,21 +995,25 @@ func (s *stage) servicesTampered(ctx context.Context) (string, error) {
 
 func sameLabels(have map[string]string, want model.Labels) bool {
 	have = maps.Clone(have)
-	maps.DeleteFunc(have, func(k, _ string) bool {
-		return k == runLabel || k == managedLabel || k == corev1.LabelMetadataName || strings.HasPrefix(k, podSecurityPrefix)
-	})
+	maps.DeleteFunc(have, func(k, _ string) bool { return cluster.IsRunLabel(k) || k == corev1.LabelMetadataName })
 	want = maps.Clone(want)
 	delete(want, corev1.LabelMetadataName)
 	return maps.Equal(have, want)
 }
 
 func (s *stage) policiesTampered(ctx context.Context) (string, error) {
-	listed, err := s.client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	listed, err := gather(scopes(s.lent), func(ns string) ([]networkingv1.NetworkPolicy, error) {
+		list, err := s.client.NetworkingV1().NetworkPolicies(ns).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return list.Items, nil
+	})
 	if err != nil {
 		return "", fmt.Errorf("list policies: %w", err)
 	}
 	have := map[types.UID]int64{}
-	for _, p := range listed.Items {
+	for _, p := range listed {
 		have[p.UID] = p.Generation
 	}
 	ours := map[types.UID]bool{}
@@ -848,13 +1041,24 @@ func (s *stage) policiesTampered(ctx context.Context) (string, error) {
 			return fmt.Sprintf("%s was changed behind the run's back", key), nil
 		}
 	}
-	for _, p := range listed.Items {
+	for i := range listed {
+		p := &listed[i]
 		ns := s.names.scenario(p.Namespace)
-		if _, mine := s.declared.Namespace(ns); mine && s.names.real(ns) == p.Namespace && ns != canaryNamespace && !ours[p.UID] {
+		if ns == canaryNamespace && p.Labels[cluster.RunLabel] == s.runID {
+			continue
+		}
+		if _, mine := s.declared.Namespace(ns); !mine || s.names.real(ns) != p.Namespace || ours[p.UID] {
+			continue
+		}
+		if s.made[ns] != "" {
 			return fmt.Sprintf("NetworkPolicy/%s/%s appeared behind the run's back", p.Namespace, p.Name), nil
 		}
+		// Whoever has the namespace may have policies in it.
+		if pod := s.selectedBy(networkPolicySubject(p)); pod != "" {
+			return fmt.Sprintf("NetworkPolicy/%s/%s, which is not of this run, selects pod %s", p.Namespace, p.Name, pod), nil
+		}
 	}
-	return "", nil
+	return s.rivals(ctx)
 }
 
 // keys returns the applied objects in a fixed order.
@@ -911,7 +1115,11 @@ func (s *stage) awaitEnd(ctx context.Context, key objectKey) error {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s is still there, held by finalizers %v: %w", key, got.GetFinalizers(), context.Cause(ctx))
+			why := ""
+			if held := cluster.Held(resourceName(key.kind), s.names.real(key.namespace), key.name, got.GetFinalizers()); held != "" {
+				why = ", " + held
+			}
+			return fmt.Errorf("%s is still there%s: %w", key, why, context.Cause(ctx))
 		}
 	}
 }
@@ -985,16 +1193,14 @@ func (s *stage) close(ctx context.Context) error {
 	// What holds one of them up must not hold up the rest.
 	errs := []error{s.unapplyAll(ctx)}
 	errs = append(errs, s.removePods(ctx, s.pods()))
-	for ns, labels := range s.found {
-		if have, ok := s.declared.Namespace(ns); ok && !sameLabels(have.Labels, labels) {
-			errs = append(errs, s.relabel(ctx, ns, have.Labels, labels))
-		}
-		delete(s.found, ns)
-	}
+	errs = append(errs, s.giveBack(ctx))
 	for _, svc := range s.declared.Services {
-		if isBuiltIn(svc.Namespace) {
+		if s.made[svc.Namespace] == "" {
 			errs = append(errs, s.deleteService(ctx, svc))
 		}
+	}
+	if len(s.lent) > 0 {
+		errs = append(errs, s.removeCanaryPolicies(ctx))
 	}
 	errs = append(errs, s.removeHosts(ctx))
 	var calls []func() error
@@ -1038,9 +1244,45 @@ func (s *stage) deleteNamespace(ctx context.Context, name string, uid types.UID)
 		case <-w.ResultChan():
 		case <-poll.C:
 		case <-ctx.Done():
-			return fmt.Errorf("namespace %s is still there: %w", name, context.Cause(ctx))
+			return fmt.Errorf("namespace %s is still there%s: %w", name, namespaceTrouble(got), context.Cause(ctx))
 		}
 	}
+}
+
+// namespaceTrouble quotes what a namespace says of why it does not go.
+func namespaceTrouble(ns *corev1.Namespace) string {
+	if ns == nil {
+		return ""
+	}
+	var said []string
+	if held := cluster.Held("namespaces", "", ns.Name, ns.Finalizers); held != "" {
+		said = append(said, held)
+	}
+	for _, c := range ns.Status.Conditions {
+		if c.Status == corev1.ConditionTrue && c.Message != "" {
+			said = append(said, c.Message)
+		}
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(said, "; ") + ")"
+}
+
+// removeCanaryPolicies removes them where they do not go with their namespace.
+func (s *stage) removeCanaryPolicies(ctx context.Context) error {
+	policies := s.client.NetworkingV1().NetworkPolicies(s.names.real(canaryNamespace))
+	list, err := policies.List(ctx, metav1.ListOptions{LabelSelector: cluster.RunLabel + "=" + s.runID})
+	if err != nil {
+		return fmt.Errorf("list the policies of the canaries: %w", err)
+	}
+	var errs []error
+	for _, p := range list.Items {
+		if err := policies.Delete(ctx, p.Name, deletion(p.UID)); err != nil && !isGone(err) {
+			errs = append(errs, fmt.Errorf("delete a policy of the canaries: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // agent returns the agent of an endpoint of the stage.

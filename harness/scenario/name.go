@@ -87,6 +87,18 @@ func checkLabelValue(c *collector, at Position, key, text string) {
 	}
 }
 
+// checkNoOwnLabels refuses labels of netproof's own on a policy: by them a run finds again what it made.
+func checkNoOwnLabels(c *collector, where *value) {
+	if where == nil || where.kind != mappingValue {
+		return
+	}
+	for _, e := range where.entries {
+		if strings.HasPrefix(e.key.text, reservedLabels) {
+			c.add(e.key.at, "remove it; notes such as `netproof.dev/owner` are annotations", "the label `%s` is netproof's own", shorten(e.key.text))
+		}
+	}
+}
+
 // withValues turns labels into changes that set them.
 func withValues(labels map[string]string) map[string]*string {
 	out := make(map[string]*string, len(labels))

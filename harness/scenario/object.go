@@ -288,6 +288,7 @@ func readObject(c *collector, v *value, bullets []bullet) *object {
 		o.checkMeta(c)
 	}
 	if o.role == policyRole {
+		checkNoOwnLabels(c, v.get("metadata").get("labels"))
 		o.placeholders = findPlaceholders(c, v)
 		if o.gvk == NetworkPolicyKind {
 			policy.Namespace = o.namespace

@@ -30,6 +30,11 @@ type CleanupOptions struct {
 	RunID string
 	// OlderThan leaves runs alone that have made something within this time.
 	OlderThan time.Duration
+	// Namespaces are the only ones that are looked at, beside [Namespace]; empty for all of the cluster. They are those of
+	// [Options.Namespaces], and the account may have rights in no others.
+	Namespaces []string
+	// NamespacePrefix of the runs, with Namespaces.
+	NamespacePrefix string
 	// DryRun only tells what would be removed.
 	DryRun bool
 	// Progress is told in plain words what goes on; it may be nil.
@@ -71,9 +76,6 @@ const (
 	removePoll = 500 * time.Millisecond
 )
 
-// ours selects what runs make. An object needs both labels.
-const ours = cluster.ManagedByLabel + "=" + cluster.ManagedBy + "," + cluster.RunLabel
-
 // errSlow is why a wait for the end of objects was given up.
 var errSlow = fmt.Errorf("not done within %s", removeTime)
 
@@ -91,7 +93,7 @@ func cleanUp(ctx context.Context, cfg *rest.Config, opts CleanupOptions, t timin
 	if opts.Progress == nil {
 		opts.Progress = func(string) {}
 	}
-	c, err := newCleaner(cfg, opts.Progress)
+	c, err := newCleaner(cfg, lentTo(opts.Namespaces, opts.NamespacePrefix), opts.Progress)
 	if err != nil {
 		return Removed{}, err
 	}
@@ -119,8 +121,8 @@ func cleanUp(ctx context.Context, cfg *rest.Config, opts CleanupOptions, t timin
 }
 
 // sweep removes everything of runs that are known to be dead.
-func sweep(ctx context.Context, cfg *rest.Config, runs []string, progress func(string)) (Removed, error) {
-	c, err := newCleaner(cfg, progress)
+func sweep(ctx context.Context, cfg *rest.Config, runs, namespaces []string, progress func(string)) (Removed, error) {
+	c, err := newCleaner(cfg, namespaces, progress)
 	if err != nil {
 		return Removed{}, err
 	}
@@ -132,8 +134,8 @@ func sweep(ctx context.Context, cfg *rest.Config, runs []string, progress func(s
 }
 
 // remaining are those of the runs of which anything but a Lease is left, and all of them where that cannot be told.
-func remaining(ctx context.Context, cfg *rest.Config, runs []string) []string {
-	c, err := newCleaner(cfg, func(string) {})
+func remaining(ctx context.Context, cfg *rest.Config, runs, namespaces []string) []string {
+	c, err := newCleaner(cfg, namespaces, func(string) {})
 	if err != nil {
 		return runs
 	}
@@ -153,6 +155,8 @@ type cleaner struct {
 	client   kubernetes.Interface
 	objects  metadata.Interface
 	progress func(string)
+	// namespaces are the only ones that are looked at; empty for all of the cluster.
+	namespaces []string
 	// kinds are those of which there are any objects of runs, in the order in which they are removed.
 	kinds []schema.GroupVersionResource
 	// changed are the built-in namespaces that runs have left with other labels.
@@ -160,7 +164,7 @@ type cleaner struct {
 	removed Removed
 }
 
-func newCleaner(cfg *rest.Config, progress func(string)) (*cleaner, error) {
+func newCleaner(cfg *rest.Config, namespaces []string, progress func(string)) (*cleaner, error) {
 	client, err := connect(cfg)
 	if err != nil {
 		return nil, err
@@ -171,7 +175,7 @@ func newCleaner(cfg *rest.Config, progress func(string)) (*cleaner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	return &cleaner{client: client, objects: objects, progress: progress, changed: map[string]cluster.Restore{}}, nil
+	return &cleaner{client: client, objects: objects, namespaces: namespaces, progress: progress, changed: map[string]cluster.Restore{}}, nil
 }
 
 // remain is an object that was found.
@@ -239,32 +243,43 @@ func (c *cleaner) served() ([]schema.GroupVersionResource, error) {
 			continue
 		}
 		for _, r := range list.APIResources {
-			if gvr := gv.WithResource(r.Name); isPolicyKind(gvr.GroupResource()) && slices.Contains(r.Verbs, "list") && slices.Contains(r.Verbs, "delete") {
+			within := r.Namespaced || len(c.namespaces) == 0
+			if gvr := gv.WithResource(r.Name); within && isPolicyKind(gvr.GroupResource()) && slices.Contains(r.Verbs, "list") && slices.Contains(r.Verbs, "delete") {
 				kinds = append(kinds, gvr)
 			}
 		}
+	}
+	if len(c.namespaces) > 0 { // a run that was lent namespaces makes none
+		return append(kinds, podKind, serviceKind, leaseKind), nil
 	}
 	return append(kinds, podKind, serviceKind, namespaceKind, leaseKind), nil
 }
 
 // list lists the objects of one kind that runs made.
 func (c *cleaner) list(ctx context.Context, kind schema.GroupVersionResource) ([]remain, error) {
-	var in metadata.ResourceInterface = c.objects.Resource(kind)
-	if kind == leaseKind {
-		in = c.objects.Resource(kind).Namespace(Namespace)
+	where := c.namespaces
+	switch {
+	case kind == leaseKind:
+		where = []string{Namespace}
+	case len(where) == 0:
+		where = []string{metav1.NamespaceAll}
 	}
-	list, err := in.List(ctx, metav1.ListOptions{LabelSelector: ours})
-	if apierrors.IsNotFound(err) {
-		return nil, nil // the kind itself is gone
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", kind.GroupResource(), err)
+	var listed []metav1.PartialObjectMetadata
+	for _, ns := range where {
+		list, err := c.objects.Resource(kind).Namespace(ns).List(ctx, metav1.ListOptions{LabelSelector: cluster.RunsSelector})
+		if apierrors.IsNotFound(err) {
+			return nil, nil // the kind itself is gone
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", kind.GroupResource(), err)
+		}
+		listed = append(listed, list.Items...)
 	}
 	var out []remain
-	for i := range list.Items {
-		o := list.Items[i].ObjectMeta
+	for i := range listed {
+		o := listed[i].ObjectMeta
 		object := Object{Resource: kind.GroupResource().String(), Namespace: o.Namespace, Name: o.Name, Run: o.Labels[cluster.RunLabel]}
-		if o.Labels[cluster.ManagedByLabel] != cluster.ManagedBy || object.Run == "" {
+		if o.Labels[cluster.OwnLabel] != cluster.ManagedBy || object.Run == "" {
 			continue // a selector is a request; only what is seen counts
 		}
 		if kind == namespaceKind && isBuiltIn(o.Name) {
@@ -274,6 +289,14 @@ func (c *cleaner) list(ctx context.Context, kind schema.GroupVersionResource) ([
 		out = append(out, remain{object, o})
 	}
 	return out, nil
+}
+
+// lentTo are the namespaces that a run was lent, with that of its canaries; none for a run that makes its own.
+func lentTo(namespaces []string, prefix string) []string {
+	if len(namespaces) == 0 {
+		return nil
+	}
+	return slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(namespaces), prefix+cluster.CanaryNamespace))))
 }
 
 // isBuiltIn tells whether every cluster has this namespace, or all runs use it.
@@ -339,7 +362,7 @@ func (c *cleaner) withoutLiving(ctx context.Context, runs []string, t timing) ([
 
 // lookAtLeases notes the runs that live, and returns of how many it cannot be told yet.
 func (c *cleaner) lookAtLeases(ctx context.Context, watch *vigil, runs []string) (undecided int, err error) {
-	leases, err := c.client.CoordinationV1().Leases(Namespace).List(ctx, metav1.ListOptions{LabelSelector: ours})
+	leases, err := c.client.CoordinationV1().Leases(Namespace).List(ctx, metav1.ListOptions{LabelSelector: cluster.RunsSelector})
 	if err != nil {
 		return 0, fmt.Errorf("list the Leases of runs: %w", allow(err))
 	}
@@ -481,8 +504,8 @@ func (c *cleaner) explain(left []remain, cause error) error {
 	var errs []error
 	for _, o := range left {
 		why := ""
-		if len(o.meta.Finalizers) > 0 {
-			why = fmt.Sprintf(", held by its finalizers %s", strings.Join(o.meta.Finalizers, ", "))
+		if held := cluster.Held(o.Resource, o.Namespace, o.Name, o.meta.Finalizers); held != "" {
+			why = ", " + held
 		}
 		if o.Resource == namespaceKind.Resource {
 			why += c.namespaceTrouble(ctx, o.Name)
@@ -512,6 +535,9 @@ func (c *cleaner) namespaceTrouble(ctx context.Context, name string) string {
 
 // findChanged reads what runs wrote down about the labels of built-in namespaces.
 func (c *cleaner) findChanged(ctx context.Context) error {
+	if len(c.namespaces) > 0 {
+		return nil // a run that was lent namespaces labels none
+	}
 	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem} {
 		ns, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
@@ -543,10 +569,14 @@ func (c *cleaner) changedBy(runs []string) []string {
 func (c *cleaner) restore(ctx context.Context, runs []string) error {
 	var errs []error
 	for _, name := range c.changedBy(runs) {
-		patch := c.changed[name].Patch()
-		if _, err := c.client.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		before := c.changed[name]
+		ns, err := c.client.CoreV1().Namespaces().Patch(ctx, name, types.MergePatchType, before.Patch(), metav1.PatchOptions{})
+		if err != nil {
 			errs = append(errs, fmt.Errorf("restore the labels of namespace %s: %w", name, err))
 			continue
+		}
+		for _, differ := range before.Differences(ns.Labels) {
+			c.stays("a label of namespace "+name, differ+" run "+before.Run+", which did not change it")
 		}
 		c.removed.Restored = append(c.removed.Restored, name)
 		c.progress("restored the labels of namespace " + name)

@@ -1,6 +1,6 @@
 // Package existing provides clusters that are there already: whatever a kubeconfig points at, or the one that netproof itself runs in.
 //
-// Nothing of the cluster is changed but what a run makes, and all of that carries two labels, [cluster.ManagedByLabel] and
+// Nothing of the cluster is changed but what a run makes, and all of that carries two labels, [cluster.OwnLabel] and
 // [cluster.RunLabel]. Nothing without both of them is ever removed. A Lease keeps two runs apart, [Rules] are the rights that a run needs,
 // [Doctor] tells whether they are there, and [Cleanup] removes what a run left that could not do it itself.
 //

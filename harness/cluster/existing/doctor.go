@@ -40,9 +40,17 @@ func Doctor(ctx context.Context, o Options) []Check {
 	if err != nil {
 		return append(checks, Check{Name: "API server", State: doctor.Missing, Detail: err.Error(), Mend: "kubectl version must work with the same kubeconfig and context"})
 	}
-	plugin, check := checkPlugin(ctx, client)
-	checks = append(checks, check, checkNodes(ctx, client, plugin), checkFamilies(ctx, client), checkImage(o.Image), checkLease(ctx, client, o.NamespacePrefix))
-	return append(checks, Review(ctx, client, Grants(RBACOptions{Policies: servedFamilies(client)}))...)
+	var plugin *install.Found
+	rights := RBACOptions{Policies: servedFamilies(client)}
+	if len(o.Namespaces) == 0 {
+		var check Check
+		plugin, check = checkPlugin(ctx, client)
+		checks = append(checks, check)
+	} else {
+		rights = RBACOptions{Namespaces: o.Namespaces, NamespacePrefix: o.NamespacePrefix}
+	}
+	checks = append(checks, checkNodes(ctx, client, plugin), checkFamilies(ctx, client, len(o.Namespaces) == 0), checkImage(o.Image), checkLease(ctx, client, o.NamespacePrefix))
+	return append(checks, Review(ctx, client, Grants(rights))...)
 }
 
 func serverVersion(client kubernetes.Interface) (string, error) {
@@ -91,8 +99,8 @@ func checkNodes(ctx context.Context, client kubernetes.Interface, plugin *instal
 	return c
 }
 
-func checkFamilies(ctx context.Context, client kubernetes.Interface) Check {
-	have, err := familiesOf(ctx, client)
+func checkFamilies(ctx context.Context, client kubernetes.Interface, askPods bool) Check {
+	have, err := familiesOf(ctx, client, askPods)
 	if err == nil {
 		have, err = choose(nil, have)
 	}

@@ -52,11 +52,14 @@ func cniOf(plugin *install.Found) model.CNI {
 const podPage = 200
 
 // familiesOf are the IP families of pods, the primary one first: those of pods that run, else those of the nodes' pod networks, else
-// those of the nodes. Pods know best, since a network plugin may leave the networks that Kubernetes gives to nodes aside.
-func familiesOf(ctx context.Context, client kubernetes.Interface) ([]model.IPFamily, error) {
-	families, err := podFamilies(ctx, client)
-	if err != nil || len(families) > 0 {
-		return families, err
+// those of the nodes. Pods know best, since a network plugin may leave the networks that Kubernetes gives to nodes aside; they are only asked
+// where all of them may be looked at.
+func familiesOf(ctx context.Context, client kubernetes.Interface, askPods bool) ([]model.IPFamily, error) {
+	if askPods {
+		families, err := podFamilies(ctx, client)
+		if err != nil || len(families) > 0 {
+			return families, err
+		}
 	}
 	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {

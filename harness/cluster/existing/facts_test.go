@@ -86,7 +86,7 @@ func TestTheIPFamiliesAreThoseThatPodsHave(t *testing.T) {
 		{"of nothing, none", nil, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := familiesOf(t.Context(), fake.NewClientset(tc.objects...))
+			got, err := familiesOf(t.Context(), fake.NewClientset(tc.objects...), true)
 			require.NoError(t, err)
 			assert.Equal(t, tc.want, got)
 		})
@@ -212,7 +212,7 @@ func TestALookAtAClusterTellsReportsWhatItIs(t *testing.T) {
 		},
 	}
 	client := fake.NewClientset(set, makeNode("a"), makeNode("b"), podOn("a", "x", "p", withIPs("10.0.0.1", "fd00::1")))
-	seen, err := look(t.Context(), client, cluster.Options{IPFamilies: []model.IPFamily{model.IPv4}}, func(string) {})
+	seen, err := look(t.Context(), client, nil, cluster.Options{IPFamilies: []model.IPFamily{model.IPv4}}, func(string) {})
 	require.NoError(t, err)
 	seen.info.Kubernetes = ""
 	assert.Equal(t, model.Cluster{

@@ -46,6 +46,12 @@ func calicoKinds(group string) []schema.GroupResource {
 	return out
 }
 
+// clusterScoped are the kinds of policyKinds that are in no namespace.
+var clusterScoped = []string{
+	"adminnetworkpolicies", "baselineadminnetworkpolicies", "clusternetworkpolicies", "globalnetworkpolicies", "globalnetworksets", "tiers",
+	"stagedglobalnetworkpolicies", "ciliumclusterwidenetworkpolicies", "ciliumcidrgroups",
+}
+
 // isPolicyKind tells whether scenarios apply objects of a kind.
 func isPolicyKind(gr schema.GroupResource) bool {
 	for _, kinds := range policyKinds {

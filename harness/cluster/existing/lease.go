@@ -91,6 +91,8 @@ type LeaseOptions struct {
 	RunID string
 	// NamespacePrefix of the run. Runs with different ones have different Leases.
 	NamespacePrefix string
+	// Namespaces that the run was lent: see [Options.Namespaces].
+	Namespaces []string
 	// Progress is told in plain words what is waited for; it may be nil.
 	Progress func(string)
 }
@@ -268,7 +270,7 @@ func (l *Lease) object(opts LeaseOptions) *coordinationv1.Lease {
 	return &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: l.name, Namespace: Namespace,
-			Labels:      map[string]string{cluster.ManagedByLabel: cluster.ManagedBy, cluster.RunLabel: l.runID},
+			Labels:      cluster.RunLabels(l.runID),
 			Annotations: map[string]string{processAnnotation: self().String(), prefixAnnotation: opts.NamespacePrefix},
 		},
 		Spec: coordinationv1.LeaseSpec{

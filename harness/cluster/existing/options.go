@@ -30,6 +30,10 @@ type Options struct {
 	Image string
 	// NamespacePrefix goes before the names of all namespaces of the run. Runs with different prefixes can run side by side.
 	NamespacePrefix string
+	// Namespaces of the cluster that an administrator lends to the run, by [cluster.LentLabel]; that of the canaries, [cluster.CanaryNamespace]
+	// with the prefix, comes on top. With any, nothing is asked about all of the cluster but its nodes: see [RBACOptions.Namespaces]. The network
+	// plugin and what it cannot do are not known then.
+	Namespaces []string
 	// Progress is told in plain words what goes on, until a call of Create brings its own; it may be nil.
 	Progress func(string)
 
@@ -57,7 +61,20 @@ func (o Options) check() error {
 	if _, err := name.ParseReference(o.Image); err != nil {
 		return fmt.Errorf("image of the probe pods: %w", err)
 	}
-	return CheckPrefix(o.NamespacePrefix)
+	return errors.Join(CheckPrefix(o.NamespacePrefix), checkNamespaces(o.Namespaces))
+}
+
+// checkNamespaces tells whether namespaces can be lent to a run.
+func checkNamespaces(list []string) error {
+	for _, ns := range list {
+		if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
+			return fmt.Errorf("namespace %q: %s", ns, strings.Join(problems, "; "))
+		}
+		if isBuiltIn(ns) {
+			return fmt.Errorf("namespace %s is everybody's, and cannot be lent to a run", ns)
+		}
+	}
+	return nil
 }
 
 // CheckPrefix tells whether namespaces can have a prefix.

@@ -108,7 +108,7 @@ func open(ctx context.Context, cfg *rest.Config, called string, own Options, wan
 	if err != nil {
 		return nil, err
 	}
-	seen, err := look(ctx, client, wanted, progress)
+	seen, err := look(ctx, client, own.Namespaces, wanted, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,9 @@ func open(ctx context.Context, cfg *rest.Config, called string, own Options, wan
 	if own.timing != nil {
 		t = *own.timing
 	}
-	r.lease, err = hold(ctx, cfg, client, LeaseOptions{RunID: c.RunID(), NamespacePrefix: own.NamespacePrefix, Progress: progress}, t)
+	r.lease, err = hold(ctx, cfg, client, LeaseOptions{
+		RunID: c.RunID(), NamespacePrefix: own.NamespacePrefix, Namespaces: own.Namespaces, Progress: progress,
+	}, t)
 	if err != nil {
 		return nil, err
 	}
@@ -154,10 +156,11 @@ func hold(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, op
 	if err != nil {
 		return nil, err
 	}
+	lent := lentTo(opts.Namespaces, opts.NamespacePrefix)
 	lease.remains = func(ctx context.Context) []string {
-		return remaining(ctx, cfg, append(slices.Clone(lease.Previous()), opts.RunID))
+		return remaining(ctx, cfg, append(slices.Clone(lease.Previous()), opts.RunID), lent)
 	}
-	if err := removeRemains(ctx, cfg, lease.Previous(), opts.Progress); err != nil {
+	if err := removeRemains(ctx, cfg, lease.Previous(), lent, opts.Progress); err != nil {
 		return nil, errors.Join(err, lease.Release(context.WithoutCancel(ctx)))
 	}
 	return lease, nil
@@ -175,12 +178,12 @@ func connect(cfg *rest.Config) (*kubernetes.Clientset, error) {
 }
 
 // removeRemains removes what earlier runs left. It would be in the way, or in force.
-func removeRemains(ctx context.Context, cfg *rest.Config, runs []string, progress func(string)) error {
+func removeRemains(ctx context.Context, cfg *rest.Config, runs, namespaces []string, progress func(string)) error {
 	if len(runs) == 0 {
 		return nil
 	}
 	progress("removing what run " + strings.Join(runs, ", ") + " left")
-	removed, err := sweep(ctx, cfg, runs, progress)
+	removed, err := sweep(ctx, cfg, runs, namespaces, progress)
 	for _, s := range removed.Stays {
 		progress(s.String())
 	}
@@ -198,23 +201,28 @@ type sighting struct {
 }
 
 // look finds out what the cluster is. It changes nothing.
-func look(ctx context.Context, client kubernetes.Interface, wanted cluster.Options, progress func(string)) (sighting, error) {
+func look(ctx context.Context, client kubernetes.Interface, lent []string, wanted cluster.Options, progress func(string)) (sighting, error) {
 	version, err := client.Discovery().ServerVersion()
 	if err != nil {
 		return sighting{}, fmt.Errorf("reach the API server: %w", err)
 	}
-	found, err := install.Detect(ctx, client)
-	if err != nil {
-		return sighting{}, allow(err)
+	var found []install.Found
+	if len(lent) == 0 {
+		if found, err = install.Detect(ctx, client); err != nil {
+			return sighting{}, allow(err)
+		}
 	}
 	plugin, err := pluginOf(found, wanted.CNI)
 	if err != nil {
 		return sighting{}, err
 	}
-	if plugin == nil {
+	switch {
+	case len(lent) > 0:
+		progress("the network plugin is not looked for in a run that was lent namespaces: reports call it " + unknownPlugin)
+	case plugin == nil:
 		progress("no network plugin was recognised on the cluster: reports call it " + unknownPlugin)
 	}
-	have, err := familiesOf(ctx, client)
+	have, err := familiesOf(ctx, client, len(lent) == 0)
 	if err != nil {
 		return sighting{}, allow(err)
 	}

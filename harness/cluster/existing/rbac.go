@@ -3,6 +3,7 @@ package existing
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,6 +24,11 @@ type RBACOptions struct {
 	// Policies are the families of policies beyond NetworkPolicy that scenarios apply: see [PolicyFamilies]. Most of their kinds are
 	// of the cluster's scope, and reach all that runs there.
 	Policies []string
+	// Namespaces that are there already and that are lent to runs. With any, all rights but to look at nodes are in these, in that of
+	// the canaries and in [Namespace].
+	Namespaces []string
+	// NamespacePrefix of the runs, with Namespaces: it is part of the name of the canaries' namespace.
+	NamespacePrefix string
 }
 
 func (o RBACOptions) withDefaults() RBACOptions {
@@ -38,8 +44,11 @@ func (o RBACOptions) Check() error {
 			return fmt.Errorf("no family of policies is called %s: there is %s", family, strings.Join(PolicyFamilies(), ", "))
 		}
 	}
-	return nil
+	return errors.Join(checkNamespaces(o.Namespaces), CheckPrefix(o.NamespacePrefix))
 }
+
+// lent are the namespaces that the rights are in; none for the whole cluster.
+func (o RBACOptions) lent() []string { return lentTo(o.Namespaces, o.NamespacePrefix) }
 
 // Grant is a rule, with what it is for.
 type Grant struct {
@@ -57,6 +66,9 @@ type Grant struct {
 // Grants are the rights that a run and a clean-up need, and no more. What they are is derived from the calls that harness/run,
 // harness/cluster/remote, install.Detect and this package make; [Recorder] tells where that is not so any more.
 func Grants(o RBACOptions) []Grant {
+	if len(o.Namespaces) > 0 {
+		return lentGrants(o)
+	}
 	grants := []Grant{
 		{
 			Purpose: "look at the nodes that take pods: their names, addresses and pod networks",
@@ -101,19 +113,81 @@ func Grants(o RBACOptions) []Grant {
 		},
 	}
 	for _, family := range slices.Compact(slices.Sorted(slices.Values(o.Policies))) {
-		grants = append(grants, policyGrants(family)...)
+		grants = append(grants, policyGrants(family, false)...)
 	}
-	return append(grants,
-		Grant{
-			Purpose: "ask what the API server is, serves, and whether it is ready; most clusters let everybody do so",
-			Rule:    rbacv1.PolicyRule{NonResourceURLs: []string{"/version", "/readyz", "/api", "/api/*", "/apis", "/apis/*"}, Verbs: []string{"get"}},
+	return append(grants, discoveryGrant, leaseGrant)
+}
+
+var (
+	discoveryGrant = Grant{
+		Purpose: "ask what the API server is, serves, and whether it is ready; most clusters let everybody do so",
+		Rule:    rbacv1.PolicyRule{NonResourceURLs: []string{"/version", "/readyz", "/api", "/api/*", "/apis", "/apis/*"}, Verbs: []string{"get"}},
+	}
+	leaseGrant = Grant{
+		Purpose:   "keep other runs away, and find out which runs are alive",
+		Namespace: Namespace,
+		Rule:      rule("coordination.k8s.io", []string{"leases"}, "create", "get", "list", "update", "delete"),
+	}
+)
+
+// lentGrants are the rights of a run that was lent namespaces: it makes, labels and removes none.
+func lentGrants(o RBACOptions) []Grant {
+	grants := []Grant{
+		{
+			Purpose: "look at the nodes that take pods: their names, addresses and pod networks",
+			Rule:    rule("", []string{"nodes"}, "list"),
 		},
-		Grant{
-			Purpose:   "keep other runs away, and find out which runs are alive",
-			Namespace: Namespace,
-			Rule:      rule("coordination.k8s.io", []string{"leases"}, "create", "get", "list", "update", "delete"),
-		},
-	)
+		discoveryGrant,
+	}
+	families := slices.Compact(slices.Sorted(slices.Values(o.Policies)))
+	for _, family := range families {
+		for _, g := range policyGrants(family, false) {
+			g.Purpose = "see policies of the cluster's scope that act on pods of the run: it can change none"
+			g.Rule.Resources = slices.DeleteFunc(slices.Clone(g.Rule.Resources), func(kind string) bool {
+				return !slices.Contains(clusterScoped, kind) || !strings.HasSuffix(kind, "networkpolicies") || strings.HasPrefix(kind, "staged")
+			})
+			g.Rule.Verbs, g.Optional = []string{"list"}, "such policies are not seen"
+			if len(g.Rule.Resources) > 0 {
+				grants = append(grants, g)
+			}
+		}
+	}
+	for _, ns := range o.lent() {
+		within := []Grant{
+			{
+				Purpose: "see that the namespace is lent to runs, and what its labels are",
+				Rule:    named(rule("", []string{"namespaces"}, "get"), ns),
+			},
+			{
+				Purpose: "make, watch, label and remove probe pods, and see that nobody else has pods there",
+				Rule:    rule("", []string{"pods"}, "create", "list", "watch", "patch", "delete"),
+			},
+			{
+				Purpose: "send probes through an exec: over WebSockets, which is a get that newer API servers want create for as well, or over SPDY",
+				Rule:    rule("", []string{"pods/exec"}, "create", "get"),
+			},
+			{
+				Purpose: "make, watch over and remove the services of scenarios",
+				Rule:    rule("", []string{"services"}, "create", "list", "delete"),
+			},
+			{
+				Purpose: "wait until the endpoints of services are their pods",
+				Rule:    rule("discovery.k8s.io", []string{"endpointslices"}, "list"),
+			},
+			{
+				Purpose: "try (as a dry run), apply and remove policies, and see that nobody else changed them meanwhile",
+				Rule:    rule("networking.k8s.io", []string{"networkpolicies"}, "create", "get", "list", "patch", "delete"),
+			},
+		}
+		for _, family := range families {
+			within = append(within, policyGrants(family, true)...)
+		}
+		for _, g := range within {
+			g.Namespace = ns
+			grants = append(grants, g)
+		}
+	}
+	return append(grants, leaseGrant)
 }
 
 // purposes of the families of policies.
@@ -123,10 +197,13 @@ var purposes = map[string]string{
 	CiliumPolicies: "the same for Cilium's own policies",
 }
 
-// policyGrants are the rights on a family of policies, a rule for each API group.
-func policyGrants(family string) []Grant {
+// policyGrants are the rights on a family of policies, a rule for each API group: on all of its kinds, or on those that are in namespaces.
+func policyGrants(family string, namespaced bool) []Grant {
 	resources := map[string][]string{}
 	for _, kind := range policyKinds[family] {
+		if namespaced && slices.Contains(clusterScoped, kind.Resource) {
+			continue
+		}
 		resources[kind.Group] = append(resources[kind.Group], kind.Resource)
 	}
 	var out []Grant
@@ -136,10 +213,13 @@ func policyGrants(family string) []Grant {
 			Optional: "scenarios with policies of " + group + " cannot be proven",
 		})
 		if group == "projectcalico.org" {
+			tiers := []string{"tier.networkpolicies", "tier.globalnetworkpolicies", "tier.stagednetworkpolicies", "tier.stagedglobalnetworkpolicies"}
+			if namespaced {
+				tiers = []string{"tier.networkpolicies", "tier.stagednetworkpolicies"}
+			}
 			out = append(out, Grant{
-				Purpose: "Calico's API server wants rights on the tier of a policy as well",
-				Rule: rule(group, []string{"tier.networkpolicies", "tier.globalnetworkpolicies", "tier.stagednetworkpolicies", "tier.stagedglobalnetworkpolicies"},
-					"create", "get", "list", "patch", "delete"),
+				Purpose:  "Calico's API server wants rights on the tier of a policy as well",
+				Rule:     rule(group, tiers, "create", "get", "list", "patch", "delete"),
 				Optional: "scenarios with policies of " + group + " cannot be proven", Implied: true,
 			})
 		}
@@ -174,7 +254,9 @@ func Manifest(o RBACOptions) ([]byte, error) {
 	o = o.withDefaults()
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# The rights that netproof needs on a cluster, and no more: kubectl apply -f FILE.\n")
-	fmt.Fprintf(&b, "# RBAC cannot tell netproof's namespaces from others. Whoever may use this account can make pods anywhere in the cluster.\n")
+	for _, line := range Amounts(o) {
+		fmt.Fprintf(&b, "# %s\n", line)
+	}
 	labels := map[string]string{cluster.ManagedByLabel: cluster.ManagedBy}
 	no := false
 	about := func(namespace, name string) metav1.ObjectMeta {
@@ -183,13 +265,20 @@ func Manifest(o RBACOptions) ([]byte, error) {
 	account := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: o.Namespace, Name: o.ServiceAccount}}
 	roleName := o.ServiceAccount
 
+	lent := o.lent()
 	namespaces := []string{Namespace}
-	if o.Namespace != Namespace {
+	if o.Namespace != Namespace && !slices.Contains(lent, o.Namespace) {
 		namespaces = append(namespaces, o.Namespace)
 	}
 	for _, ns := range namespaces {
 		object := &corev1.Namespace{TypeMeta: typeOf("v1", "Namespace"), ObjectMeta: about("", ns)}
 		object.Labels = namespaceLabels()
+		render(&b, object)
+	}
+	if canaries := o.NamespacePrefix + cluster.CanaryNamespace; len(lent) > 0 {
+		object := &corev1.Namespace{TypeMeta: typeOf("v1", "Namespace"), ObjectMeta: about("", canaries)}
+		object.Labels = namespaceLabels()
+		object.Labels[cluster.LentLabel] = cluster.Lent
 		render(&b, object)
 	}
 	render(&b, &corev1.ServiceAccount{
@@ -200,12 +289,34 @@ func Manifest(o RBACOptions) ([]byte, error) {
 		TypeMeta: typeOf(rbac, "ClusterRoleBinding"), ObjectMeta: about("", roleName), Subjects: account,
 		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: roleName},
 	})
-	renderRole(&b, &rbacv1.Role{TypeMeta: typeOf(rbac, "Role"), ObjectMeta: about(Namespace, roleName)}, o, Namespace)
-	render(&b, &rbacv1.RoleBinding{
-		TypeMeta: typeOf(rbac, "RoleBinding"), ObjectMeta: about(Namespace, roleName), Subjects: account,
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: roleName},
-	})
+	for _, ns := range append([]string{Namespace}, lent...) {
+		renderRole(&b, &rbacv1.Role{TypeMeta: typeOf(rbac, "Role"), ObjectMeta: about(ns, roleName)}, o, ns)
+		render(&b, &rbacv1.RoleBinding{
+			TypeMeta: typeOf(rbac, "RoleBinding"), ObjectMeta: about(ns, roleName), Subjects: account,
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: roleName},
+		})
+	}
 	return b.Bytes(), nil
+}
+
+// Amounts says in a few lines what the rights amount to in the hands of somebody who means ill.
+func Amounts(o RBACOptions) []string {
+	if len(o.Namespaces) == 0 {
+		return []string{
+			"These rights are as good as cluster-admin: RBAC cannot tell netproof's namespaces from others, so whoever may use this account can make",
+			"a pod in every namespace, kube-system included, and run commands in every pod. By that they have each secret that a pod mounts, each",
+			"service account that a pod may use, and, by a pod in a namespace that admits privileged ones, the nodes. netproof does none of it, and no",
+			"scenario can make it. With --namespaces the rights end at namespaces that are there already.",
+		}
+	}
+	return []string{
+		"In the namespaces " + strings.Join(o.lent(), ", ") + " these rights are as good as all:",
+		"whoever may use this account can run commands in every pod there, and make pods with each secret and service account of the namespace. Outside of",
+		"them it can look at nodes, and disturb other runs through their Leases. It cannot make, label or remove a namespace. Those must exist, hold",
+		"nothing else, have the labels that scenarios give them, and be lent by an administrator:",
+		"    kubectl label namespace " + strings.Join(o.Namespaces, " ") + " " + cluster.LentLabel + "=" + cluster.Lent,
+		"A run says which they are: netproof run --provider existing --namespaces " + strings.Join(o.Namespaces, ",") + " ...",
+	}
 }
 
 const rbac = rbacv1.GroupName + "/v1"

@@ -70,11 +70,54 @@ func TestTheManifestGivesTheRightsAndNothingElse(t *testing.T) {
 	assert.Equal(t, account, read[rbacv1.ClusterRoleBinding](t, docs, "ClusterRoleBinding", "ci").Subjects)
 	assert.False(t, *read[corev1.ServiceAccount](t, docs, "ServiceAccount", "ci").AutomountServiceAccountToken)
 	assert.Equal(t, "restricted", read[corev1.Namespace](t, docs, "Namespace", "ci-jobs").Labels["pod-security.kubernetes.io/enforce"])
-	assert.Equal(t, strings.Count(string(text), "\n- "), strings.Count(string(text), "\n# ")-1+2, "each rule has a comment; there are two subjects")
+	assert.Equal(t, strings.Count(string(text), "\n- "), strings.Count(string(text), "\n# ")-len(Amounts(opts))+2, "each rule has a comment; there are two subjects")
+}
+
+func TestRightsInNamespacesAreInNoOthers(t *testing.T) {
+	opts := RBACOptions{Namespaces: []string{"shop", "bank"}, NamespacePrefix: "team-", Policies: PolicyFamilies()}
+	text, err := Manifest(opts)
+	require.NoError(t, err)
+	docs := documents(t, text)
+	var resources []string
+	for _, r := range read[rbacv1.ClusterRole](t, docs, "ClusterRole", "netproof").Rules {
+		assert.Contains(t, []string{"list", "get"}, strings.Join(r.Verbs, ","), "of the cluster's scope nothing can be changed")
+		resources = append(resources, r.Resources...)
+	}
+	assert.Equal(t, []string{
+		"nodes", "adminnetworkpolicies", "baselineadminnetworkpolicies", "clusternetworkpolicies", "globalnetworkpolicies", "globalnetworkpolicies",
+		"ciliumclusterwidenetworkpolicies",
+	}, resources)
+	within := map[string]bool{}
+	for _, g := range Grants(opts) {
+		if within[g.Namespace] = true; g.Namespace == "" {
+			continue
+		}
+		for _, kind := range clusterScoped {
+			assert.NotContains(t, g.Rule.Resources, kind, "a right in a namespace is none on what is in no namespace")
+		}
+	}
+	assert.Equal(t, map[string]bool{"": true, "bank": true, "shop": true, "team-netproof-canary": true, Namespace: true}, within)
+	assert.Equal(t, "true", read[corev1.Namespace](t, docs, "Namespace", "team-netproof-canary").Labels["netproof.dev/lent"])
+	assert.NotContains(t, string(text), "kind: Namespace\nmetadata:\n  name: shop", "what is there already is not touched")
+	assert.Contains(t, string(text), "# In the namespaces bank, shop, team-netproof-canary these rights are as good as all:")
+
+	text, err = Manifest(RBACOptions{})
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "# These rights are as good as cluster-admin:")
+
+	for says, wrong := range map[string]RBACOptions{
+		"kube-system is everybody's":       {Namespaces: []string{"kube-system"}},
+		`namespace "No": `:                 {Namespaces: []string{"No"}},
+		"namespace default is everybody's": {Namespaces: []string{"shop", "default"}},
+		"netproof-system is everybody's":   {Namespaces: []string{Namespace}},
+	} {
+		_, err := Manifest(wrong)
+		require.ErrorContains(t, err, says)
+	}
 }
 
 func TestNoRightIsAWildcardOrReadsSecrets(t *testing.T) {
-	for _, g := range Grants(RBACOptions{Policies: PolicyFamilies()}) {
+	for _, g := range append(Grants(RBACOptions{Policies: PolicyFamilies()}), Grants(RBACOptions{Namespaces: []string{"shop"}, Policies: PolicyFamilies()})...) {
 		assert.NotEmpty(t, g.Purpose)
 		for _, list := range [][]string{g.Rule.Verbs, g.Rule.APIGroups, g.Rule.Resources} {
 			assert.NotContains(t, list, "*")

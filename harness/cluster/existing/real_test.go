@@ -47,26 +47,26 @@ spec:
 const remains = `
 apiVersion: v1
 kind: Namespace
-metadata: {name: x, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}}
+metadata: {name: x, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: dead0001}}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: a, namespace: x, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}}
+metadata: {name: a, namespace: x, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: dead0001}}
 spec: {containers: [{name: probe, image: none}]}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: left, namespace: default, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}}
+metadata: {name: left, namespace: default, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: dead0001}}
 spec: {ports: [{port: 80}]}
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: left, namespace: default, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}}
+metadata: {name: left, namespace: default, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: dead0001}}
 spec: {podSelector: {matchLabels: {nobody: has}}}
 ---
 apiVersion: crd.projectcalico.org/v1
 kind: GlobalNetworkPolicy
-metadata: {name: left, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}}
+metadata: {name: left, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: dead0001}}
 spec: {selector: nobody == 'has', types: [Ingress]}
 ---
 apiVersion: v1
@@ -90,7 +90,7 @@ var left = []Object{
 const notOurs = `
 apiVersion: v1
 kind: Namespace
-metadata: {name: mine, labels: {app.kubernetes.io/managed-by: netproof}}
+metadata: {name: mine, labels: {netproof.dev/managed-by: netproof}}
 ---
 apiVersion: v1
 kind: Pod
@@ -99,12 +99,12 @@ spec: {containers: [{name: probe, image: none}]}
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: mine, namespace: mine, labels: {app.kubernetes.io/managed-by: helm, netproof.dev/run: dead0001}}
+metadata: {name: mine, namespace: mine, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}}
 spec: {podSelector: {}}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: mine, namespace: mine, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: ""}}
+metadata: {name: mine, namespace: mine, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: ""}}
 spec: {ports: [{port: 80}]}
 `
 
@@ -179,6 +179,18 @@ spec:
       expect: {default: allow}
 `
 
+// prepare prepares a scenario for a cluster.
+func prepare(t *testing.T, c cluster.Cluster, text string) *run.Prepared {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "scenario.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	loaded, err := scenario.Load(t.Context(), []string{file}, scenario.Options{})
+	require.NoError(t, err)
+	prepared, err := run.Prepare(loaded, c.Info().IPFamilies, c.Info().Nodes)
+	require.NoError(t, err)
+	return prepared
+}
+
 func TestARunWithTheRightsOfTheManifestIsGreenAndUsesThemAll(t *testing.T) {
 	l := theLab(t)
 	l.apply(t, agents)
@@ -202,13 +214,8 @@ func TestARunWithTheRightsOfTheManifestIsGreenAndUsesThemAll(t *testing.T) {
 		Nodes: 2, IPFamilies: []model.IPFamily{model.IPv4},
 	}, c.Info())
 
-	file := filepath.Join(t.TempDir(), "scenario.yaml")
-	require.NoError(t, os.WriteFile(file, []byte(everything), 0o600))
-	loaded, err := scenario.Load(t.Context(), []string{file}, scenario.Options{})
-	require.NoError(t, err)
-	prepared, err := run.Prepare(loaded, c.Info().IPFamilies, c.Info().Nodes)
-	require.NoError(t, err)
-	result, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepared, run.Options{})
+	prepared := prepare(t, c, everything)
+	result, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepared, run.Options{Allow: scenario.Reaches()})
 	require.NoError(t, err)
 	assert.Equal(t, model.ExitOK, model.ExitCode(result), "%+v", result.Findings)
 	require.NoError(t, c.Close(t.Context()))
@@ -255,7 +262,7 @@ func TestWhatADeadRunLeftIsRemovedAndNothingElse(t *testing.T) {
 	l.deadLease(t, LeaseOptions{})
 	alive, err := acquire(t.Context(), l.client, LeaseOptions{RunID: "alive001", NamespacePrefix: "other-"}, quick)
 	require.NoError(t, err)
-	l.apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: other-x, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: alive001}}}`)
+	l.apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: other-x, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: alive001}}}`)
 	lease := Object{"leases.coordination.k8s.io", Namespace, "netproof", "dead0001"}
 	all := slices.SortedFunc(slices.Values(append(slices.Clone(left), lease)), byText)
 	living := Stay{"run alive001", "its Lease netproof-system/netproof-other is alive, on host " + machine(t)}
@@ -327,7 +334,7 @@ func TestWhatARunCouldNotRemoveIsRemovedByTheNext(t *testing.T) {
 		return list.Items
 	}
 	one := take("one")
-	l.apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: left, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: one}}}`)
+	l.apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: left, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: one}}}`)
 	require.NoError(t, one.Release(t.Context()))
 	require.Len(t, leases(), 1)
 	assert.Nil(t, leases()[0].Spec.HolderIdentity, "nobody has to wait for it")
@@ -355,7 +362,7 @@ func TestCleanUpNamesWhatItCannotRemove(t *testing.T) {
 	l.apply(t, `
 apiVersion: v1
 kind: Namespace
-metadata: {name: held, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}}
+metadata: {name: held, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: dead0001}}
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -363,12 +370,12 @@ metadata:
   name: held
   namespace: held
   finalizers: [netproof.dev/held]
-  labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}
+  labels: {netproof.dev/managed-by: netproof, netproof.dev/run: dead0001}
 spec: {podSelector: {}}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: free, namespace: default, labels: {app.kubernetes.io/managed-by: netproof, netproof.dev/run: dead0001}}
+metadata: {name: free, namespace: default, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: dead0001}}
 spec: {ports: [{port: 80}]}
 `)
 	t.Cleanup(func() {
@@ -382,6 +389,7 @@ spec: {ports: [{port: 80}]}
 	removed, err := cleanUp(ctx, l.admin, CleanupOptions{}, quick)
 	require.ErrorIs(t, err, why)
 	require.ErrorContains(t, err, "networkpolicies.networking.k8s.io held/held of run dead0001 is still there, held by its finalizers netproof.dev/held")
+	require.ErrorContains(t, err, "kubectl patch networkpolicies.networking.k8s.io held -n held --type=merge")
 	require.ErrorContains(t, err, "namespaces held of run dead0001 is still there")
 	assert.Equal(t, []Object{{"services", "default", "free", "dead0001"}}, removed.Objects)
 }

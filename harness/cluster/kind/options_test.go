@@ -56,7 +56,7 @@ func TestWrongChoicesAreRefusedBeforeAnythingIsMade(t *testing.T) {
 		of   cluster.Options
 		want string
 	}{
-		"no network plugin":       {Options{}, cluster.Options{CNI: "none"}, "calico, cilium or kindnet"},
+		"no network plugin":       {Options{}, cluster.Options{CNI: "none"}, "calico, cilium, kindnet"},
 		"an unknown plugin":       {Options{}, cluster.Options{CNI: "flannel"}, `"flannel": there is calico, cilium, kindnet`},
 		"no node":                 {Options{}, cluster.Options{Nodes: -1}, "at least 1 node"},
 		"an upper-case name":      {Options{Name: "My"}, cluster.Options{}, `cluster name "My"`},

@@ -3,6 +3,7 @@ package local_test
 import (
 	"context"
 	"io"
+	"maps"
 	"net"
 	"path/filepath"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local/attach"
 	"github.com/netproof/netproof/harness/model"
 )
@@ -69,6 +71,26 @@ func runsTakeTurns(t *testing.T, l *lab) {
 	require.NoError(t, err)
 	require.NoError(t, second.Close(deadline(t)))
 
+	// What a finalizer holds is named to each run that asks for the cluster, until somebody lets it go.
+	lease = dialLease(t, path)
+	finalize := func(body string) error {
+		policies := l.client.NetworkingV1().NetworkPolicies(metav1.NamespaceDefault)
+		_, err := policies.Patch(deadline(t), "left", types.MergePatchType, []byte(body), metav1.PatchOptions{})
+		return err
+	}
+	leave(t, l, func() error { return finalize(`{"metadata":{"finalizers":["example.com/stay"]}}`) })
+	require.NoError(t, lease.Close())
+	for range 2 {
+		_, err = attach.Dial(deadline(t), path)
+		require.ErrorContains(t, err, "networkpolicies.networking.k8s.io default/left is held by its finalizers example.com/stay")
+		require.ErrorContains(t, err, "kubectl patch networkpolicies.networking.k8s.io left -n default")
+	}
+	require.NoError(t, finalize(`{"metadata":{"finalizers":null}}`))
+	third, err := attach.Dial(deadline(t), path)
+	require.NoError(t, err)
+	cleanOf(t, l)
+	require.NoError(t, third.Close(deadline(t)))
+
 	_, err = l.client.CoreV1().Pods(kept).Get(deadline(t), "bystander", metav1.GetOptions{})
 	require.NoError(t, err)
 }
@@ -90,7 +112,8 @@ var globalPolicies = schema.GroupVersionResource{Group: "crd.projectcalico.org",
 
 // leave leaves behind what a run does that is killed.
 func leave(t *testing.T, l *lab, more func() error) {
-	ours := map[string]string{"app.kubernetes.io/managed-by": "netproof"}
+	ours := map[string]string{"app.kubernetes.io/managed-by": "Helm"}
+	maps.Copy(ours, cluster.RunLabels("0badc0de"))
 	_, err := l.client.CoreV1().Namespaces().Create(deadline(t), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{Name: "left", Labels: ours},
 	}, metav1.CreateOptions{})
@@ -113,7 +136,10 @@ func leave(t *testing.T, l *lab, more func() error) {
 	global.SetLabels(ours)
 	_, err = objects.Resource(globalPolicies).Create(deadline(t), global, metav1.CreateOptions{})
 	require.NoError(t, err)
-	label(t, l, metav1.NamespaceDefault, `{"team":"blue","before":null,"changed":"new"}`)
+	label(t, l, metav1.NamespaceDefault, `{"team":"blue","before":null,"changed":"new","pod-security.kubernetes.io/audit":"restricted"}`)
+	note := []byte(`{"metadata":{"annotations":{"netproof.dev/restore-labels":"{\"run\":\"0badc0de\",\"labels\":{\"team\":null}}"}}}`)
+	_, err = l.client.CoreV1().Namespaces().Patch(deadline(t), metav1.NamespaceDefault, types.MergePatchType, note, metav1.PatchOptions{})
+	require.NoError(t, err)
 	require.NoError(t, more())
 }
 
@@ -135,6 +161,8 @@ func cleanOf(t *testing.T, l *lab) {
 	ns, err := core.Namespaces().Get(deadline(t), metav1.NamespaceDefault, metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.NotContains(t, ns.Labels, "team")
+	assert.NotContains(t, ns.Labels, "pod-security.kubernetes.io/audit")
+	assert.NotContains(t, ns.Annotations, cluster.RestoreAnnotation)
 	assert.Equal(t, "1", ns.Labels["before"])
 	assert.Equal(t, "old", ns.Labels["changed"])
 	_, err = core.Services(metav1.NamespaceDefault).Get(deadline(t), "kubernetes", metav1.GetOptions{})

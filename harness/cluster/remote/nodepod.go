@@ -60,7 +60,7 @@ func (c *Cluster) nodePod(ctx context.Context, node model.Node, settings podagen
 }
 
 func (c *Cluster) labels() map[string]string {
-	return map[string]string{cluster.RunLabel: c.runID, cluster.ManagedByLabel: cluster.ManagedBy}
+	return cluster.RunLabels(c.runID)
 }
 
 func (c *Cluster) nodePodNamespace(ctx context.Context) (string, error) {

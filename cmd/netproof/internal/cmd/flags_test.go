@@ -35,14 +35,14 @@ var providersOf = map[string]map[string]string{
 		"engine-dir": local,
 		"kind-image": kind, "kubernetes-version": kind, "runtime": kind, "logs-dir": kind, "cni-manifest": kind, "cni-chart": kind,
 		"cni-set": kind, "image-override": kind, "image-mirror": kind, "transport": kind,
-		"kubeconfig": existing, "context": existing, "agent-image": existing,
-		"namespace-prefix": "kind, existing",
+		"kubeconfig": existing, "context": existing, "agent-image": existing, "namespaces": existing,
+		"namespace-prefix": "kind, existing", "allow": all,
 	},
 	"netproof doctor": {
 		"provider": all, "format": all, "help": all,
 		"cni": making, "ip-family": making,
 		"nodes": kind, "kind-image": kind, "kubernetes-version": kind, "runtime": kind,
-		"kubeconfig": existing, "context": existing, "agent-image": existing, "namespace-prefix": existing,
+		"kubeconfig": existing, "context": existing, "agent-image": existing, "namespace-prefix": existing, "namespaces": existing,
 	},
 	"netproof cluster create": {
 		"provider": making, "cni": making, "ip-family": making, "nodes": making, "quiet": making, "help": making,

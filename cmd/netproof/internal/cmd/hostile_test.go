@@ -129,6 +129,7 @@ var commandLines = [][]string{
 }
 
 func TestNoArgumentReachesALogAlive(t *testing.T) {
+	t.Chdir(t.TempDir()) // run --output writes a report, also one of nothing
 	for _, line := range commandLines {
 		for i := range line {
 			for _, text := range hostile.Strings {

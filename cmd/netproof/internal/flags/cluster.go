@@ -14,6 +14,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
 )
 
 // The providers.
@@ -52,6 +53,8 @@ type Cluster struct {
 	Kubeconfig, Context string
 	// AgentImage is the image of the probe pods of an existing cluster.
 	AgentImage string
+	// Namespaces are those of an existing cluster that a run was lent.
+	Namespaces []string
 	// NamespacePrefix goes before the names of namespaces.
 	NamespacePrefix string
 	// Transport is exec or netns.
@@ -123,6 +126,10 @@ func (c *Cluster) Add(cmd *cobra.Command, offer Offer) {
 		{"context", []string{Existing}, "context in the kubeconfig", text(&c.Context)},
 		{"agent-image", []string{Existing}, "image of the probe pods, by digest: netproof images --agent FILE makes it", text(&c.AgentImage)},
 		{"namespace-prefix", []string{Kind, Existing}, "what goes before the names of all namespaces that the run makes", text(&c.NamespacePrefix)},
+		{
+			"namespaces", []string{Existing}, "make no namespaces, and use these, which an administrator has lent by the label netproof.dev/lent=true",
+			func(name, usage string) { cmd.Flags().StringSliceVar(&c.Namespaces, name, nil, usage) },
+		},
 		{
 			"transport", []string{Kind}, "how probes are sent from a pod: through an exec, or by entering its network namespace on this machine",
 			word(&c.Transport, "transport", Exec, Netns),
@@ -262,6 +269,15 @@ func IPFamilies(name string) []model.IPFamily {
 	default:
 		return []model.IPFamily{model.IPv4}
 	}
+}
+
+// Reaches are the values of --allow, with commas between them.
+func Reaches() string {
+	var names []string
+	for _, r := range scenario.Reaches() {
+		names = append(names, string(r))
+	}
+	return strings.Join(names, ",")
 }
 
 // number is a whole number within limits.

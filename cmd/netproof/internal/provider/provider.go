@@ -117,5 +117,7 @@ func overrides(list []string) ([]install.Override, error) {
 
 // Existing are the options of a provider of existing clusters.
 func Existing(f flags.Cluster) existing.Options {
-	return existing.Options{Kubeconfig: f.Kubeconfig, Context: f.Context, Image: f.AgentImage, NamespacePrefix: f.NamespacePrefix}
+	return existing.Options{
+		Kubeconfig: f.Kubeconfig, Context: f.Context, Image: f.AgentImage, NamespacePrefix: f.NamespacePrefix, Namespaces: f.Namespaces,
+	}
 }

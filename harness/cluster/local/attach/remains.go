@@ -2,9 +2,9 @@ package attach
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,13 +18,17 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+
+	"github.com/netproof/netproof/harness/cluster"
 )
 
-// managed selects what runs make: harness/run puts this label on every object.
-const managed = "app.kubernetes.io/managed-by=netproof"
-
-// sweepInterval is how often what is being removed is looked at.
-const sweepInterval = 50 * time.Millisecond
+const (
+	// sweepInterval is how often what is being removed is looked at.
+	sweepInterval = 50 * time.Millisecond
+	// heldAfter is for how long nothing may go before what is held by finalizers counts as held for good: controllers that take finalizers
+	// away do so in moments. A run that asks for the cluster waits for no longer.
+	heldAfter = 5 * time.Second
+)
 
 // builtIn are the namespaces that a run puts objects in, and labels on, without having made them.
 var builtIn = []string{metav1.NamespaceDefault, metav1.NamespaceSystem}
@@ -53,7 +57,24 @@ func newAPI(cfg *rest.Config) (api, error) {
 	return api{client: client, objects: objects}, nil
 }
 
-// removeObjects returns when nothing is left of the objects that a run made.
+// remain is an object that is still there.
+type remain struct {
+	// what it is, such as pods x/a, and how it is held; "" where no finalizer does.
+	what, held string
+}
+
+// heldError names the objects that finalizers keep from going.
+func heldError(left []remain) error {
+	var errs []error
+	for _, r := range left {
+		if r.held != "" {
+			errs = append(errs, fmt.Errorf("%s is %s", r.what, r.held))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeObjects returns when nothing is left of the objects that a run made, or when finalizers hold some of it: the error names those.
 func (a api) removeObjects(ctx context.Context) error {
 	kinds, err := a.kinds()
 	if err != nil {
@@ -61,15 +82,27 @@ func (a api) removeObjects(ctx context.Context) error {
 	}
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
+	var before []remain
+	moved := time.Now()
 	for {
 		left, err := a.removeOnce(ctx, kinds)
 		if err != nil || len(left) == 0 {
 			return err
 		}
+		if !slices.Equal(left, before) {
+			before, moved = left, time.Now()
+		}
+		if held := heldError(left); held != nil && time.Since(moved) > heldAfter {
+			return held
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s still there: %w", strings.Join(left, ", "), context.Cause(ctx))
+			var names []string
+			for _, r := range left {
+				names = append(names, r.what)
+			}
+			return fmt.Errorf("%s still there: %w", strings.Join(names, ", "), errors.Join(context.Cause(ctx), heldError(left)))
 		}
 	}
 }
@@ -99,9 +132,9 @@ func (a api) kinds() ([]schema.GroupVersionResource, error) {
 }
 
 // removeOnce deletes what a run made and returns what was there.
-func (a api) removeOnce(ctx context.Context, kinds []schema.GroupVersionResource) (left []string, err error) {
+func (a api) removeOnce(ctx context.Context, kinds []schema.GroupVersionResource) (left []remain, err error) {
 	for _, kind := range kinds {
-		list, err := a.objects.Resource(kind).List(ctx, metav1.ListOptions{LabelSelector: managed})
+		list, err := a.objects.Resource(kind).List(ctx, metav1.ListOptions{LabelSelector: cluster.RunsSelector})
 		if apierrors.IsNotFound(err) {
 			continue // the kind itself is gone
 		}
@@ -113,7 +146,11 @@ func (a api) removeOnce(ctx context.Context, kinds []schema.GroupVersionResource
 				continue
 			}
 			name := strings.Trim(obj.Namespace+"/"+obj.Name, "/")
-			left = append(left, kind.Resource+" "+name)
+			r := remain{what: kind.GroupResource().String() + " " + name}
+			if obj.DeletionTimestamp != nil {
+				r.held = cluster.Held(kind.GroupResource().String(), obj.Namespace, obj.Name, obj.Finalizers)
+			}
+			left = append(left, r)
 			if obj.DeletionTimestamp != nil {
 				continue
 			}
@@ -144,34 +181,42 @@ func (a api) builtInLabels(ctx context.Context) (map[string]map[string]string, e
 	return labels, nil
 }
 
-// setLabels gives the namespaces that stay the labels that they had before the run.
+// setLabels gives the namespaces that stay all labels that they had before the run, takes away what the run noted on them, and shows that they
+// are as they were.
 func (a api) setLabels(ctx context.Context, before map[string]map[string]string) error {
-	now, err := a.builtInLabels(ctx)
-	if err != nil {
-		return err
-	}
-	for ns, labels := range before {
-		patch := map[string]*string{}
-		for k := range now[ns] {
+	namespaces := a.client.CoreV1().Namespaces()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		labels := before[name]
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		ns, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read namespace %s: %w", name, err))
+			continue
+		}
+		r := cluster.Restore{Labels: map[string]*string{}, Before: labels}
+		for k := range ns.Labels {
 			if _, had := labels[k]; !had {
-				patch[k] = nil
+				r.Labels[k] = nil
 			}
 		}
 		for k, v := range labels {
-			if have, ok := now[ns][k]; !ok || have != v {
-				patch[k] = &v
+			if have, ok := ns.Labels[k]; !ok || have != v {
+				r.Labels[k] = &v
 			}
 		}
-		if len(patch) == 0 {
+		if _, noted := ns.Annotations[cluster.RestoreAnnotation]; len(r.Labels) == 0 && !noted {
 			continue
 		}
-		body, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": patch}})
-		if err != nil {
-			return err
+		if ns, err = namespaces.Patch(ctx, name, types.MergePatchType, r.Patch(), metav1.PatchOptions{}); err != nil {
+			errs = append(errs, fmt.Errorf("label namespace %s: %w", name, err))
+			continue
 		}
-		if _, err := a.client.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, body, metav1.PatchOptions{}); err != nil {
-			return fmt.Errorf("label namespace %s: %w", ns, err)
+		if differ := r.Differences(ns.Labels); len(differ) > 0 {
+			errs = append(errs, fmt.Errorf("the labels of namespace %s are not as they were: %s", name, strings.Join(differ, "; ")))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

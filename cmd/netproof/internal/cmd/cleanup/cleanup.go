@@ -20,7 +20,8 @@ func New(streams cli.Streams) *cobra.Command {
 		Use:   "cleanup",
 		Short: "remove what a crashed run left in an existing cluster",
 		Long: `Remove what runs left in a cluster that could not do it themselves. Only what carries netproof's two labels is
-touched, and runs that are alive are left alone.`,
+touched, and runs that are alive are left alone. Labels of namespaces that a run had changed are given back, and compared
+with all that were there before it. What a finalizer holds is named, with the command that lets it go.`,
 		Example: `  netproof cleanup --context staging --dry-run
   netproof cleanup --older-than 2h
   netproof cleanup --run 1a2b3c4d`,
@@ -54,6 +55,8 @@ touched, and runs that are alive are left alone.`,
 	fs := cmd.Flags()
 	fs.StringVar(&access.Kubeconfig, "kubeconfig", "", "kubeconfig of the cluster")
 	fs.StringVar(&access.Context, "context", "", "context in the kubeconfig")
+	fs.StringSliceVar(&o.Namespaces, "namespaces", nil, "look only at these namespaces, for runs that were lent them")
+	fs.StringVar(&o.NamespacePrefix, "namespace-prefix", "", "that of the runs, with --namespaces")
 	fs.StringVar(&o.RunID, "run", "", "only what this run left; default all runs")
 	fs.DurationVar(&o.OlderThan, "older-than", time.Duration(0), "leave runs alone that made something within this time, such as 2h")
 	fs.BoolVar(&o.DryRun, "dry-run", false, "only tell what would be removed")

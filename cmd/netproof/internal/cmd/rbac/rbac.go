@@ -15,9 +15,14 @@ func New(streams cli.Streams) *cobra.Command {
 		Use:   "rbac",
 		Short: "print what a run may have to do on an existing cluster, as RBAC objects",
 		Long: `Print a service account and the roles that a run on an existing cluster needs, and no more, as manifests.
-Each rule says what it is for. netproof doctor --provider existing tells whether one has them.`,
-		Example: `  netproof rbac | kubectl apply -f -`,
-		Args:    cobra.NoArgs,
+Each rule says what it is for. netproof doctor --provider existing tells whether one has them.
+
+The rights are as good as cluster-admin: whoever may use the account can make pods in every namespace and run
+commands in every pod. With --namespaces they end at namespaces that are there already, and that an administrator
+lends to runs by the label netproof.dev/lent=true; 'netproof run --namespaces' uses those.`,
+		Example: `  netproof rbac | kubectl apply -f -
+  netproof rbac --namespaces shop,bank | kubectl apply -f -`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if err := o.Check(); err != nil {
 				return &cli.UsageError{Err: err}
@@ -33,6 +38,8 @@ Each rule says what it is for. netproof doctor --provider existing tells whether
 	fs := cmd.Flags()
 	fs.StringVar(&o.ServiceAccount, "service-account", "", "name of the service account (default netproof)")
 	fs.StringVar(&o.Namespace, "namespace", "", "its namespace (default "+existing.Namespace+")")
+	fs.StringSliceVar(&o.Namespaces, "namespaces", nil, "only rights in these namespaces, which are there already and are lent to runs")
+	fs.StringVar(&o.NamespacePrefix, "namespace-prefix", "", "that of the runs, with --namespaces")
 	fs.StringSliceVar(&o.Policies, "policies", nil, "families of policies beyond NetworkPolicy that scenarios apply")
 	return cmd
 }

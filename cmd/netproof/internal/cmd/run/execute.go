@@ -57,6 +57,9 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 		defer func() { _ = attached.Close(context.WithoutCancel(ctx)) }() // it only lets go
 	}
 	prepared, warnings, err := load(ctx, opts)
+	if err == nil && opts.Cluster != "" {
+		err = beyond(opts, prepared)
+	}
 	if err != nil {
 		return refused(ctx, streams, opts, err)
 	}
@@ -73,6 +76,14 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 		return cli.Ended(code)
 	}
 	return runInside(ctx, streams, opts, attached, prepared)
+}
+
+// beyond refuses what reaches beyond the scenarios' own namespaces, before anything is asked of a cluster that this run does not make.
+func beyond(opts Options, prepared *prove.Prepared) error {
+	if problems := prepared.Beyond(opts.Allow); len(problems) > 0 {
+		return problems
+	}
+	return nil
 }
 
 // refused ends a run whose input is wrong, or selects nothing.
@@ -151,7 +162,7 @@ func rerun(ctx context.Context, streams cli.Streams, opts Options) (code int, do
 	if _, err := inside.CreateNamed(ctx, streams, name, opts.flags, opts.Quiet); err != nil {
 		return 0, false, err
 	}
-	code, done, err = inside.RerunIn(ctx, name, append(slices.Clone(os.Args), "--cluster", name), opts.deadline)
+	code, done, err = inside.RerunIn(ctx, name, append(slices.Clone(os.Args), "--cluster", name, "--allow", flags.Reaches()), opts.deadline)
 	fmt.Fprintf(streams.Err, "cluster %s keeps running: netproof cluster shell %s looks into it, netproof cluster delete %s ends it\n", name, name, name)
 	return code, done, err
 }
@@ -193,8 +204,13 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 	for _, j := range journals {
 		observers = append(observers, j)
 	}
+	allow := opts.Allow
+	if opts.Provider != flags.Existing && opts.Cluster == "" {
+		allow = scenario.Reaches() // the run made it, also where it stays
+	}
 	run, err := prove.Run(ctx, c, prepared, prove.Options{
 		Observer: observers, Disposable: disposable, ToolVersion: version.Get().Version, NamespacePrefix: opts.flags.NamespacePrefix,
+		Allow: allow, Namespaces: opts.flags.Namespaces,
 	})
 	closeErr := c.Close(context.WithoutCancel(ctx))
 	show.Close()

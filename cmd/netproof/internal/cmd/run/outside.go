@@ -15,6 +15,9 @@ import (
 // before the cluster is made.
 func runOutside(ctx context.Context, streams cli.Streams, opts Options) error {
 	prepared, warnings, err := load(ctx, opts)
+	if err == nil && (opts.Provider == flags.Existing || opts.Cluster != "") {
+		err = beyond(opts, prepared)
+	}
 	if err != nil {
 		return refused(ctx, streams, opts, err)
 	}

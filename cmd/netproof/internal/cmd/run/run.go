@@ -14,6 +14,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/writefile"
 )
 
@@ -35,6 +36,8 @@ type Options struct {
 	Timeout time.Duration
 	// Keep leaves the cluster running after the run, for somebody to look around.
 	Keep bool
+	// Allow are the ways in which scenarios may reach beyond their own namespaces on a cluster that this run does not make.
+	Allow []scenario.Reach
 	// UpdateExpected writes the computed tables beside their scenarios anew.
 	UpdateExpected bool
 	// Strict makes what proves less than it seems to a vacuous run.
@@ -62,6 +65,7 @@ type flagSet struct {
 	cluster  flags.Cluster
 	output   output.Flags
 	selector string
+	allow    string
 }
 
 // New returns the command.
@@ -101,6 +105,7 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 	fs.BoolVar(&f.UpdateExpected, "update-expected", false, "write the computed tables (expected.txt) anew instead of comparing with them")
 	fs.BoolVar(&f.Strict, "strict", false, "exit with 5 where green would prove less than it seems; the default where CI is set, --strict=false turns it off")
 	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run (local, kind)")
+	fs.StringVar(&f.allow, "allow", "", "what scenarios may do on a cluster that this run does not make, with commas between: "+flags.Reaches())
 	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name, with the same --provider (local, kind)")
 	flags.For(cmd, "keep", flags.Local, flags.Kind)
 	flags.For(cmd, "cluster", flags.Local, flags.Kind)
@@ -149,6 +154,9 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	}
 	opts.Select = f.selector
 	var err error
+	if opts.Allow, err = scenario.ParseReaches(f.allow); err != nil {
+		return opts, cli.Usage("--allow %s: %w", f.allow, err)
+	}
 	if opts.Outputs, err = f.output.Outputs(); err != nil {
 		return opts, err
 	}
