@@ -152,7 +152,7 @@ const (
 // ID tells one file from another for as long as either exists.
 type ID struct{ dev, inode uint64 }
 
-func idOf(st *unix.Stat_t) ID { return ID{st.Dev, st.Ino} } //nolint:unconvert // the types differ between architectures
+func idOf(st *unix.Stat_t) ID { return ID{st.Dev, st.Ino} }
 
 // look says what is at the place, and refuses what must not be written to.
 func (p *place) look() (target, error) {

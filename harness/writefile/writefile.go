@@ -38,7 +38,7 @@ func CheckFile(path string) error {
 		return err
 	}
 	defer p.close()
-	if _, err := p.lookForFile(); err != nil {
+	if err := p.lookForFile(); err != nil {
 		return err
 	}
 	return p.checkFolder()
@@ -144,12 +144,13 @@ func (p *place) unlink(name string) error {
 	return nil
 }
 
-func (p *place) lookForFile() (target, error) {
+// lookForFile refuses what is at the place unless a file may be made there.
+func (p *place) lookForFile() error {
 	t, err := p.look()
 	if err == nil && t.kind == stream {
 		err = p.refuse("it is a pipe or a device", "remove it, or name another file")
 	}
-	return t, err
+	return err
 }
 
 // File is an open file that is known by more than its name.
@@ -166,7 +167,7 @@ func Create(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.lookForFile(); err != nil {
+	if err := p.lookForFile(); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -189,7 +190,7 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.lookForFile(); err != nil {
+	if err := p.lookForFile(); err != nil {
 		p.close()
 		return nil, err
 	}
