@@ -44,7 +44,7 @@ func (s *suite) provider() (cluster.Provider, error) {
 			Namespaces: s.settings.lent(),
 		}), nil
 	}
-	engines, err := engine.Ensure(s.ctx, engine.Options{CNI: s.settings.cni, EngineDir: s.settings.engineDir})
+	engines, err := engine.Ensure(s.ctx, engine.Options{CNI: s.settings.cni, EngineDir: s.settings.engineDir, Verified: true})
 	if err != nil {
 		return nil, err
 	}

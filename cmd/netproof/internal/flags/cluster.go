@@ -12,6 +12,7 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
 	"github.com/netproof/netproof/harness/cluster/existing"
+	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
@@ -209,6 +210,11 @@ func (c *Cluster) Check(cmd *cobra.Command) error {
 	}
 	if err := existing.CheckPrefix(c.NamespacePrefix); err != nil {
 		return fmt.Errorf("--namespace-prefix: %w", err)
+	}
+	if c.EngineDir != "" {
+		if err := engine.CheckDir(c.EngineDir); err != nil {
+			return fmt.Errorf("--engine-dir: %w", err)
+		}
 	}
 	if c.Provider == Kind && c.CNI == "kindnet" {
 		for _, name := range []string{"cni-manifest", "cni-chart", "cni-set", "image-override", "image-mirror"} {

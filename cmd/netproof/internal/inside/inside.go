@@ -26,19 +26,20 @@ func Prepare(ctx context.Context, streams cli.Streams, cni, engineDir string, qu
 			return fmt.Errorf("%w: %s: %s", sandbox.ErrUnavailable, o.Cause, o.Mend)
 		}
 	}
-	engines, err := ensure(ctx, streams, cni, engineDir, quiet)
+	opts := engine.Options{CNI: cni, EngineDir: engineDir}
+	if !quiet {
+		opts.Progress = engine.NewProgress(streams.Err, streams.ErrTerminal.Is)
+	}
+	engines, err := engine.Ensure(ctx, opts)
 	if err != nil {
 		return err
 	}
 	return engines.Close()
 }
 
-func ensure(ctx context.Context, streams cli.Streams, cni, engineDir string, quiet bool) (*engine.Engines, error) {
-	opts := engine.Options{CNI: cni, EngineDir: engineDir}
-	if !quiet {
-		opts.Progress = engine.NewProgress(streams.Err, streams.ErrTerminal.Is)
-	}
-	return engine.Ensure(ctx, opts)
+// prepared gives the engines inside, which [Prepare] has verified outside.
+func prepared(ctx context.Context, cni, engineDir string) (*engine.Engines, error) {
+	return engine.Ensure(ctx, engine.Options{CNI: cni, EngineDir: engineDir, Verified: true})
 }
 
 // deadlineEnv hands the run's deadline, in milliseconds since 1970, from the outer process to the inner one.
@@ -120,8 +121,8 @@ func Deadline() (time.Time, error) {
 }
 
 // Cluster makes a local cluster that ends with this process; the caller is inside.
-func Cluster(ctx context.Context, streams cli.Streams, opts cluster.Options, engineDir string) (cluster.Cluster, error) {
-	engines, err := ensure(ctx, streams, opts.CNI, engineDir, true)
+func Cluster(ctx context.Context, opts cluster.Options, engineDir string) (cluster.Cluster, error) {
+	engines, err := prepared(ctx, opts.CNI, engineDir)
 	if err != nil {
 		return nil, err
 	}

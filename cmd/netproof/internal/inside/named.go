@@ -63,9 +63,9 @@ func CreateNamed(ctx context.Context, streams cli.Streams, name string, f flags.
 }
 
 // ServeNamed is the work of a named cluster's process: it makes the cluster and serves it until it is told to end.
-func ServeNamed(ctx context.Context, streams cli.Streams, opts cluster.Options, engineDir string) error {
+func ServeNamed(ctx context.Context, opts cluster.Options, engineDir string) error {
 	return named.Serve(ctx, func(ctx context.Context, ready func(any) error) error {
-		engines, err := ensure(ctx, streams, opts.CNI, engineDir, true)
+		engines, err := prepared(ctx, opts.CNI, engineDir)
 		if err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -79,14 +78,24 @@ func (b *builder) ensureOne(ctx context.Context, s spec, mine <-chan struct{}, p
 	}
 	j := &job{builder: b, spec: s, dir: dir, tmp: buildingDir(dir), begun: time.Now()}
 	var tick *time.Ticker
+	var damage *TamperedError
 	for {
-		if isComplete(s, dir) {
+		if damage == nil && isComplete(s, dir) {
 			held, err := tryLock(lockPath(dir), unix.LOCK_SH)
 			if err != nil && !isReadOnly(err) {
 				return "", nil, err
 			}
 			// In a cache that is read-only nobody builds or prunes, so there is nothing to hold.
 			if (held != nil || err != nil) && isComplete(s, dir) {
+				if err := b.verify(s, dir); errors.As(err, &damage) {
+					j.report(Event{Stage: Damaged, Detail: damage.Error()})
+					if err := held.release(); err != nil {
+						return "", nil, err
+					}
+					continue
+				} else if err != nil {
+					return "", nil, errors.Join(err, held.release())
+				}
 				pass()
 				j.report(Event{Stage: Ready, Cached: tick == nil, Path: dir})
 				return dir, held, nil
@@ -97,10 +106,18 @@ func (b *builder) ensureOne(ctx context.Context, s spec, mine <-chan struct{}, p
 		} else {
 			held, err := tryLock(lockPath(dir), unix.LOCK_EX)
 			if err != nil {
+				if damage != nil {
+					err = fmt.Errorf("%w: %w", damage, err)
+				}
 				return "", nil, fmt.Errorf("build engine %s (set %s to use another folder): %w", s.name, CacheEnv, err)
 			}
 			if held != nil {
 				return j.underLock(ctx, held, mine, pass)
+			}
+			if damage != nil {
+				if err := refuseInUse(dir, damage); err != nil {
+					return "", nil, err
+				}
 			}
 		}
 		if tick == nil {
@@ -115,6 +132,17 @@ func (b *builder) ensureOne(ctx context.Context, s spec, mine <-chan struct{}, p
 		case <-tick.C:
 		}
 	}
+}
+
+// refuseInUse gives an error for a damaged engine that runs or clusters use: it cannot be built again as long as they do. Where another run
+// builds it already there is no error.
+func refuseInUse(dir string, damage *TamperedError) error {
+	held, err := tryLock(lockPath(dir), unix.LOCK_SH)
+	if held == nil || err != nil {
+		return err
+	}
+	return errors.Join(fmt.Errorf("%w: end the runs and clusters that use it (netproof cluster list), and it is built again by the next run",
+		damage), held.release())
 }
 
 // job is the build of one engine.
@@ -135,7 +163,10 @@ func (j *job) report(e Event) {
 func (j *job) underLock(ctx context.Context, held *lock, mine <-chan struct{}, pass func()) (string, *lock, error) {
 	err := func() error {
 		if isComplete(j.spec, j.dir) {
-			return nil
+			var damage *TamperedError
+			if err := j.verify(j.spec, j.dir); !errors.As(err, &damage) {
+				return err
+			}
 		}
 		select {
 		case <-mine:
@@ -308,17 +339,16 @@ func (j *job) finish(ctx context.Context) error {
 		}
 		m.Files[file] = info.Size()
 	}
-	content, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return fmt.Errorf("describe engine %s: %w", s.name, err)
+	if m.Digests, err = digests(s, j.out()); err != nil {
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(j.out(), manifestFile), append(content, '\n'), 0o644); err != nil {
-		return fmt.Errorf("describe engine %s: %w", s.name, err)
+	if err := writeManifest(j.out(), m); err != nil {
+		return err
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	// What has this name already is an engine that lost a file: a whole one would not have come here.
+	// What has this name already is an engine that lost a file, or has another one: a whole one would not have come here.
 	if err := os.RemoveAll(j.dir); err != nil {
 		return fmt.Errorf("replace damaged engine %s: %w", s.name, err)
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netproof/netproof/harness/owned"
 )
 
 // manifestFile says what an engine folder holds. It is written last, before the folder gets its name.
@@ -34,6 +36,8 @@ type manifest struct {
 	Built     time.Time        `json:"built"`
 	Seconds   int              `json:"seconds"`
 	Files     map[string]int64 `json:"files"`
+	// Digests are the SHA-256 of the files, aliases apart. Versions of netproof that did not verify engines left them out: see verify.
+	Digests map[string]string `json:"sha256,omitempty"`
 }
 
 // cache is the folder of built engines.
@@ -46,14 +50,11 @@ func openCache(dir string) (cache, error) {
 			return cache{}, err
 		}
 	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return cache{}, fmt.Errorf("resolve cache folder: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	real, err := owned.MakeFolder(dir)
+	if err := untrustedCache(dir, err); err != nil {
 		return cache{}, fmt.Errorf("make cache folder (set %s to use another): %w", CacheEnv, err)
 	}
-	return cache{dir}, nil
+	return cache{real}, nil
 }
 
 // engineDir is where an engine built by tc belongs.
@@ -205,6 +206,11 @@ func status(ctx context.Context, wanted []spec, cacheDir string) ([]State, error
 		if cacheDir, err = DefaultCacheDir(); err != nil {
 			return nil, err
 		}
+	}
+	if real, err := owned.Resolve(cacheDir); err == nil {
+		cacheDir = real
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, untrustedCache(cacheDir, err)
 	}
 	c := cache{cacheDir}
 	tc, noGo := findToolchain(ctx)

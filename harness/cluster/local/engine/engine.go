@@ -33,6 +33,8 @@ type Options struct {
 	EngineDir string
 	// CacheDir is the folder of built engines. Empty means [DefaultCacheDir].
 	CacheDir string
+	// Verified says that the process that started this one has verified the engines in CacheDir a moment ago: they are not read again.
+	Verified bool
 	// Progress, when set, is told what happens. It is never called twice at a time and must not block for long.
 	Progress func(Event)
 }
@@ -130,7 +132,9 @@ func DefaultCacheDir() (string, error) {
 // cache yet. A second call that starts meanwhile, in this process or another, waits for the first and uses its result.
 //
 // When ctx ends, the build is stopped with all of its processes, and nothing remains of it but the packages that Go's
-// own build cache keeps. Errors are a [*BuildError] for a build that did not succeed, a [*MissingError] for an EngineDir
+// own build cache keeps. What is in the cache is verified before it is given. An engine whose content is not what was built is built again,
+// which Progress is told as [Damaged]; without a Go toolchain that is a [*TamperedError]. Where somebody else could change programs there is an
+// [*UntrustedError]. Other errors are a [*BuildError] for a build that did not succeed, a [*MissingError] for an EngineDir
 // that lacks something, [ErrNoGo] and [ErrUnknownCNI], or the context's error.
 func Ensure(ctx context.Context, opts Options) (*Engines, error) {
 	wanted, err := specsFor(opts.CNI)
@@ -153,14 +157,14 @@ func ensure(ctx context.Context, wanted []spec, opts Options) (*Engines, error) 
 		return nil, err
 	}
 	if err != nil {
-		return c.withoutGo(wanted, opts.Progress, err)
+		return c.withoutGo(wanted, opts, err)
 	}
-	b := newBuilder(c, tc, opts.Progress)
+	b := newBuilder(c, tc, opts)
 	return b.ensureAll(ctx, wanted)
 }
 
 // withoutGo gives engines that some toolchain built earlier, for a machine that has none now.
-func (c cache) withoutGo(wanted []spec, progress func(Event), noGo error) (*Engines, error) {
+func (c cache) withoutGo(wanted []spec, opts Options, noGo error) (*Engines, error) {
 	set := newSet()
 	var missing []string
 	for _, s := range wanted {
@@ -177,8 +181,13 @@ func (c cache) withoutGo(wanted []spec, progress func(Event), noGo error) (*Engi
 			return nil, errors.Join(err, set.Close())
 		}
 		set.hold(s, dir, held)
-		if progress != nil {
-			progress(Event{Engine: s.name, Version: s.version, Stage: Ready, Cached: true, Path: dir})
+		if !opts.Verified {
+			if err := verify(s, dir); err != nil {
+				return nil, errors.Join(fmt.Errorf("use engine %s, with no Go toolchain to build it again: %w", s.name, err), set.Close())
+			}
+		}
+		if opts.Progress != nil {
+			opts.Progress(Event{Engine: s.name, Version: s.version, Stage: Ready, Cached: true, Path: dir})
 		}
 	}
 	if len(missing) > 0 {
@@ -214,6 +223,8 @@ type builder struct {
 	cache     cache
 	toolchain toolchain
 	progress  func(Event)
+	// verify looks at the content of an engine that is there.
+	verify func(spec, string) error
 
 	mu sync.Mutex // serialises progress and guards active
 	// active holds the last event of each engine that is not ready yet.
@@ -225,9 +236,13 @@ type builder struct {
 	compiles chan struct{}
 }
 
-func newBuilder(c cache, tc toolchain, progress func(Event)) *builder {
+func newBuilder(c cache, tc toolchain, opts Options) *builder {
+	check := verify
+	if opts.Verified {
+		check = func(spec, string) error { return nil }
+	}
 	return &builder{
-		cache: c, toolchain: tc, progress: progress, active: map[string]activity{},
+		cache: c, toolchain: tc, progress: opts.Progress, verify: check, active: map[string]activity{},
 		downloads: make(chan struct{}, 1),
 		compiles:  make(chan struct{}, parallelBuilds()),
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/netproof/netproof/harness/owned"
 )
 
 // MissingError says what a folder of prebuilt engines lacks.
@@ -33,18 +35,34 @@ func (e *MissingError) Error() string {
 	return b.String()
 }
 
-// fromDir takes prebuilt engines from dir: every program as DIR/<program> or DIR/<engine>/<program>.
-func fromDir(ctx context.Context, wanted []spec, dir string) (*Engines, error) {
-	abs, err := filepath.Abs(dir)
+// CheckDir tells whether programs may be taken from a folder: it is there, and nobody else can change what is in it. Otherwise the error is an
+// [*UntrustedError], or says what is wrong with the path.
+func CheckDir(dir string) error {
+	_, err := resolveDir(dir)
+	return err
+}
+
+// resolveDir is the path of a folder that is ours alone, without links.
+func resolveDir(dir string) (string, error) {
+	real, err := owned.Resolve(dir)
 	if err != nil {
-		return nil, fmt.Errorf("resolve engine folder: %w", err)
+		return "", untrustedDir(dir, err)
 	}
-	info, err := os.Stat(abs)
+	info, err := os.Stat(real)
 	if err != nil {
-		return nil, fmt.Errorf("open engine folder: %w", err)
+		return "", err
 	}
 	if !info.IsDir() {
-		return nil, fmt.Errorf("open engine folder: %s is not a folder", abs)
+		return "", fmt.Errorf("%s is not a folder", real)
+	}
+	return real, nil
+}
+
+// fromDir takes prebuilt engines from dir: every program as DIR/<program> or DIR/<engine>/<program>.
+func fromDir(ctx context.Context, wanted []spec, dir string) (*Engines, error) {
+	abs, err := resolveDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open engine folder: %w", err)
 	}
 	set, missing := newSet(), &MissingError{Dir: abs}
 	for _, s := range wanted {
@@ -55,6 +73,9 @@ func fromDir(ctx context.Context, wanted []spec, dir string) (*Engines, error) {
 				missing.Files = append(missing.Files, file)
 				missing.Reasons = append(missing.Reasons, reason+" (engine "+s.name+" "+s.version+")")
 				continue
+			}
+			if _, err := owned.Resolve(path); err != nil {
+				return nil, fmt.Errorf("open engine folder: %w", untrustedDir(dir, err))
 			}
 			set.paths[file] = path
 			if filepath.Dir(path) != abs {

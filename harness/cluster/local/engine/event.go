@@ -22,6 +22,8 @@ const (
 	Linking
 	// Ready: complete, in Path.
 	Ready
+	// Damaged: what the cache holds is not what was built, as Detail says. It is built again.
+	Damaged
 )
 
 // String gives the stage as a verb form for people.
@@ -37,6 +39,8 @@ func (s Stage) String() string {
 		return "linking"
 	case Ready:
 		return "ready"
+	case Damaged:
+		return "damaged"
 	}
 	return fmt.Sprintf("Stage(%d)", int(s))
 }
@@ -116,7 +120,7 @@ func (p *progress) draw(e Event, changed bool) {
 	p.drawn = now
 	var b strings.Builder
 	b.WriteString("\r\x1b[K")
-	if e.Stage == Ready {
+	if e.Stage == Ready || e.Stage == Damaged {
 		fmt.Fprintf(&b, "engines: %s\n", describe(e))
 	}
 	var parts []string
@@ -155,6 +159,8 @@ func describe(e Event) string {
 		b.WriteString("linking " + e.Detail)
 	case Ready:
 		b.WriteString("ready")
+	case Damaged:
+		b.WriteString(e.Detail + ": it is built again")
 	}
 	if e.Elapsed >= time.Second {
 		fmt.Fprintf(&b, ", %s", e.Elapsed.Round(time.Second))

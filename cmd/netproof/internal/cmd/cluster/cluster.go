@@ -82,7 +82,7 @@ func newCreate(streams cli.Streams) *cobra.Command {
 func serve(ctx context.Context, streams cli.Streams, name string, f flags.Cluster) error {
 	show := progress.New(streams.Err, progress.Options{})
 	defer show.Close()
-	return inside.ServeNamed(ctx, streams, cluster.Options{
+	return inside.ServeNamed(ctx, cluster.Options{
 		Name: name, CNI: f.CNI, Nodes: f.Nodes, IPFamilies: f.IPFamilies(), Progress: show.Note,
 	}, f.EngineDir)
 }

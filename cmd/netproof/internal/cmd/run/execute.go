@@ -182,7 +182,7 @@ func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster
 	disposable := c == nil
 	if disposable {
 		var err error
-		c, err = inside.Cluster(ctx, streams, cluster.Options{
+		c, err = inside.Cluster(ctx, cluster.Options{
 			CNI: opts.CNI, Nodes: opts.Nodes, IPFamilies: opts.IPFamilies, Progress: show.Note,
 		}, opts.EngineDir)
 		if err != nil {
