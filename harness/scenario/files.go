@@ -153,7 +153,8 @@ func reason(err error) error {
 }
 
 // walk lists the YAML and JSON files below a folder, in lexical order, following links that stay below it. A link that leads back
-// to a folder above it is reported. Hidden files and folders are listed too: kubectl apply -f reads them.
+// to a folder above it is reported. Hidden files and folders are listed too: kubectl apply -f reads them. A hidden file that is listed under
+// a plain name as well is listed once: Kubernetes mounts a ConfigMap as links into a hidden folder.
 func (f *files) walk(c *collector, root source) []source {
 	w := walker{c: c}
 	info, err := root.stat()
@@ -166,13 +167,35 @@ func (f *files) walk(c *collector, root source) []source {
 		c.add(root.start(), "name the folder of the policies", "the folder holds more than %d manifests", maxFiles)
 		return nil
 	}
-	return w.found
+	return w.withoutRepeats(root)
 }
 
 type walker struct {
-	c       *collector
-	found   []source
+	c     *collector
+	found []source
+	// infos are those of what was found.
+	infos   []fs.FileInfo
 	visited []place
+}
+
+// withoutRepeats leaves out hidden names of files that have a plain one.
+func (w *walker) withoutRepeats(root source) []source {
+	if !root.root.Links() {
+		return w.found
+	}
+	var plain []fs.FileInfo
+	for i, s := range w.found {
+		if !isHidden(root, s) {
+			plain = append(plain, w.infos[i])
+		}
+	}
+	var out []source
+	for i, s := range w.found {
+		if !isHidden(root, s) || !slices.ContainsFunc(plain, func(info fs.FileInfo) bool { return os.SameFile(info, w.infos[i]) }) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // place is a folder that was seen, and the path by which it was reached.
@@ -214,7 +237,7 @@ func (w *walker) folder(ctx context.Context, s source, info fs.FileInfo, above [
 		case info.IsDir():
 			w.folder(ctx, full, info, above)
 		case isManifestName(e.Name()):
-			w.found = append(w.found, full)
+			w.found, w.infos = append(w.found, full), append(w.infos, info)
 		}
 	}
 }

@@ -403,3 +403,24 @@ func TestObjectsOfAFolderAreBounded(t *testing.T) {
 	_, err := load(files)
 	assert.EqualError(t, err, "10.yaml:1:1: up to this file there are more than 20000 objects, which is the most that is read\n    mend: name the folder of the policies")
 }
+
+func TestAMountedConfigMapIsReadOnce(t *testing.T) {
+	applying := strings.Replace(minimal, "      expect: {default: allow}", "      apply: [deny.yaml]\n      expect: computed", 1)
+	for name, files := range map[string]map[string]string{
+		"scenario": {"scenario.yaml": applying, "deny.yaml": denyPolicy},
+		"plain":    {"pods.yaml": twoPods, "deny.yaml": denyPolicy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, text := range files {
+				write(t, dir, "..2026_11_28/"+file, []byte(text))
+				require.NoError(t, os.Symlink("..data/"+file, filepath.Join(dir, file)))
+			}
+			require.NoError(t, os.Symlink("..2026_11_28", filepath.Join(dir, "..data")))
+			s, err := Load(t.Context(), []string{dir}, Options{})
+			require.NoError(t, err)
+			require.Len(t, s, 1)
+			assert.Equal(t, []string{"deny"}, policiesOfLastStep(t, s[0])[:1])
+		})
+	}
+}
