@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures what docs/performance.md quotes, with warm caches: how long a run takes from command to report, and the benchmarks. Numbers
-# of one machine are to be compared with numbers of the same machine.
+# Measures what docs/performance.md quotes, with warm caches: how long a run takes from command to report, and the
+# benchmarks. Numbers of one machine are to be compared with numbers of the same machine.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

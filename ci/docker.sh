@@ -5,8 +5,8 @@
 #   ci/docker.sh stop     end the dockerd that start started, and no other, and undo what it and kubelets changed
 #   ci/docker.sh status   say whether an engine answers and whose it is; fails when none does
 #
-# On a machine whose kernel lets nobody have some capability (a nested virtual machine without CAP_SYS_RESOURCE) runc refuses kind's
-# privileged containers: there dockerd gets ci/offline/internal/runcwrap as its default runtime.
+# On a machine whose kernel lets nobody have some capability (a nested virtual machine without CAP_SYS_RESOURCE) runc
+# refuses kind's privileged containers: there dockerd gets ci/offline/internal/runcwrap as its default runtime.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/local/go/bin # under sudo
@@ -121,7 +121,8 @@ start() {
 	exit 1
 }
 
-# remove_rules takes out the chains, and the rules about bridges, that dockerd leaves, and sets the policy of forwarded packets back.
+# remove_rules takes out the chains, and the rules about bridges, that dockerd leaves, and sets the policy of forwarded
+# packets back.
 remove_rules() {
 	family=$1
 	command -v "$family-save" >/dev/null 2>&1 || return 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a time, 10 seconds unless another is given: ci/fuzz.sh 1m. What it finds is kept under the testdata of the
-# package, to be committed with the mend.
+# Runs every fuzz target for a time, 10 seconds unless another is given: ci/fuzz.sh 1m. What it finds is kept under the
+# testdata of the package, to be committed with the fix.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

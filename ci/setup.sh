@@ -84,8 +84,8 @@ fi
 
 status=0
 
-# Go comes from https://go.dev/doc/install: distributions seldom have a release that is new enough. A Go from 1.21 on fetches the
-# release that go.mod asks for by itself, unless GOTOOLCHAIN forbids it.
+# Go comes from https://go.dev/doc/install: distributions seldom have a release that is new enough. A Go from 1.21 on
+# fetches the release that go.mod asks for by itself, unless GOTOOLCHAIN forbids it.
 if ! command -v go >/dev/null 2>&1 && [ ! -x /usr/local/go/bin/go ]; then
 	echo "setup: Go is missing: install 1.26 or newer as https://go.dev/doc/install says" >&2
 	status=1

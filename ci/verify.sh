@@ -13,6 +13,12 @@ wrong() {
 unformatted=$(git ls-files -z -- '*.go' | xargs -0 gofmt -l)
 [ -z "$unformatted" ] || wrong "gofmt would change: $unformatted"
 
+# A tab counts as four columns. ci/job.yaml has what netproof rbac prints, in its lines.
+wide=$(git ls-files -z -- '*.go' '*.sh' .ci/run Makefile .golangci.yml | xargs -0 awk '
+	{ line = $0; gsub(/\t/, "    ", line) }
+	line ~ /^ *(\/\/|#)/ && length(line) > 120 { print FILENAME ":" FNR }')
+[ -z "$wide" ] || wrong "comments of more than 120 columns: $wide"
+
 # go generate runs on a copy: what it writes must be what is there.
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT

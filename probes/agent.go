@@ -35,8 +35,8 @@ type Request struct {
 // Outcome is what a prober saw.
 type Outcome string
 
-// The outcomes. Timeout, Reset (connection refused or reset), Prohibited and Unreachable (ICMP errors) are those a denial
-// can show itself by; WrongAnswer and Error never are.
+// The outcomes. Timeout, Reset (connection refused or reset), Prohibited and Unreachable (ICMP errors) are those a
+// denial can show itself by; WrongAnswer and Error never are.
 const (
 	Answered    Outcome = "answered"
 	Timeout     Outcome = "timeout"
@@ -104,8 +104,8 @@ type ServerStatus struct {
 type Agent interface {
 	// Identity says whose agent this is.
 	Identity() Identity
-	// Probe sends a batch, each request from a fresh socket, and calls deliver once per request as the outcomes come in,
-	// from one goroutine. It returns when all were delivered or ctx ended; an error means that the rest is unknown.
+	// Probe sends a batch, each request from a fresh socket, and calls deliver once per request as the outcomes come
+	// in, from one goroutine. It returns when all were delivered or ctx ended; an error means that the rest is unknown.
 	Probe(ctx context.Context, batch []Request, deliver func(Response)) error
 	// Records returns those of the nonces that this endpoint's servers have seen. With [ErrForgotten] it returns those
 	// that it still knows; for the others it cannot tell.

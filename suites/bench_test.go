@@ -1,3 +1,5 @@
+//go:build linux
+
 package suites
 
 import (
@@ -26,6 +28,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/prooftest"
 	"github.com/netproof/netproof/harness/run"
@@ -35,8 +38,8 @@ import (
 
 // The benchmarks of docs/performance.md. They run on the real thing: make bench.
 
-// BenchmarkClusterReady measures from nothing to a cluster of two nodes whose network plugin is ready, and the memory of all of
-// its processes.
+// BenchmarkClusterReady measures from nothing to a cluster of two nodes whose network plugin is ready, and the memory
+// of all of its processes.
 func BenchmarkClusterReady(b *testing.B) {
 	engines, err := engine.Ensure(b.Context(), engine.Options{CNI: "calico"})
 	require.NoError(b, err)
@@ -76,38 +79,83 @@ func memory(tb testing.TB) float64 {
 }
 
 // prepare loads and plans scenarios for the suite's cluster.
-func prepare(tb testing.TB, c cluster.Cluster, opts scenario.Options, paths ...string) []*run.PreparedScenario {
+func prepare(tb testing.TB, c cluster.Cluster, opts scenario.Options, paths ...string) []*expect.Scenario {
 	tb.Helper()
 	list, err := scenario.Load(tb.Context(), paths, opts)
 	require.NoError(tb, err)
-	prepared, err := run.Prepare(list, c.Info().IPFamilies, c.Info().Nodes)
+	prepared, err := expect.Prepare(list, expect.Options{Families: c.Info().IPFamilies, Nodes: c.Info().Nodes})
 	require.NoError(tb, err)
 	return prepared.Scenarios()
 }
 
 // BenchmarkTwentyFiveScenarios measures the first 25 core scenarios of the fixtures on one cluster, and the quickstart.
 func BenchmarkTwentyFiveScenarios(b *testing.B) {
-	c, session := prooftest.Open(b)
+	c, lanes := prooftest.Open(b)
 	all := prepare(b, c, scenario.Options{FS: fixtures.FS()}, "core")
 	for b.Loop() {
 		for _, p := range all[:25] {
-			result, err := session.Prove(b.Context(), p)
+			result, err := lanes.Prove(b.Context(), p)
 			require.NoError(b, err)
 			require.Equal(b, model.Passed, result.Result, result.Name)
 		}
 	}
 }
 
+// BenchmarkLanes measures all core scenarios with one lane and with several, in one run, and reports the processor time
+// of all processes: the cluster's, the plugin's and this one's. Every cell has to be as expected, whatever the lanes.
+func BenchmarkLanes(b *testing.B) {
+	c, _ := prooftest.Open(b)
+	list, err := scenario.Load(b.Context(), []string{"core"}, scenario.Options{FS: fixtures.FS()})
+	require.NoError(b, err)
+	prepared, err := expect.Prepare(list, expect.Options{Families: c.Info().IPFamilies, Nodes: c.Info().Nodes})
+	require.NoError(b, err)
+	for _, lanes := range []int{1, 2, 4} {
+		b.Run(fmt.Sprintf("lanes=%d", lanes), func(b *testing.B) {
+			before := processorTime(b)
+			for b.Loop() {
+				// The benchmarks share a cluster, so each cleans up what it has made.
+				result, _, err := run.Run(b.Context(), c, prepared, run.Options{Lanes: lanes, Allow: scenario.Reaches()})
+				require.NoError(b, err)
+				require.Equal(b, model.ExitOK, model.ExitCode(result), "%+v %v", result.Summary, result.Findings)
+			}
+			b.ReportMetric((processorTime(b)-before).Seconds()/float64(b.N), "cpu-s/op")
+		})
+	}
+}
+
+// processorTime is that of every process in this PID namespace, and of those of their children that have ended: the
+// sandbox, netproof included, or with kind all of the machine.
+func processorTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	require.NoError(tb, err)
+	ticks := 0
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has just ended
+		}
+		// The name, in parentheses, may have spaces: proc(5) has utime, stime, cutime and cstime as fields 14 to 17.
+		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		for _, field := range fields[11:15] {
+			n, err := strconv.Atoi(field)
+			require.NoError(tb, err)
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100
+}
+
 // BenchmarkFiftyToFifty measures tables of 50 pods to 50 pods, and reports how long after the policy they were settled.
 func BenchmarkFiftyToFifty(b *testing.B) {
-	c, session := prooftest.Open(b)
+	c, lanes := prooftest.Open(b)
 	for _, denied := range []bool{true, false} {
 		b.Run(fmt.Sprintf("denied=%t", denied), func(b *testing.B) {
 			files := fstest.MapFS{"scale/scenario.yaml": {Data: fixtures.Scale(50, denied)}}
 			p := prepare(b, c, scenario.Options{FS: files}, "scale")[0]
 			settled := 0.0
 			for b.Loop() {
-				result, err := session.Prove(b.Context(), p)
+				result, err := lanes.Prove(b.Context(), p)
 				require.NoError(b, err)
 				require.Equal(b, model.Passed, result.Result)
 				settled = max(settled, float64(result.Steps[0].SettledMs))
@@ -168,8 +216,8 @@ func address(tb testing.TB, pod corev1.Pod) netip.Addr {
 	return a
 }
 
-// BenchmarkProvenProbes measures proven probes, that is nonces that came back, through Calico's rules, beside one program started per probe
-// as the usual tools do it, and reports both per second.
+// BenchmarkProvenProbes measures proven probes, that is nonces that came back, through Calico's rules, beside one
+// program started per probe as the usual tools do it, and reports both per second.
 func BenchmarkProvenProbes(b *testing.B) {
 	c, _ := prooftest.Open(b)
 	agents, running := pods(b, c, 20)
@@ -207,8 +255,8 @@ func BenchmarkProvenProbes(b *testing.B) {
 		b.ReportMetric(0, "ns/op")
 	})
 	b.Run("one-program-per-probe", func(b *testing.B) {
-		// The least that a suite pays which calls kubectl exec for every cell: one program, one connection over loopback. The API
-		// server, the kubelet and the container runtime come on top.
+		// The least that a suite pays which calls kubectl exec for every cell: one program, one connection over
+		// loopback. The API server, the kubelet and the container runtime come on top.
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(b, err)
 		defer listener.Close()

@@ -1,3 +1,5 @@
+//go:build linux
+
 package suites
 
 import (
@@ -32,13 +34,14 @@ import (
 // execWorkers is how many execs are under way at once: more did not make more of them a second on two processors.
 const execWorkers = 16
 
-// BenchmarkCellsBesideOneExecEach proves tables of 50 pods to 50 pods on a cluster whose pods are reached by exec, and starts, in the same
-// run and from the same pods, one exec per cell as the usual tools do. It reports both as cells per second.
+// BenchmarkCellsBesideOneExecEach proves tables of 50 pods to 50 pods on a cluster whose pods are reached by exec, and
+// starts, in the same run and from the same pods, one exec per cell as the usual tools do. It reports both as cells per
+// second.
 //
-// The exec does less than those tools need: its program starts and ends, and connects to nobody. A proven cell takes at least three
-// samples.
+// The exec does less than those tools need: its program starts and ends, and connects to nobody. A proven cell takes at
+// least three samples.
 func BenchmarkCellsBesideOneExecEach(b *testing.B) {
-	c, session := prooftest.Open(b)
+	c, lanes := prooftest.Open(b)
 	counted, ok := c.(interface{ Calls() int64 })
 	if !ok {
 		b.Skip("the embedded cluster has no exec: go test ./suites -run '^$' -bench Exec -args -provider kind")
@@ -46,13 +49,13 @@ func BenchmarkCellsBesideOneExecEach(b *testing.B) {
 	for _, denied := range []bool{false, true} {
 		files := fstest.MapFS{"scale/scenario.yaml": {Data: fixtures.Scale(50, denied)}}
 		p := prepare(b, c, scenario.Options{FS: files}, "scale")[0]
-		_, err := session.Prove(b.Context(), p) // makes the pods, which stay
+		_, err := lanes.Prove(b.Context(), p) // makes the pods, which stay
 		require.NoError(b, err)
 		b.Run(fmt.Sprintf("netproof/denied=%t", denied), func(b *testing.B) {
 			cells, calls := 0, counted.Calls()
 			began := time.Now()
 			for b.Loop() {
-				result, err := session.Prove(b.Context(), p)
+				result, err := lanes.Prove(b.Context(), p)
 				require.NoError(b, err)
 				require.Equal(b, model.Passed, result.Result)
 				cells += len(result.Steps[0].Cells)
@@ -124,15 +127,15 @@ func execOnce(ctx context.Context, cfg *rest.Config, pod *corev1.Pod) error {
 	return nil
 }
 
-// BenchmarkTwoHundredPods proves what one pod reaches of 199 others, and they of it, and reports what that takes. What it takes to start 200 pods
-// is in the first one only.
+// BenchmarkTwoHundredPods proves what one pod reaches of 199 others, and they of it, and reports what that takes. What
+// it takes to start 200 pods is in the first one only.
 func BenchmarkTwoHundredPods(b *testing.B) {
-	c, session := prooftest.Open(b)
+	c, lanes := prooftest.Open(b)
 	hub := []byte("  probes:\n    - {from: scale/p000, to: '*'}\n    - {from: '*', to: scale/p000}\n  steps:\n")
 	table := bytes.Replace(fixtures.Scale(200, false), []byte("  steps:\n"), hub, 1)
 	p := prepare(b, c, scenario.Options{FS: fstest.MapFS{"scale/scenario.yaml": {Data: table}}}, "scale")[0]
 	for b.Loop() {
-		result, err := session.Prove(b.Context(), p)
+		result, err := lanes.Prove(b.Context(), p)
 		require.NoError(b, err)
 		require.Equal(b, model.Passed, result.Result)
 		require.Len(b, result.Steps[0].Cells, 2*199)

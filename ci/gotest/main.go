@@ -1,10 +1,10 @@
-// Command gotest runs go test and counts: it prints what failed, one line per package, every skipped test with its reason, once more how
-// each failure began, and as its last line "N passed, N failed, N skipped". Its arguments are those of go test. It fails when a test
-// fails, when a package does not build, and when no test was run at all.
+// Command gotest runs go test and counts: it prints what failed, one line per package, every skipped test with its
+// reason, once more how each failure began, and as its last line "N passed, N failed, N skipped". Its arguments are
+// those of go test. It fails when a test fails, when a package does not build, and when no test was run at all.
 //
-// With -split=N as its first argument, the tests of the first package are shared out among N processes, which run beside each other and
-// beside the other packages: those of one package that mostly wait would else be what everybody waits for. Flags of go test that have a value
-// are written with an equals sign then.
+// With -split=N as its first argument, the tests of the first package are shared out among N processes, which run
+// beside each other and beside the other packages: those of one package that mostly wait would else be what everybody
+// waits for. Flags of go test that have a value are written with an equals sign then.
 package main
 
 import (

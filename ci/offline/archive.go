@@ -41,8 +41,8 @@ type layerWriter struct {
 	written map[string]bool
 }
 
-// writeLayer makes a layer in a file of that name, with what fill puts into it. A compressed one costs time once and saves it with
-// every node, into whose volume it is copied.
+// writeLayer makes a layer in a file of that name, with what fill puts into it. A compressed one costs time once and
+// saves it with every node, into whose volume it is copied.
 func writeLayer(file string, compressed bool, fill func(*layerWriter) error) (layer, error) {
 	f, err := os.Create(file)
 	if err != nil {
@@ -147,8 +147,8 @@ func (l *layerWriter) copyFile(name, from string, mode int64) error {
 	return nil
 }
 
-// entry adds whatever lies at root/name, a folder without its content, as it is: mode, owner and time included. Sockets and
-// devices are passed over: an engine makes those of a container itself.
+// entry adds whatever lies at root/name, a folder without its content, as it is: mode, owner and time included. Sockets
+// and devices are passed over: an engine makes those of a container itself.
 func (l *layerWriter) entry(root, name, as string) error {
 	from := filepath.Join(root, name)
 	info, err := os.Lstat(from)
@@ -187,8 +187,8 @@ func (l *layerWriter) entry(root, name, as string) error {
 	return nil
 }
 
-// tree adds everything under root, whose paths begin with prefix in the layer. skip, if given, is asked for each path relative
-// to root; of a folder that it refuses nothing is added.
+// tree adds everything under root, whose paths begin with prefix in the layer. skip, if given, is asked for each path
+// relative to root; of a folder that it refuses nothing is added.
 func (l *layerWriter) tree(root, prefix string, skip func(string) bool) error {
 	return filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -254,8 +254,8 @@ func (i image) configJSON(arch string) ([]byte, error) {
 	})
 }
 
-// writeArchive writes images into one file that `docker load`, `ctr images import` and kind's loader take: the format of
-// `docker save`. Layers that images share are in it once.
+// writeArchive writes images into one file that `docker load`, `ctr images import` and kind's loader take: the format
+// of `docker save`. Layers that images share are in it once.
 func writeArchive(file string, images []image) (err error) {
 	f, err := os.Create(file)
 	if err != nil {

@@ -12,20 +12,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 )
 
-// cache is the folder in which finished things lie, each in a folder of its own whose name ends in the key of its content:
+// cache is the folder in which finished things lie, each in a folder of its own whose name ends in the key of its
+// content:
 //
 //	<cache>/programs/       what the images are made of, an engine cache
 //	<cache>/rootfs-<key>/   layers of Debian's files
 //	<cache>/calico-<key>/   the archive of Calico's images
 //	<cache>/node-<key>/     the archive of the node image
-//	<cache>/ciliumtools-<key>/, <cache>/cilium-<key>/   with --cilium: its layer of Debian's files, the archive of its images and its chart
+//	<cache>/ciliumtools-<key>/, <cache>/cilium-<key>/   with --cilium: Debian's files, images and chart
 type cache struct {
 	dir string
 	// log gets a line at the start of each longer step.
@@ -47,8 +45,8 @@ func openCache(log io.Writer) (cache, error) {
 
 func (c cache) say(format string, args ...any) { fmt.Fprintf(c.log, "offline: "+format+"\n", args...) }
 
-// keyOf makes a key of everything that decides about a result. Each part is preceded by its length, so that different parts never
-// run together to the same key.
+// keyOf makes a key of everything that decides about a result. Each part is preceded by its length, so that different
+// parts never run together to the same key.
 func keyOf(parts ...string) string {
 	h := sha256.New()
 	for _, part := range parts {
@@ -57,8 +55,8 @@ func keyOf(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// ensure gives the folder of a thing, and makes it by build if it is not there. build works in another folder, which gets its name
-// when all is done; whoever wants the same thing meanwhile waits.
+// ensure gives the folder of a thing, and makes it by build if it is not there. build works in another folder, which
+// gets its name when all is done; whoever wants the same thing meanwhile waits.
 func (c cache) ensure(name, key string, build func(dir string) error) (dir string, err error) {
 	dir = filepath.Join(c.dir, name+"-"+key)
 	lock, err := os.OpenFile(dir+".lock", os.O_RDONLY|os.O_CREATE, 0o644)
@@ -88,20 +86,6 @@ func (c cache) ensure(name, key string, build func(dir string) error) (dir strin
 	return dir, nil
 }
 
-// flock waits for the exclusive lock on a file, which the kernel releases when the file is closed.
-func flock(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		return nil
-	}
-}
-
 // writeJSON keeps a value beside what it describes.
 func writeJSON(file string, value any) error {
 	content, err := json.MarshalIndent(value, "", "  ")
@@ -125,8 +109,9 @@ func readJSON(file string, value any) error {
 	return nil
 }
 
-// runQuietly runs a program and shows what it said only if it did not succeed. The program gets a mount namespace of its own when
-// this is root: what it mounts is gone when it is, so that no build folder is ever removed with /proc or /sys mounted in it.
+// runQuietly runs a program and shows what it said only if it did not succeed. The program gets a mount namespace of
+// its own when this is root: what it mounts is gone when it is, so that no build folder is ever removed with /proc or
+// /sys mounted in it.
 func runQuietly(ctx context.Context, name string, args ...string) error {
 	_, err := output(ctx, name, args...)
 	return err
@@ -138,7 +123,7 @@ func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	cmd.Stdout = io.MultiWriter(&out, &said)
 	cmd.Stderr = &said
 	if os.Geteuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		withOwnMounts(cmd)
 	}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {

@@ -79,8 +79,8 @@ func (m maker) calico(key string) ([]image, error) {
 				Cmd: []string{"start_runit"},
 				Env: []string{
 					"SVDIR=/etc/service/enabled",
-					// A Felix that was built without C panics when it looks for what an eBPF data plane left behind. Felix takes the part
-					// behind FELIX_ for a setting's name, and this one is a name with capitals.
+					// A Felix that was built without C panics when it looks for what an eBPF data plane left behind.
+					// Felix takes the part behind FELIX_ for a setting's name, and this one is a name with capitals.
 					"FELIX_DebugSkipCTLBCleanup=true",
 				},
 			},
@@ -99,8 +99,8 @@ func (m maker) calico(key string) ([]image, error) {
 	}, nil
 }
 
-// calicoNode adds calico-node and the scripts that run it. The zip file of a Go module keeps no modes: all of them are scripts or
-// read by root only.
+// calicoNode adds calico-node and the scripts that run it. The zip file of a Go module keeps no modes: all of them are
+// scripts or read by root only.
 func (m maker) calicoNode(l *layerWriter) error {
 	if err := l.copyFile("usr/bin/calico-node", m.programs.path("calico-node"), 0o755); err != nil {
 		return err

@@ -26,7 +26,8 @@ const (
 	ciliumOperator = "quay.io/cilium/operator-generic"
 )
 
-// Files in the folder of Cilium's images in the cache: the images, and the vendor's chart packed as --cni-chart takes it.
+// Files in the folder of Cilium's images in the cache: the images, and the vendor's chart packed as --cni-chart takes
+// it.
 const (
 	ciliumArchive = "cilium.tar"
 	ciliumChart   = "cilium-1.15.19.tgz"
@@ -81,7 +82,8 @@ var ciliumTools = selection{
 	withoutFiles: withoutFiles,
 }
 
-// ciliumLayer gives the layer with ciliumTools, from the cache if it is there. The key is made as that of [cache.debianLayers] is.
+// ciliumLayer gives the layer with ciliumTools, from the cache if it is there. The key is made as that of
+// [cache.debianLayers] is.
 func (c cache) ciliumLayer(ctx context.Context, mirror string) (layer, error) {
 	const description = "layer.json"
 	parts := slices.Concat([]string{rootfsFormat, suite}, ciliumTools.packages, ciliumTools.withoutPackages, ciliumTools.withoutFiles)
@@ -187,21 +189,21 @@ func (m maker) cilium(programs *engine.Engines, tools layer, key string) ([]imag
 //go:embed ciliumagent.sh
 var ciliumAgentScript string
 
-// clangScript makes the compiler forgive what it learned to complain about after Cilium of this version was written: the agent asks it to
-// take warnings for errors.
+// clangScript makes the compiler forgive what it learned to complain about after Cilium of this version was written:
+// the agent asks it to take warnings for errors.
 const clangScript = `#!/bin/sh
 exec clang-19 "$@" -Wno-error -w
 `
 
-// bpftoolScript answers the agent, which asks bpftool for the kernel's configuration. Debian's bpftool refuses that without CAP_BPF and
-// CAP_PERFMON; the chart gives CAP_SYS_ADMIN, which to the kernel includes both.
+// bpftoolScript answers the agent, which asks bpftool for the kernel's configuration. Debian's bpftool refuses that
+// without CAP_BPF and CAP_PERFMON; the chart gives CAP_SYS_ADMIN, which to the kernel includes both.
 const bpftoolScript = `#!/bin/sh
 [ "$*" != "-j feature probe" ] || set -- "$@" unprivileged
 exec /usr/sbin/bpftool "$@"
 `
 
-// writeCiliumAgent adds what the agent and the init containers of the chart run. Envoy, hubble and cilium-health are missing, because the
-// values of package harness/cni/cilium have them off.
+// writeCiliumAgent adds what the agent and the init containers of the chart run. Envoy, hubble and cilium-health are
+// missing, because the values of package harness/cni/cilium have them off.
 func writeCiliumAgent(l *layerWriter, programs *engine.Engines) error {
 	for _, file := range [][2]string{
 		{"usr/lib/cilium/cilium-agent", "cilium-agent"},

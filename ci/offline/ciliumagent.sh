@@ -1,6 +1,6 @@
 #!/bin/sh
 # Becomes cilium-agent, after two changes to what its container sees:
-#  - the settings of the kernel that the agent writes, and that belong to the whole machine and not to this node, are private files;
+#  - kernel settings that the agent writes, and that belong to the whole machine, are private files;
 #  - /proc has a list of modules. A kernel that loads none has no such file, and without it the agent stops.
 set -eu
 
@@ -15,8 +15,8 @@ for setting in unprivileged_bpf_disabled timer_migration; do
 	mount --bind "$private/$setting" "$file"
 done
 
-# modules PROGRAM NAME ... lists the modules that the agent wants for a program, if the program does its work without them: here it is
-# iptables on nf_tables, for which Debian's stands.
+# modules PROGRAM NAME ... lists the modules that the agent wants for a program, if the program does its work without
+# them: here it is iptables on nf_tables, for which Debian's stands.
 modules() {
 	"$1" --table mangle --list-rules >/dev/null 2>&1 || return 0
 	shift
@@ -24,9 +24,9 @@ modules() {
 }
 
 if [ ! -e /proc/modules ]; then
-	# Nobody can make a file in /proc. What takes its place has links to the real one: of the processes only to the first, which becomes the
-	# agent, and to "self". It is moved there when it is whole, because the container runtime looks into it whenever it starts a program in
-	# here, as for the hook that kubelet runs at this very moment.
+	# Nobody can make a file in /proc. What takes its place has links to the real one: of the processes only to the
+	# first, which becomes the agent, and to "self". It is moved there when it is whole, because the container runtime
+	# looks into it whenever it starts a program in here, as for the hook that kubelet runs at this very moment.
 	mount --rbind /proc "$private/proc"
 	mount -t tmpfs -o mode=755 tmpfs "$private/links"
 	ln -s "$private"/proc/* "$private/links/"

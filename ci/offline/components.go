@@ -18,8 +18,8 @@ type maker struct {
 // registry is where kubeadm expects the images of Kubernetes to come from.
 const registry = "registry.k8s.io/"
 
-// components makes the images that kubeadm starts: each one static program, under the names that kubeadm of this version gives
-// them. kube-proxy calls the programs of the machine and stands on those.
+// components makes the images that kubeadm starts: each one static program, under the names that kubeadm of this
+// version gives them. kube-proxy calls the programs of the machine and stands on those.
 func (m maker) components() ([]image, error) {
 	var images []image
 	for _, c := range []struct {

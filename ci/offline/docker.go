@@ -17,7 +17,8 @@ type archive struct {
 // imageNames are the two names of an image: the one that users and manifests know, and one with the key of its content.
 type imageNames struct{ known, keyed string }
 
-// load brings the images of an archive into the Docker engine, unless it has them, and makes sure that their known names mean them.
+// load brings the images of an archive into the Docker engine, unless it has them, and makes sure that their known
+// names mean them.
 func (c cache) load(ctx context.Context, a archive) error {
 	for _, names := range a.names {
 		if exec.CommandContext(ctx, "docker", "image", "inspect", names.keyed).Run() != nil {

@@ -19,8 +19,8 @@ type kindFiles struct {
 	version, dir string
 }
 
-// findKind asks the go command for the module, in the version that netproof's own go.mod names. It has to run inside netproof's
-// module, which it does under `go run ./ci/offline`.
+// findKind asks the go command for the module, in the version that netproof's own go.mod names. It has to run inside
+// netproof's module, which it does under `go run ./ci/offline`.
 func findKind(ctx context.Context) (kindFiles, error) {
 	out, err := output(ctx, "go", "mod", "download", "-json", kindModule)
 	if err != nil {
@@ -61,8 +61,8 @@ func (k kindFiles) write(l *layerWriter) error {
 // kubeletDefaults is the file with further arguments of the kubelet.
 const kubeletDefaults = "etc/default/kubelet"
 
-// writeKubeletDefaults adds an argument to kind's: a kubelet from 1.35 on refuses cgroup v1 unless it is told not to. On a machine
-// with cgroup v2 the argument does nothing.
+// writeKubeletDefaults adds an argument to kind's: a kubelet from 1.35 on refuses cgroup v1 unless an argument says
+// otherwise. On a machine with cgroup v2 the argument does nothing.
 func (k kindFiles) writeKubeletDefaults(l *layerWriter, file string) error {
 	content, err := os.ReadFile(file)
 	if err != nil {

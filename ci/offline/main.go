@@ -1,14 +1,14 @@
-// Command offline makes the images that a kind cluster needs, on a machine that can pull none: out of Go modules and Debian
-// packages it builds a node image of kind with the images of Kubernetes in it, and the images of Calico that the vendor's manifest
-// names, with --cilium also those that Cilium's chart names, and loads them into the Docker engine. What was built before is taken
-// from the user's cache.
+// Command offline makes the images that a kind cluster needs, on a machine that can pull none: out of Go modules and
+// Debian packages it builds a node image of kind with the images of Kubernetes in it, and the images of Calico that the
+// vendor's manifest names, with --cilium also those that Cilium's chart names, and loads them into the Docker engine.
+// What was built before is taken from the user's cache.
 //
 //	ci/docker.sh start
 //	go run ./ci/offline
 //	kind create cluster --image netproof.dev/kind-node:v1.36.3 --config CONFIG # with networking.disableDefaultCNI
 //
-// The images are stand-ins, not copies: the programs are those that the projects publish, compiled from their modules, on Debian's
-// files instead of the projects' own base images.
+// The images are stand-ins, not copies: the programs are those that the projects publish, compiled from their modules,
+// on Debian's files instead of the projects' own base images.
 //
 // The first build takes as long as compiling Kubernetes does; the root file system needs root.
 package main

@@ -14,13 +14,14 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 )
 
-// Versions of the upstream programs that only nodes need. Those of Kubernetes and Calico are the engine package's; the module
-// files under modules/ decide what is compiled. To move a pin, follow the comment at the pins of that package.
+// Versions of the upstream programs that only nodes need. Those of Kubernetes and Calico are the engine package's; the
+// module files under modules/ decide what is compiled. To move a pin, follow the comment at the pins of that package.
 const (
 	containerdVersion = "v2.3.7"
 	crictlVersion     = "v1.36.0"
 	coreDNSVersion    = "v1.14.2"
-	// etcdVersion is the one that kubeadm of engine.KubernetesVersion asks for, so that no configuration has to name another.
+	// etcdVersion is the one that kubeadm of engine.KubernetesVersion asks for, so that no configuration has to name
+	// another.
 	etcdVersion = "v3.6.8"
 	// pauseVersion is the one that kind's containerd configuration names. The program is ours: see internal/pause.
 	pauseVersion = "3.10"
@@ -52,7 +53,7 @@ func modules() []engine.Module {
 				"containerd": containerd + "containerd", "ctr": containerd + "ctr",
 				"containerd-shim-runc-v2": containerd + "containerd-shim-runc-v2",
 			},
-			// As kind builds it: snapshotters that no node selects, some of which need C.
+			// As kind builds it: snapshotters that no node selects; some need C.
 			Tags:    []string{"no_aufs", "no_zfs", "no_btrfs", "no_devmapper"},
 			LDFlags: []string{"-X github.com/containerd/containerd/v2/version.Version=" + containerdVersion},
 		},
@@ -118,8 +119,8 @@ func buildPrograms(ctx context.Context, cacheDir string) (*programs, error) {
 	return &programs{local: local, further: further}, nil
 }
 
-// ensureModules builds modules whose files lie under modules/, into a folder of their own: `netproof cache` prunes what local
-// clusters do not use.
+// ensureModules builds modules whose files lie under modules/, into a folder of their own: `netproof cache` prunes what
+// local clusters do not use.
 func ensureModules(ctx context.Context, wanted []engine.Module, cacheDir string, progress func(engine.Event)) (*engine.Engines, error) {
 	for i := range wanted {
 		files, err := fs.Sub(moduleFiles, "modules/"+wanted[i].Name)
@@ -131,7 +132,8 @@ func ensureModules(ctx context.Context, wanted []engine.Module, cacheDir string,
 	return engine.EnsureModules(ctx, wanted, engine.Options{CacheDir: filepath.Join(cacheDir, "programs"), Progress: progress})
 }
 
-// path gives the file of a program. Where both sets have one of that name, which is so with etcd, it is that of the nodes.
+// path gives the file of a program. Where both sets have one of that name, which is so with etcd, it is that of the
+// nodes.
 func (p *programs) path(name string) string {
 	if p.further.Has(name) {
 		return p.further.Path(name)

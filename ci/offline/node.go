@@ -22,8 +22,8 @@ const nodeName = "netproof.dev/kind-node"
 // nodeArchive is the file with the node image in its folder of the cache.
 const nodeArchive = "node.tar"
 
-// nodeImage gives the archive of the node image: Debian's files, and above them kind's, the programs of a node, and a content store
-// of containerd that holds the images of Kubernetes and those in preloaded.
+// nodeImage gives the archive of the node image: Debian's files, and above them kind's, the programs of a node, and a
+// content store of containerd that holds the images of Kubernetes and those in preloaded.
 func (c cache) nodeImage(ctx context.Context, m maker, kind kindFiles, preloaded []archive) (archive, error) {
 	parts := append(m.programs.dirs(), sources, m.debian.Base.DiffID, m.debian.NetTools.DiffID, m.own.key, kind.version)
 	for _, a := range preloaded {
@@ -61,8 +61,8 @@ func (c cache) nodeImage(ctx context.Context, m maker, kind kindFiles, preloaded
 	return archive{file: filepath.Join(dir, nodeArchive), names: []imageNames{names}}, err
 }
 
-// contentStore makes the data folder of a containerd that has all images, not unpacked, and gives its path. kind's own builder does
-// the same inside a container; here containerd works on a folder.
+// contentStore makes the data folder of a containerd that has all images, not unpacked, and gives its path. kind's own
+// builder does the same inside a container; here containerd works on a folder.
 func (m maker) contentStore(ctx context.Context, preloaded []archive) (string, error) {
 	images, err := m.components()
 	if err != nil {
@@ -80,7 +80,8 @@ func (m maker) contentStore(ctx context.Context, preloaded []archive) (string, e
 	return store, m.importImages(ctx, store, files)
 }
 
-// containerdConfig keeps the containerd that imports images within its folder: nothing of it must be seen on this machine.
+// containerdConfig keeps the containerd that imports images within its folder: nothing of it must be seen on this
+// machine.
 const containerdConfig = `version = 3
 root = %q
 state = %q
@@ -113,7 +114,7 @@ func (m maker) importImages(ctx context.Context, store string, files []string) (
 	defer log.Close()
 	cmd := exec.Command(m.programs.path("containerd"), "--config", config)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	withOwnMounts(cmd)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start containerd: %w", err)
 	}
@@ -171,8 +172,8 @@ var nodePrograms = map[string][]string{
 	"opt/cni/bin/":   {"bandwidth", "host-local", "loopback", "portmap", "ptp", "tuning"},
 }
 
-// storageManifest takes the place of kind's default storage, whose provisioner is an image that cannot be had: a class that exists,
-// and volumes of which somebody has to make.
+// storageManifest takes the place of kind's default storage, whose provisioner is an image that cannot be had: a class
+// that exists, and volumes of which somebody has to make.
 //
 //go:embed storage.yaml
 var storageManifest string
@@ -236,8 +237,8 @@ func enableServices(l *layerWriter) error {
 	return nil
 }
 
-// baseSpec edits the specification that containers begin with, as kind does: a hook gives each the product name and identifier of its
-// node, and the limits are those of the node.
+// baseSpec edits the specification that containers begin with, as kind does: a hook gives each the product name and
+// identifier of its node, and the limits are those of the node.
 func baseSpec(spec []byte) ([]byte, error) {
 	var document map[string]any
 	if err := json.Unmarshal(spec, &document); err != nil {

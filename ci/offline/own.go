@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// ownSources are the files of this package that decide what is in an image: they enter the keys, so that a change of the code
-// makes new images.
+// ownSources are the files of this package that decide what is in an image: they enter the keys, so that a change of
+// the code makes new images.
 //
 //go:embed archive.go calico.go components.go kind.go modules.go node.go rootfs.go storage.yaml
 var ownSources embed.FS

@@ -20,8 +20,8 @@ const suite = "bookworm"
 // rootfsFormat has to change when the code that makes the layers does what it did not do before.
 const rootfsFormat = "rootfs 2"
 
-// packages are what a node needs: those of kind's own base image, without file systems for network storage and FUSE; ipset and
-// runit are for the images of kube-proxy and Calico, which are made of the same files.
+// packages are what a node needs: those of kind's own base image, without file systems for network storage and FUSE;
+// ipset and runit are for the images of kube-proxy and Calico, which are made of the same files.
 var packages = []string{
 	"systemd", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod", "libseccomp2", "pigz",
 	"e2fsprogs", "bash", "ca-certificates", "curl", "jq", "procps", "ipset", "runc", "runit",
@@ -35,8 +35,8 @@ type debian struct {
 	NetTools layer
 }
 
-// debianLayers gives the layers, from the cache if they are there. The key is made of what is asked for, not of what the mirror
-// has: remove the folder from the cache to have newer packages.
+// debianLayers gives the layers, from the cache if they are there. The key is made of what is asked for, not of what
+// the mirror has: remove the folder from the cache to have newer packages.
 func (c cache) debianLayers(ctx context.Context, mirror string) (debian, error) {
 	parts := slices.Concat([]string{rootfsFormat, suite}, packages, netToolPackages, withoutPackages, withoutFiles, trimmed)
 	dir, err := c.ensure("rootfs", keyOf(parts...), func(dir string) error { return c.makeDebian(ctx, dir, mirror) })
@@ -62,7 +62,8 @@ func (c cache) makeDebian(ctx context.Context, dir, mirror string) error {
 	return layersOf(dir, tree)
 }
 
-// debootstrap makes a Debian root file system with the given packages in a new folder. what says what it is for.
+// debootstrap makes a Debian root file system with the given packages in a new folder. what names its use, for
+// messages.
 func (c cache) debootstrap(ctx context.Context, what, tree, mirror string, packages []string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("make a Debian root file system: needs root, as debootstrap does")
@@ -153,8 +154,8 @@ func trim(tree string) error {
 	return nil
 }
 
-// netToolPackages are what kube-proxy and calico-node call, with a shell for Calico's scripts. What these depend on comes
-// along.
+// netToolPackages are what kube-proxy and calico-node call, with a shell for Calico's scripts. What these depend on
+// comes along.
 var netToolPackages = []string{
 	"iptables", "nftables", "ipset", "conntrack", "iproute2", "kmod", "runit", "bash", "dash", "coreutils", "debianutils", "sed", "grep",
 }
@@ -296,8 +297,8 @@ func mergedPath(file string) string {
 	return file
 }
 
-// addAlternatives adds the links by which Debian chooses between programs of one purpose, such as iptables, where their target
-// is among the files, and /bin/sh, which no package lists.
+// addAlternatives adds the links by which Debian chooses between programs of one purpose, such as iptables, where their
+// target is among the files, and /bin/sh, which no package lists.
 func addAlternatives(tree string, files map[string]bool) error {
 	for _, dir := range []string{"usr/bin", "usr/sbin"} {
 		entries, err := os.ReadDir(filepath.Join(tree, dir))

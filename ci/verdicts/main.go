@@ -1,9 +1,10 @@
-// Command verdicts compares what runs on different clusters, or through different transports, observed: cell by cell, report by report.
+// Command verdicts compares what runs on different clusters, or through different transports, observed: cell by cell,
+// report by report.
 //
 //	go run ./ci/verdicts embedded.json kind.json ...
 //
-// Every report is compared with the first one. It fails when a cell is missing, or was observed to be something else. Of cells that the
-// specification leaves open a difference is told and does not fail.
+// Every report is compared with the first one. It fails when a cell is missing, or was observed to be something else.
+// Of cells that the specification leaves open a difference is shown and does not fail.
 package main
 
 import (

@@ -22,11 +22,12 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd"
+	"github.com/netproof/netproof/harness/report"
 )
 
-// What README and the documents show is tried: commands are run, snippets of Go compiled, files loaded by the real loader. A command that
-// cannot be run in a test is in notRun, with the reason; its command, flags, arguments and paths are checked all the same. A block that
-// nobody knows how to try fails the tests.
+// What README and the documents show is tried: commands are run, snippets of Go compiled, files loaded by the real
+// loader. A command that cannot be run in a test is in notRun, with the reason; its command, flags, arguments and paths
+// are checked all the same. A block that nobody knows how to try fails the tests.
 
 const root = "../.."
 
@@ -37,6 +38,7 @@ var notRun = map[string]string{
 	"make test-kind":   "needs a container engine; CI runs it",
 	"make setup":       "changes the machine; CI runs it first",
 	"make verify":      "takes minutes; CI runs it",
+	"make platforms":   "takes minutes; CI runs it",
 	"make bench":       "takes minutes and an idle machine",
 	"make kind-images": "needs a container engine, and most of an hour",
 	"make build":       "writes into the clone; CI runs it",
@@ -44,6 +46,9 @@ var notRun = map[string]string{
 
 	"go test ./suites/...":                                            "make test runs it",
 	"go test ./harness/report/":                                       "make test runs it",
+	"go test ./harness/report ./cmd/netproof/internal/...":            "make test runs it",
+	"go test ./fixtures":                                              "make test runs it",
+	"go test ./suites/... -args -provider NAME":                       "there is no such provider",
 	"go test ./harness/report -update":                                "writes into the clone",
 	"go generate ./...":                                               "writes into the clone; make verify runs it",
 	"go test ./suites -run '^$' -bench . -benchtime 3x":               "takes minutes and an idle machine",
@@ -57,6 +62,10 @@ var notRun = map[string]string{
 	"netproof run fixtures/core":                                                                                                    "package suites proves it",
 	"netproof run fixtures/quickstart":                                                                                              "package suites proves it",
 	"netproof doctor --provider kind":                                                                                               "its answer is about a container engine",
+	"CGO_ENABLED=0 GOOS=linux go build -o netproof-linux ./cmd/netproof":                                                            "writes into the clone; make platforms does the same",
+	"netproof doctor --provider kind --executable netproof-linux":                                                                   "its answer is about a container engine",
+	"netproof run --provider kind --executable netproof-linux policies/":                                                            "needs a container engine",
+	"netproof images --agent agent.tar --executable netproof-linux":                                                                 "needs the program that the line before builds",
 	"netproof run --provider kind --cni calico policies/":                                                                           "needs a container engine",
 	"netproof run --provider kind --cni calico fixtures/core":                                                                       "needs a container engine",
 	"netproof run --provider kind --cni cilium --nodes 3 --ip-family dual policies/":                                                "needs a container engine",
@@ -70,6 +79,7 @@ var notRun = map[string]string{
 	"netproof run --provider kind --cni cilium --cni-chart ./cilium --cni-set hubble.enabled=false ...":                             "needs a container engine",
 	"netproof run --provider kind --image-mirror registry.local/mirror --image-override quay.io/cilium/=registry.local/cilium/ ...": "needs a container engine",
 	"netproof run --provider kind --kind-image netproof.dev/kind-node:v1.36.3 --cni cilium --cni-chart CHART fixtures/core":         "needs a container engine",
+	"netproof doctor --provider existing":                                                                                           "needs a cluster",
 	"netproof doctor --provider existing --context staging":                                                                         "needs a cluster",
 	"netproof run --provider existing --namespaces a,b":                                                                             "needs a cluster",
 	"netproof run --provider existing --agent-image registry.local/netproof@sha256:... --namespaces shop,bank policies/":            "needs a cluster",
@@ -79,10 +89,17 @@ var notRun = map[string]string{
 	"netproof cleanup --older-than 2h":                                                                                              "needs a cluster",
 	"netproof cleanup":                                                                                                              "needs a cluster",
 	"netproof images":                                                                                                               "asks the vendor of the plugin over the network",
+	"netproof images --full FILE":                                                                                                   "needs a static netproof; the kind lane of CI runs it",
+	"netproof images --full netproof.tar":                                                                                           "needs a static netproof; the kind lane of CI runs it",
 	"netproof run --cni none":                                                                                                       "proves the current folder; the scripts in testdata run it on one",
 	"netproof cluster create":                                                                                                       "names the command; clusters are made by the scripts in testdata",
 	"netproof cluster shell":                                                                                                        "names the command; shells are opened by the scripts in testdata",
 	"netproof cluster delete":                                                                                                       "names the command; clusters are deleted by the scripts in testdata",
+	"netproof engines export":                                                                                                       "names the command",
+	"netproof engines import":                                                                                                       "names the command",
+	"netproof engines export FILE":                                                                                                  "the scripts in testdata run it",
+	"netproof engines import FILE":                                                                                                  "the scripts in testdata run it",
+	"netproof engines prune":                                                                                                        "the scripts in testdata run it, on a cache of their own",
 	"netproof completion":                                                                                                           "names the command",
 }
 
@@ -96,6 +113,7 @@ var exitCodes = map[string][]int{
 var otherBlocks = map[string]string{
 	"quickstart / App reaches database once the database may receive      calico v3.30.1, Kubernetes v1.36.3, 2 nodes, IPv4": "what make run prints",
 	"# NNNN: what was decided, as a sentence": "the form of a decision",
+	"docker load --input netproof.tar":        "needs a container engine; the kind lane of CI does this",
 }
 
 // otherFlags are flags of other programs that stand in text.
@@ -103,11 +121,20 @@ var otherFlags = map[string]string{
 	"--cilium": "go run ./ci/offline",
 	"-update":  "go test ./harness/report",
 	"-args":    "go test",
+
+	"--network":      "docker run",
+	"--privileged":   "docker run",
+	"--security-opt": "docker run",
+	"-e":             "docker run",
 }
 
 // beside are the files that belong to a block of YAML, by the kind of its first document and its name or first rule.
 var beside = map[string]map[string]string{
 	"Assertions": {"policies.yaml": shop},
+	"Scenario default-deny-ingress": {
+		"deny.yaml": "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: x}\n" +
+			"spec: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]}\n",
+	},
 	"Scenario first-allow": {
 		"default-deny.yaml": "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: default-deny, namespace: shop}\nspec: {podSelector: {}, policyTypes: [Ingress, Egress]}\n",
 		"allow-web-to-db.yaml": "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: in, namespace: shop}\nspec: {podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}\n" +
@@ -271,7 +298,7 @@ func alternatives(line string) []string {
 }
 
 // placeholders stand for what the reader has.
-var placeholders = strings.NewReplacer(" [PATH ...]", " policies", "FROM TO PORT", "shop/web shop/db 5432", " FILE", " report.json", " ...", " policies")
+var placeholders = strings.NewReplacer(" [PATH ...]", " policies", "FROM TO PORT", "shop/web shop/db 5432", " FILE", " report.json", "--lanes N", "--lanes 2", " ...", " policies")
 
 // arguments splits a netproof command line.
 func arguments(line string) []string { return strings.Fields(placeholders.Replace(line))[1:] }
@@ -306,7 +333,7 @@ func TestEveryBlockIsTriedOrNamed(t *testing.T) {
 	for _, b := range blocks {
 		delete(unused, firstLine(b.text))
 		switch {
-		case b.language == "go", b.language == "yaml", commandBlock(b):
+		case b.language == "go", b.language == "yaml", b.language == "json", commandBlock(b):
 		default:
 			assert.Contains(t, otherBlocks, firstLine(b.text), "%s: nothing tries this block of %q", b, b.language)
 		}
@@ -379,6 +406,8 @@ func work(t *testing.T) string {
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "policies"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "policies/all.yaml"), []byte(shop), 0o600))
+	cell := "fixtures/core/ingress/only-selected-pods-are-isolated" // whose life docs/life-of-a-cell.md tells
+	require.NoError(t, os.CopyFS(filepath.Join(dir, cell), os.DirFS(filepath.Join(root, cell))))
 	saved, err := os.ReadFile(filepath.Join(root, "harness/report/testdata/mismatch.json"))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "report.json"), saved, 0o600))
@@ -404,7 +433,8 @@ func TestEveryCommandRuns(t *testing.T) {
 				require.NoError(t, err)
 			}
 			c := exec.CommandContext(t.Context(), args[0], args[1:]...)
-			// CI= because a reader tries a command at a desk, where the first run of a folder writes expected.txt and is green.
+			// CI= because a reader tries a command at a desk, where the first run of a folder writes expected.txt and
+			// is green.
 			c.Dir, c.Env = dir, append(append(os.Environ(), "CI="), strings.Fields(env)...)
 			out, _ := c.CombinedOutput() // the code tells
 			require.NotNil(t, c.ProcessState, "%s: %s cannot be started", all[line], line)
@@ -417,7 +447,7 @@ func TestEveryFileThatIsShownLoads(t *testing.T) {
 	blocks, _ := documents(t)
 	tried := 0
 	for _, b := range blocks {
-		if b.language != "yaml" {
+		if b.language != "yaml" || isPipeline(b) { // pipelines are run, in ci_test.go
 			continue
 		}
 		tried++
@@ -443,8 +473,61 @@ func TestEveryFileThatIsShownLoads(t *testing.T) {
 	require.NotZero(t, tried)
 }
 
-// TestEverySnippetCompiles compiles blocks of Go as packages of this module, which they are not, through an overlay. What lies in
-// docs/examples is a package that make test compiles.
+var (
+	links    = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	headings = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	dropped  = regexp.MustCompile("[^a-z0-9 _-]")
+)
+
+// TestEveryLinkLeadsSomewhere looks at links to files of the repository, and to headings in its documents.
+func TestEveryLinkLeadsSomewhere(t *testing.T) {
+	_, prose := documents(t)
+	tried := 0
+	for file, text := range prose {
+		for _, link := range links.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(link[1], "://") {
+				continue
+			}
+			tried++
+			path, anchor, _ := strings.Cut(link[1], "#")
+			target := file
+			if path != "" {
+				target = filepath.Join(filepath.Dir(file), path)
+			}
+			_, err := os.Stat(filepath.Join(root, target))
+			assert.NoError(t, err, "%s: %s", file, link[1])
+			if anchor != "" {
+				assert.Contains(t, anchors(prose[target]), anchor, "%s: %s", file, link[1])
+			}
+		}
+	}
+	require.NotZero(t, tried)
+}
+
+// anchors are the names of a document's headings in links, as GitHub makes them.
+func anchors(text string) (out []string) {
+	for _, h := range headings.FindAllStringSubmatch(text, -1) {
+		out = append(out, strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
+	}
+	return out
+}
+
+// TestEveryReportThatIsShownIsRead reads blocks of JSON with the strict reader of saved reports.
+func TestEveryReportThatIsShownIsRead(t *testing.T) {
+	blocks, _ := documents(t)
+	tried := 0
+	for _, b := range blocks {
+		if b.language == "json" {
+			tried++
+			_, err := report.ReadJSON(strings.NewReader(b.text))
+			assert.NoError(t, err, "%s", b)
+		}
+	}
+	require.NotZero(t, tried)
+}
+
+// TestEverySnippetCompiles compiles blocks of Go as packages of this module, which they are not, through an overlay.
+// What lies in docs/examples is a package that make test compiles.
 func TestEverySnippetCompiles(t *testing.T) {
 	blocks, _ := documents(t)
 	absolute, err := filepath.Abs(root)
@@ -475,9 +558,9 @@ func TestEverySnippetCompiles(t *testing.T) {
 }
 
 var (
-	longFlag  = regexp.MustCompile(`^--[a-z][a-z-]*`)
+	longFlag  = regexp.MustCompile(`^--[a-z][a-z0-9-]*`)
 	shortFlag = regexp.MustCompile(`(?:^| )(-[a-z][a-z-]*)`)
-	variable  = regexp.MustCompile(`NETPROOF_[A-Z_]+`)
+	variable  = regexp.MustCompile(`NETPROOF_[A-Z0-9_]+`)
 )
 
 // TestEveryFlagInTextExists looks at flags and variables that stand alone, and in lines of go test.
@@ -505,7 +588,7 @@ func TestEveryFlagInTextExists(t *testing.T) {
 				assert.Contains(t, netproof, flag, "%s: %s", file, code[1])
 				if line := strings.ReplaceAll(code[1], `\|`, "|"); strings.Contains(line, "|") {
 					for _, one := range alternatives(line) {
-						assert.NoError(t, understand(append([]string{"run"}, strings.Fields(one)...)), "%s: %s", file, code[1])
+						assert.NoError(t, understand(append([]string{"run"}, strings.Fields(placeholders.Replace(one))...)), "%s: %s", file, code[1])
 					}
 				}
 			}

@@ -1,4 +1,4 @@
-// Command netproof proves what Kubernetes network policies do. See CONTRACT.md for its commands and exit codes.
+// Command netproof proves what Kubernetes network policies do. See docs/contract.md for its commands and exit codes.
 package main
 
 import (

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"netproof": main})
 }
 
-// TestCommandLine runs the scripts in testdata/script: each is a sequence of command lines with what they must print and how
-// they must end.
+// TestCommandLine runs the scripts in testdata/script: each is a sequence of command lines with what they must print
+// and how they must end.
 func TestCommandLine(t *testing.T) {
 	report, err := filepath.Abs("../../harness/report/testdata")
 	require.NoError(t, err)
@@ -97,8 +97,8 @@ func awaits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// exits runs a program and checks its exit code, which testscript's own exec only knows as zero or not: exits 2 netproof run -x.
-// Several codes are separated by |.
+// exits runs a program and checks its exit code, which testscript's own exec only knows as zero or not: exits 2
+// netproof run -x. Several codes are separated by |.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE PROGRAM [ARG ...]")

@@ -9,7 +9,8 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// Native is embedded by clusters on this machine whose pods are netproof's own, and have no image: there is nothing to prepare.
+// Native is embedded by clusters on this machine whose pods are netproof's own, and have no image: there is nothing to
+// prepare.
 type Native struct{}
 
 // PreparePod implements [Cluster].

@@ -7,17 +7,20 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
-// RestoreAnnotation is on a built-in namespace as long as its labels are not what they were before a run. It holds a [Restore] as JSON.
+// RestoreAnnotation is on a built-in namespace as long as its labels are not what they were before a run. It holds a
+// [Restore] as JSON.
 const RestoreAnnotation = "netproof.dev/restore-labels"
 
 // Restore is how a built-in namespace was before a run.
 type Restore struct {
 	// Run that has changed the labels.
 	Run string `json:"run"`
-	// Labels that it has changed, with the values that they had; nil for one that was not there. No others are touched: they may be somebody
-	// else's.
+	// Labels that it has changed, with the values that they had; nil for one that was not there. No others are touched:
+	// they may be somebody else's.
 	Labels map[string]*string `json:"labels"`
 	// Before are all labels that the namespace had.
 	Before map[string]string `json:"before,omitempty"`
@@ -56,8 +59,8 @@ func (r Restore) Patch() []byte {
 	return body
 }
 
-// Differences says in words which labels of a namespace are not as they were, in the order of their names. An annotation that does not
-// tell all labels of before makes none.
+// Differences says in words which labels of a namespace are not as they were, in the order of their names. An
+// annotation that does not tell all labels of before makes none.
 func (r Restore) Differences(now map[string]string) []string {
 	if r.Before == nil {
 		return nil
@@ -80,8 +83,18 @@ func (r Restore) Differences(now map[string]string) []string {
 	return out
 }
 
-// Held says what keeps an object that was deleted from going, and how to let it go; "" where no finalizer does. resource is as the API
-// calls it, such as networkpolicies.networking.k8s.io.
+// Stuck quotes what the conditions of a namespace say of why it does not go.
+func Stuck(ns *corev1.Namespace) (said []string) {
+	for _, c := range ns.Status.Conditions {
+		if c.Status == corev1.ConditionTrue && c.Message != "" {
+			said = append(said, c.Message)
+		}
+	}
+	return said
+}
+
+// Held says what keeps an object that was deleted from going, and how to let it go; "" where no finalizer does.
+// resource is as the API calls it, such as networkpolicies.networking.k8s.io.
 func Held(resource, namespace, name string, finalizers []string) string {
 	if len(finalizers) == 0 {
 		return ""

@@ -1,11 +1,19 @@
 package cni
 
-import "k8s.io/apimachinery/pkg/runtime/schema"
+import (
+	"slices"
 
-// table says what each plugin can do, the rows of a plugin from old to new and without a gap. A version that is not here is one that
-// nobody has looked up yet: add its row with the sources, or leave it out, and nothing is claimed about it.
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/netproof/netproof/harness/policy"
+)
+
+// table says what each plugin can do, the rows of a plugin from old to new and without a gap. A version that is not
+// here is one that nobody has looked up yet: add its row with the sources, or leave it out, and nothing is claimed
+// about it.
 //
-// A source is a section of the vendor's documentation, a release note, or a file of the vendor's source at that version.
+// A source is a section of the vendor's documentation, a release note, or a file of the vendor's source at that
+// version.
 var table = []row{
 	{
 		plugin: "calico", from: "v3.28", below: "v3.29",
@@ -21,7 +29,7 @@ var table = []row{
 			AdminNetworkPolicy:         {true, "release-notes/v3.29.0-release-notes.md, k8s AdminNetworkPolicy support"},
 			BaselineAdminNetworkPolicy: {false, "new in v3.30, release-notes/v3.30.0-release-notes.md"},
 		}),
-		kinds: append(calicoKinds(), calicoKind("Tier")), kindsSource: calicoKindsSource,
+		kinds: calicoKinds(policy.Tier), kindsSource: calicoKindsSource,
 	},
 	{
 		plugin: "calico", from: "v3.30", below: "v3.31",
@@ -29,7 +37,7 @@ var table = []row{
 			AdminNetworkPolicy:         {true, "release-notes/v3.29.0-release-notes.md, k8s AdminNetworkPolicy support"},
 			BaselineAdminNetworkPolicy: {true, "release-notes/v3.30.0-release-notes.md, calico 9464"},
 		}),
-		kinds: append(calicoKinds(), calicoKind("Tier")), kindsSource: calicoKindsSource,
+		kinds: calicoKinds(policy.Tier), kindsSource: calicoKindsSource,
 	},
 	{
 		plugin: "cilium", from: "v1.15", below: "v1.16",
@@ -86,22 +94,25 @@ func calicoClaims(particular map[Feature]claim) map[Feature]claim {
 	return claims
 }
 
-func calicoKind(kind string) schema.GroupKind {
-	return schema.GroupKind{Group: "crd.projectcalico.org", Kind: kind}
+// calicoKinds leaves out the staged policies, which decide nothing, and the group projectcalico.org, which only an
+// installation with Calico's API server serves. Host endpoints decide too, and netproof applies none.
+func calicoKinds(also ...policy.Role) []schema.GroupKind {
+	return append(kindsOf(policy.CalicoGroup, append(also, policy.Rules, policy.Set)...), schema.GroupKind{Group: policy.CalicoGroup, Kind: "HostEndpoint"})
 }
 
-// calicoKinds leaves out the staged policies, which decide nothing, and the group projectcalico.org, which only an installation with
-// Calico's API server serves.
-func calicoKinds() []schema.GroupKind {
+// kindsOf are the kinds of a group with one of the roles.
+func kindsOf(group string, roles ...policy.Role) []schema.GroupKind {
 	var kinds []schema.GroupKind
-	for _, kind := range []string{"GlobalNetworkPolicy", "GlobalNetworkSet", "HostEndpoint", "NetworkPolicy", "NetworkSet"} {
-		kinds = append(kinds, calicoKind(kind))
+	for _, k := range policy.OfGroup(group) {
+		if slices.Contains(roles, k.Role) {
+			kinds = append(kinds, k.GroupKind)
+		}
 	}
 	return kinds
 }
 
-// ciliumClaims are what the versions of Cilium have in common, and what each says about ranges of ports. SCTP is for installations with
-// sctp.enabled, as netproof makes them; package install finds out about others.
+// ciliumClaims are what the versions of Cilium have in common, and what each says about ranges of ports. SCTP is for
+// installations with sctp.enabled, as netproof makes them; package install finds out about others.
 func ciliumClaims(endPort claim) map[Feature]claim {
 	const noAdmin = "cilium issue 23380, support for ClusterNetworkPolicy, came later"
 	return map[Feature]claim{
@@ -115,10 +126,4 @@ func ciliumClaims(endPort claim) map[Feature]claim {
 	}
 }
 
-func ciliumKinds() []schema.GroupKind {
-	var kinds []schema.GroupKind
-	for _, kind := range []string{"CiliumCIDRGroup", "CiliumClusterwideNetworkPolicy", "CiliumNetworkPolicy"} {
-		kinds = append(kinds, schema.GroupKind{Group: "cilium.io", Kind: kind})
-	}
-	return kinds
-}
+func ciliumKinds() []schema.GroupKind { return kindsOf(policy.CiliumGroup, policy.Rules, policy.Set) }

@@ -41,8 +41,8 @@ type Capabilities struct {
 	off map[Feature]string
 }
 
-// CapabilitiesOf looks a plugin up by its name and version, such as calico and v3.30.1. Where the table knows nothing, ok is
-// false and nothing is claimed: neither that the plugin can do something nor that it cannot.
+// CapabilitiesOf looks a plugin up by its name and version, such as calico and v3.30.1. Where the table knows nothing,
+// ok is false and nothing is claimed: neither that the plugin can do something nor that it cannot.
 func CapabilitiesOf(name, version string) (Capabilities, bool) {
 	v, err := parseVersion(version)
 	if err != nil {
@@ -85,21 +85,16 @@ func (c Capabilities) claim(f Feature) (claim, bool) {
 	return claim{false, c.row.kindsSource}, ownedBySomeone(kind.Group)
 }
 
-// ownedBySomeone tells whether the table lists kinds of this API group for any plugin. About other groups it knows nothing.
+// ownedBySomeone tells whether the table lists kinds of this API group for any plugin. About other groups it knows
+// nothing.
 func ownedBySomeone(group string) bool {
 	return slices.ContainsFunc(table, func(r row) bool {
 		return slices.ContainsFunc(r.kinds, func(k schema.GroupKind) bool { return k.Group == group })
 	})
 }
 
-// Supports tells whether the plugin says that it can do this. A probe that shows otherwise is a failure, never unsupported.
-func (c Capabilities) Supports(f Feature) bool {
-	said, ok := c.claim(f)
-	return ok && said.can
-}
-
-// Missing returns those of the features a scenario needs that the plugin says it cannot do, in their order. [Capabilities.Reason] says
-// why. A feature that nothing is said about is not among them.
+// Missing returns those of the features a scenario needs that the plugin says it cannot do, in their order.
+// [Capabilities.Reason] says why. A feature that nothing is said about is not among them.
 func (c Capabilities) Missing(features ...Feature) []Feature {
 	var missing []Feature
 	for _, f := range features {
@@ -123,8 +118,8 @@ func (c Capabilities) Reason(f Feature) string {
 	}
 }
 
-// Stale returns an error when a feature has been seen to work that the plugin is said not to have: the table, or what was read of the
-// installation, is wrong and would hide real cells behind unsupported.
+// Stale returns an error when a feature has been seen to work that the plugin is said not to have: the table, or what
+// was read of the installation, is wrong and would hide real cells behind unsupported.
 func (c Capabilities) Stale(worked ...Feature) error {
 	missing := c.Missing(worked...)
 	if len(missing) == 0 {

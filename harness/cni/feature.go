@@ -4,10 +4,12 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/netproof/netproof/harness/policy"
 )
 
-// Feature is something that a scenario can need of a network plugin and that not every plugin has: one of the constants below, or a
-// kind of policy, made by [KindFeature].
+// Feature is something that a scenario can need of a network plugin and that not every plugin has: one of the constants
+// below, or a kind of policy, made by [KindFeature].
 type Feature string
 
 // The features that the table speaks of.
@@ -16,8 +18,8 @@ const (
 	SCTP Feature = "SCTP"
 	// EndPort is a range of ports in a NetworkPolicy.
 	EndPort Feature = "EndPort"
-	// PodIPBlock is an ipBlock of a NetworkPolicy that covers addresses of pods. The API reference leaves open whether such a
-	// block selects pods, so a plugin that cannot do it is not wrong.
+	// PodIPBlock is an ipBlock of a NetworkPolicy that covers addresses of pods. The API reference leaves open whether
+	// such a block selects pods, so a plugin that cannot do it is not wrong.
 	PodIPBlock Feature = "PodIPBlock"
 	// IPv6 is policies for pods with IPv6 addresses.
 	IPv6 Feature = "IPv6"
@@ -44,7 +46,7 @@ const kindPrefix = "kind:"
 
 // KindFeature is the feature of enforcing policies of a kind. For kinds that have a constant it is that constant.
 func KindFeature(kind schema.GroupKind) Feature {
-	if kind.Group == "policy.networking.k8s.io" {
+	if kind.Group == policy.AdminGroup {
 		for _, f := range []Feature{AdminNetworkPolicy, BaselineAdminNetworkPolicy} {
 			if kind.Kind == string(f) {
 				return f

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// version is the numbers of a version: v3.30.1 is [3 30 1], kindnetd's v20260820-69b56db7 is [20260820]. What follows the
-// numbers is left out: a vendor's build of v1.15.19 can do what v1.15.19 can do.
+// version is the numbers of a version: v3.30.1 is [3 30 1], kindnetd's v20260820-69b56db7 is [20260820]. What follows
+// the numbers is left out: a vendor's build of v1.15.19 can do what v1.15.19 can do.
 type version []int
 
 // parseVersion reads the numbers that a version begins with.
@@ -36,8 +36,8 @@ func (v version) padded(length int) version {
 	return append(slices.Clone(v), make(version, length-len(v))...)
 }
 
-// AtLeast tells whether a version is another one or newer, by the numbers that both begin with. ok is false where one of
-// them begins with none.
+// AtLeast tells whether a version is another one or newer, by the numbers that both begin with. ok is false where one
+// of them begins with none.
 func AtLeast(text, minimum string) (atLeast, ok bool) {
 	v, err := parseVersion(text)
 	w, err2 := parseVersion(minimum)

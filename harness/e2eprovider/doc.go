@@ -1,5 +1,5 @@
-// Package e2eprovider lends netproof's clusters to sigs.k8s.io/e2e-framework: a [Provider] is an E2EClusterProvider, to be
-// given to its envfuncs.CreateCluster and envfuncs.DestroyCluster.
+// Package e2eprovider lends netproof's clusters to sigs.k8s.io/e2e-framework: a [Provider] is an E2EClusterProvider, to
+// be given to its envfuncs.CreateCluster and envfuncs.DestroyCluster.
 //
 //	func TestMain(m *testing.M) {
 //		kind.Init()

@@ -17,7 +17,8 @@ import (
 	"github.com/netproof/netproof/harness/cluster/kind"
 )
 
-// Provider is an E2EClusterProvider over a provider of netproof's. It stands for one cluster at a time, and is for one goroutine.
+// Provider is an E2EClusterProvider over a provider of netproof's. It stands for one cluster at a time, and is for one
+// goroutine.
 type Provider struct {
 	// provide makes a provider for a version of Kubernetes, "" for the default.
 	provide func(version string) (cluster.Provider, error)
@@ -88,8 +89,8 @@ func (p *Provider) WithOpts(opts ...support.ClusterOpts) support.E2EClusterProvi
 // SetDefaults implements E2EClusterProvider. Defaults are those of the provider below.
 func (p *Provider) SetDefaults() support.E2EClusterProvider { return p }
 
-// Create implements E2EClusterProvider, and returns the path of a kubeconfig. Arguments are refused: there is no program that would take
-// them.
+// Create implements E2EClusterProvider, and returns the path of a kubeconfig. Arguments are refused: there is no
+// program that would take them.
 func (p *Provider) Create(ctx context.Context, args ...string) (string, error) {
 	switch {
 	case p.made != nil:
@@ -114,7 +115,8 @@ func (p *Provider) Create(ctx context.Context, args ...string) (string, error) {
 	return p.kubeconfig, nil
 }
 
-// CreateWithConfig implements E2EClusterProvider, and fails: what the cluster is like is said by options, which netproof checks.
+// CreateWithConfig implements E2EClusterProvider, and fails: what the cluster is like is said by options, which
+// netproof checks.
 func (p *Provider) CreateWithConfig(_ context.Context, configFile string) (string, error) {
 	return "", fmt.Errorf("create cluster from %s: %w: choose with options instead", configFile, errors.ErrUnsupported)
 }
@@ -189,8 +191,8 @@ func (p *Provider) Destroy(ctx context.Context) error {
 	return err
 }
 
-// WaitForControlPlane implements E2EClusterProvider. A cluster that was made is ready, network plugin included; this looks whether it still
-// is.
+// WaitForControlPlane implements E2EClusterProvider. A cluster that was made is ready, network plugin included; this
+// looks whether it still is.
 func (p *Provider) WaitForControlPlane(ctx context.Context, _ klient.Client) error {
 	if p.made == nil {
 		return errNotMade

@@ -3,12 +3,14 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"strings"
@@ -20,67 +22,88 @@ import (
 
 const tarBlock = 512
 
-// fileLayer is a layer of one file. It is not compressed: what is loaded on the same machine would only be inflated again, and squeezing
-// an executable takes seconds.
-type fileLayer struct {
-	source string
-	// header is what precedes the file in the archive, with the file's own beginning, which is another one than on disk.
-	header, trailer []byte
-	// from and to bound what comes out of the source as it is.
+// part is a piece of a layer: bytes, or a piece of a file, which is read when its turn comes. So a layer takes no more
+// memory than the headers of its files.
+type part struct {
+	bytes []byte
+	// source is a file, of which the bytes between from and to belong to the layer.
+	source   string
 	from, to int64
-	digest   v1.Hash
 }
 
-var _ v1.Layer = (*fileLayer)(nil)
+func (p part) size() int64 { return int64(len(p.bytes)) + p.to - p.from }
 
-// newFileLayer reads the source once, for its digest.
-func newFileLayer(source, path string) (*fileLayer, error) {
-	l, err := frame(source, path)
-	if err != nil {
-		return nil, err
-	}
-	r, err := l.Uncompressed()
-	if err != nil {
-		return nil, err
-	}
+// layer is a tar stream. It is not compressed: what is loaded on the same machine would only be inflated again, and
+// squeezing executables takes seconds.
+type layer struct {
+	parts  []part
+	digest v1.Hash
+}
+
+var _ v1.Layer = (*layer)(nil)
+
+// newLayer reads all sources once, for the digest.
+func newLayer(ctx context.Context, parts []part) (*layer, error) {
+	r := (&layer{parts: parts}).reader()
 	defer r.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, r); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, interruptible{ctx, r}, make([]byte, 1<<20)); err != nil {
 		return nil, err
 	}
-	l.digest = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
-	return l, nil
+	return &layer{parts: parts, digest: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(r.sum.Sum(nil))}}, nil
 }
 
-// frame makes a layer without its digest.
-func frame(source, path string) (*fileLayer, error) {
+// interruptible ends reading when its context ends.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.r.Read(p)
+}
+
+// header frames a member of a layer. Nothing of a file but its content goes in, for the same image whoever builds it,
+// and when.
+func header(h tar.Header) ([]byte, error) {
+	var b bytes.Buffer
+	h.Name, h.ModTime = strings.TrimPrefix(h.Name, "/"), time.Unix(0, 0)
+	if err := tar.NewWriter(&b).WriteHeader(&h); err != nil {
+		return nil, fmt.Errorf("frame %s: %w", h.Name, err)
+	}
+	return b.Bytes(), nil
+}
+
+// padding fills the last block of a member.
+func padding(size int64) []byte { return make([]byte, (tarBlock-size%tarBlock)%tarBlock) }
+
+// trailer ends a layer.
+func trailer() part { return part{bytes: make([]byte, 2*tarBlock)} }
+
+// executableParts are those of an executable, which is trimmed.
+func executableParts(source, path string) ([]part, error) {
 	info, err := os.Stat(source)
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", source)
+		return nil, fmt.Errorf("%s is not a regular file", source)
 	}
 	begin, size, err := trim(source, info.Size())
 	if err != nil {
 		return nil, err
 	}
-	var header bytes.Buffer
-	// Nothing of the file but its content goes in, for the same image whoever builds it, and when.
-	if err := tar.NewWriter(&header).WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg, Name: strings.TrimPrefix(path, "/"), Size: size, Mode: 0o555, ModTime: time.Unix(0, 0),
-		Format: tar.FormatUSTAR,
-	}); err != nil {
+	h, err := header(tar.Header{Typeflag: tar.TypeReg, Name: path, Size: size, Mode: 0o555})
+	if err != nil {
 		return nil, err
 	}
-	padding := (tarBlock - size%tarBlock) % tarBlock
-	return &fileLayer{
-		source: source, header: append(header.Bytes(), begin...), from: int64(len(begin)), to: size, trailer: make([]byte, padding+2*tarBlock),
-	}, nil
+	return []part{{bytes: append(h, begin...)}, {source: source, from: int64(len(begin)), to: size}, {bytes: padding(size)}}, nil
 }
 
-// trim leaves out what the kernel does not load of an executable: symbols and debugging information, which are a third of it, and lie at its
-// end. It returns another beginning, which does not point there any more, and the size.
+// trim leaves out what the kernel does not load of an executable: symbols and debugging information, which are a third
+// of it, and lie at its end. It returns another beginning, which does not point there any more, and the size.
 func trim(source string, size int64) (begin []byte, trimmed int64, err error) {
 	f, err := os.Open(source)
 	if err != nil {
@@ -112,67 +135,114 @@ func trim(source string, size int64) (begin []byte, trimmed int64, err error) {
 	return begin, trimmed, nil
 }
 
-// Archive is a tar stream with the executable as its one file, as it lies in the image, under another path: for those who copy it into a
-// container. It must be closed.
+// Archive is a tar stream with the executable as its one file, as it lies in the image, under another path: for those
+// who copy it into a container. It must be closed.
 func Archive(executable, path string) (io.ReadCloser, error) {
-	l, err := frame(executable, path)
+	parts, err := executableParts(executable, path)
 	if err != nil {
 		return nil, fmt.Errorf("archive %s: %w", executable, err)
 	}
-	return l.Uncompressed()
+	return (&layer{parts: append(parts, trailer())}).Uncompressed()
 }
 
 // Uncompressed implements [v1.Layer].
-func (l *fileLayer) Uncompressed() (io.ReadCloser, error) {
-	f, err := os.Open(l.source)
+func (l *layer) Uncompressed() (io.ReadCloser, error) { return l.reader(), nil }
+
+func (l *layer) reader() *layerReader {
+	return &layerReader{left: l.parts, sum: sha256.New(), want: l.digest.Hex}
+}
+
+// layerReader reads one part after the other.
+type layerReader struct {
+	left []part
+	// in is what is left of the first part, and nil where that was not begun. file is its source, and wanted how much
+	// of that is to come.
+	in     io.Reader
+	file   *os.File
+	wanted int64
+	sum    hash.Hash
+	// want is the digest of the whole, and empty while it is not known.
+	want string
+}
+
+func (r *layerReader) Read(b []byte) (int, error) {
+	for len(r.left) > 0 {
+		if r.in == nil {
+			if err := r.begin(r.left[0]); err != nil {
+				return 0, err
+			}
+		}
+		n, err := r.in.Read(b)
+		r.sum.Write(b[:n])
+		r.wanted -= int64(n)
+		if errors.Is(err, io.EOF) {
+			if err = r.end(); err == nil && n == 0 {
+				continue
+			}
+		}
+		return n, err
+	}
+	if got := hex.EncodeToString(r.sum.Sum(nil)); r.want != "" && got != r.want {
+		return 0, errors.New("a file of the image was changed while it was written: try again")
+	}
+	return 0, io.EOF
+}
+
+func (r *layerReader) begin(p part) error {
+	r.wanted = p.size()
+	if p.source == "" {
+		r.in = bytes.NewReader(p.bytes)
+		return nil
+	}
+	f, err := os.Open(p.source)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := f.Seek(l.from, io.SeekStart); err != nil {
-		return nil, errors.Join(err, f.Close())
+	r.file = f
+	if _, err := f.Seek(p.from, io.SeekStart); err != nil {
+		return err
 	}
-	return &archive{
-		Reader: io.MultiReader(bytes.NewReader(l.header), &exactly{f, l.to - l.from}, bytes.NewReader(l.trailer)),
-		Closer: f,
-	}, nil
+	r.in = io.LimitReader(f, r.wanted)
+	return nil
 }
 
-type archive struct {
-	io.Reader
-	io.Closer
+// end goes on to the next part. It fails where a file was shorter than its header says.
+func (r *layerReader) end() error {
+	if r.wanted > 0 {
+		return fmt.Errorf("%s was changed meanwhile: %w", r.left[0].source, io.ErrUnexpectedEOF)
+	}
+	err := r.Close()
+	r.in, r.left = nil, r.left[1:]
+	return err
 }
 
-// exactly reads as many bytes, and fails where there are fewer.
-type exactly struct {
-	f    *os.File
-	left int64
-}
-
-func (e *exactly) Read(p []byte) (int, error) {
-	if e.left == 0 {
-		return 0, io.EOF
+// Close lets go of the file that is being read.
+func (r *layerReader) Close() error {
+	f := r.file
+	if f == nil {
+		return nil
 	}
-	n, err := e.f.Read(p[:min(int64(len(p)), e.left)])
-	e.left -= int64(n)
-	if err == io.EOF && e.left > 0 {
-		return n, fmt.Errorf("%s was changed meanwhile: %w", e.f.Name(), io.ErrUnexpectedEOF)
-	}
-	return n, err
+	r.file = nil
+	return f.Close()
 }
 
 // Compressed implements [v1.Layer].
-func (l *fileLayer) Compressed() (io.ReadCloser, error) { return l.Uncompressed() }
+func (l *layer) Compressed() (io.ReadCloser, error) { return l.Uncompressed() }
 
 // Digest implements [v1.Layer].
-func (l *fileLayer) Digest() (v1.Hash, error) { return l.digest, nil }
+func (l *layer) Digest() (v1.Hash, error) { return l.digest, nil }
 
 // DiffID implements [v1.Layer].
-func (l *fileLayer) DiffID() (v1.Hash, error) { return l.digest, nil }
+func (l *layer) DiffID() (v1.Hash, error) { return l.digest, nil }
 
 // Size implements [v1.Layer].
-func (l *fileLayer) Size() (int64, error) {
-	return int64(len(l.header)) + l.to - l.from + int64(len(l.trailer)), nil
+func (l *layer) Size() (int64, error) {
+	var size int64
+	for _, p := range l.parts {
+		size += p.size()
+	}
+	return size, nil
 }
 
 // MediaType implements [v1.Layer].
-func (l *fileLayer) MediaType() (types.MediaType, error) { return types.DockerUncompressedLayer, nil }
+func (l *layer) MediaType() (types.MediaType, error) { return types.DockerUncompressedLayer, nil }

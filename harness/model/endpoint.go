@@ -151,6 +151,23 @@ type ServicePort struct {
 	NodePort int
 }
 
+// On is the port of a pod that the service's port leads to: a number, the pod's port of that name, or the same number
+// as the service's. A pod that has no port of the name is not an endpoint: Services page, "Defining a Service".
+func (p ServicePort) On(pod *Pod) (number int, ok bool) {
+	if p.Target == "" {
+		return p.Port.Number, true
+	}
+	if number, err := strconv.Atoi(p.Target); err == nil {
+		return number, true
+	}
+	for _, port := range pod.Ports {
+		if port.Name == p.Target && port.Protocol == p.Port.Protocol {
+			return port.Number, true
+		}
+	}
+	return 0, false
+}
+
 // Service is a service of a topology.
 type Service struct {
 	Namespace string
@@ -161,6 +178,22 @@ type Service struct {
 	Type string
 	// Addresses are the cluster IPs, one per family; empty as long as the service does not exist.
 	Addresses []netip.Addr
+}
+
+// Selects tells whether the service leads to a pod: one of its namespace that its selector picks.
+func (s Service) Selects(pod *Pod) bool {
+	return pod.Namespace == s.Namespace && s.Selector.Pick(pod.Labels)
+}
+
+// Pick tells whether labels that are the selector of a service pick a pod with other labels. An empty selector picks
+// none (Kubernetes, "Services without selectors").
+func (l Labels) Pick(other Labels) bool {
+	for k, v := range l {
+		if have, ok := other[k]; !ok || have != v {
+			return false
+		}
+	}
+	return len(l) > 0
 }
 
 // Endpoint names the service as a destination.

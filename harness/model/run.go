@@ -9,7 +9,7 @@ const APIVersion = "netproof.dev/v1alpha1"
 const ReportKind = "Report"
 
 // Run is one run of netproof: what was asked, what was found, and the evidence. Its JSON form is the report
-// described in CONTRACT.md.
+// described in docs/contract.md.
 type Run struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -90,7 +90,8 @@ const (
 type Finding struct {
 	Kind    FindingKind `json:"kind"`
 	Message string      `json:"message"`
-	// Result is failed for what was proven wrong, inconclusive for what prevents a proof, vacuous for what proves nothing.
+	// Result is failed for what was proven wrong, inconclusive for what prevents a proof, vacuous for what proves
+	// nothing.
 	Result Result `json:"result"`
 }
 
@@ -109,8 +110,8 @@ type Scenario struct {
 // Step is one step of a scenario: a change, and the truth table after it.
 type Step struct {
 	Name string `json:"name"`
-	// EnforcedMs is the time from the change's acceptance by the API server to the first sample of the last cell that came to
-	// agree with its settled verdict, when connections were to be cut; 0 when nothing had to change.
+	// EnforcedMs is the time from the change's acceptance by the API server to the first sample of the last cell that
+	// came to agree with its settled verdict, when connections were to be cut; 0 when nothing had to change.
 	EnforcedMs int64 `json:"enforcedMs"`
 	// ReleasedMs is the same for connections that were to be opened.
 	ReleasedMs int64 `json:"releasedMs,omitempty"`
@@ -182,7 +183,8 @@ type Evidence struct {
 	RTTMicros int64 `json:"rttUs,omitempty"`
 	// Seen is the number of the agreeing samples whose nonce the server recorded: 0 for a proven denial.
 	Seen int `json:"seen"`
-	// EnforcedMs is the time from the step's change to the first sample of the agreeing run at the end, if the cell changed.
+	// EnforcedMs is the time from the step's change to the first sample of the agreeing run at the end, if the cell
+	// changed.
 	EnforcedMs int64    `json:"enforcedMs,omitempty"`
 	Series     []Sample `json:"series,omitempty"`
 }

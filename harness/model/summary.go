@@ -3,12 +3,12 @@ package model
 // Summarize computes the results of all scenarios and the summary of the run from its cells, controls and findings.
 //
 // Of the summary, Signal, TimedOut and DurationMs are facts that only the caller knows: they are taken as they are. A
-// finding of kind [Cleanup] sets CleanupFailed and changes no result: what was proven before it stays proven. A scenario
-// that the caller marked [Interrupted] stays so unless something in it was proven wrong.
+// finding of kind [Cleanup] sets CleanupFailed and changes no result: what was proven before it stays proven. A
+// scenario that the caller marked [Interrupted] stays so unless something in it was proven wrong.
 //
-// Where several results are possible the gravest is taken: failed, interrupted, inconclusive, vacuous, passed. Unsupported
-// cells do not count against a scenario; one in which there is nothing else is unsupported itself, and a run of
-// nothing but such is vacuous.
+// Where several results are possible the gravest is taken: failed, interrupted, inconclusive, vacuous, passed.
+// Unsupported cells do not count against a scenario; one in which there is nothing else is unsupported itself, and a
+// run of nothing but such is vacuous.
 func Summarize(run *Run) {
 	sum := Summary{
 		Scenarios:     len(run.Scenarios),
@@ -130,8 +130,9 @@ const (
 
 // ExitCode chooses the exit code of a summarized run.
 //
-// A signal outranks all else: whoever sent it wants to know that it was the cause. A conclusive mismatch comes next, since
-// nothing that happened afterwards can undo it. A run without a result that is known, or without an end, is never green.
+// A signal outranks all else: whoever sent it wants to know that it was the cause. A conclusive mismatch comes next,
+// since nothing that happened afterwards can undo it. A run without a result that is known, or without an end, is never
+// green.
 func ExitCode(run Run) int {
 	sum := run.Summary
 	switch {

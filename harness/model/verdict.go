@@ -1,6 +1,6 @@
 package model
 
-// Verdict is what is claimed, or found, about a connection.
+// Verdict says what somebody claims, or what was found, about a connection.
 type Verdict string
 
 // The verdicts. Allow and Deny are proven or expected; Inconclusive and Unsupported are only ever observed;

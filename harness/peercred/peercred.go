@@ -1,5 +1,7 @@
-// Package peercred tells who is at the other end of a unix socket. Abstract sockets have no permissions: whoever knows a name can
-// connect to it, and can hold it before the one who is meant.
+//go:build linux
+
+// Package peercred tells who is at the other end of a unix socket. Abstract sockets have no permissions: whoever knows
+// a name can connect to it, and can hold it before the one who is meant.
 package peercred
 
 import (
@@ -8,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Of gives the process and user that connected, or for the side that connects those that listen, as the kernel noted them then. A process
-// that this PID namespace does not have is 0; a user that this user namespace does not have is the overflow user, 65534.
+// Of gives the process and user that connected, or for the side that connects those that listen, as the kernel noted
+// them then. A process that this PID namespace does not have is 0; a user that this user namespace does not have is the
+// overflow user, 65534.
 func Of(conn *net.UnixConn) (*unix.Ucred, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

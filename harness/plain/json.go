@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// JSON writes a value as JSON with a newline at its end, indented if indent is not empty. Whoever parses it gets every character back;
-// whoever looks at it sees none that is hidden, and a CI system finds no command in it: both are written as \uXXXX. HTML is not escaped,
-// since ids of cells hold ->.
+// JSON writes a value as JSON with a newline at its end, indented if indent is not empty. Whoever parses it gets every
+// character back; whoever looks at it sees none that is hidden, and a CI system finds no command in it: both are
+// written as \uXXXX. HTML is not escaped, since ids of cells hold ->.
 func JSON(v any, indent string) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

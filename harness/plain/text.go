@@ -6,9 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// Text makes a foreign string safe as a part of a line: on a terminal, in a log, in a report. The result is one line. White space that
-// breaks or moves lines becomes a space, any other character that is not to be seen becomes U+FFFD, and a backslash breaks what a CI system
-// would take for a command. Everything else stays as it is. Text of its own result changes nothing.
+// Text makes a foreign string safe as a part of a line: on a terminal, in a log, in a report. The result is one line.
+// White space that breaks or moves lines becomes a space, any other character that is not to be seen becomes U+FFFD,
+// and a backslash breaks what a CI system would take for a command. Everything else stays as it is. Text of its own
+// result changes nothing.
 func Text(s string) string {
 	if isPlain(s) {
 		return s
@@ -41,7 +42,8 @@ func isPlain(s string) bool {
 	return !strings.HasPrefix(strings.TrimLeft(s, " "), ":") && !isHeading(strings.TrimLeft(s, " "))
 }
 
-// Hidden tells whether a character cannot be seen, or changes how others are seen: all that [Text] does not let through. Spaces are seen.
+// Hidden tells whether a character cannot be seen, or changes how others are seen: all that [Text] does not let
+// through. Spaces are seen.
 func Hidden(r rune) bool {
 	switch {
 	case r < ' ', r >= 0x7f && r < 0xa0:
@@ -123,7 +125,8 @@ func isHeading(text string) bool {
 	return false
 }
 
-// foldWords begin the markers by which Travis and GitLab fold or time lines. Their first letters do not come again in them.
+// foldWords begin the markers by which Travis and GitLab fold or time lines. Their first letters do not come again in
+// them.
 var foldWords = [2]string{"travis_", "section_"}
 
 // folds tells whether r and what follows it ends such a marker.

@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// Writer passes lines on to another writer, as [Text] does with a string, but lets line feeds and headings through. It is the last
-// door before a terminal, a log or a file. It may be used from several goroutines, if the writer behind it may.
+// Writer passes lines on to another writer, as [Text] does with a string, but lets line feeds and headings through. It
+// is the last door before a terminal, a log or a file. It may be used from several goroutines, if the writer behind it
+// may.
 type Writer struct {
 	w      io.Writer
 	styles bool
@@ -20,8 +21,8 @@ type Writer struct {
 	cut []byte
 }
 
-// NewWriter makes a writer before w. With styles it lets through what netproof itself draws with: its colours, and the return to the
-// beginning of a line that is then erased. Without, it lets no escape sequence through.
+// NewWriter makes a writer before w. With styles it lets through what netproof itself draws with: its colours, and the
+// return to the beginning of a line that is then erased. Without, it lets no escape sequence through.
 func NewWriter(w io.Writer, styles bool) *Writer {
 	return &Writer{w: w, styles: styles, guard: guard{start: true}}
 }
@@ -29,8 +30,8 @@ func NewWriter(w io.Writer, styles bool) *Writer {
 // styles are the escape sequences of netproof's own, longest first where one begins as another does.
 var styles = []string{"\r\x1b[K", "\x1b[0m", "\x1b[1m", "\x1b[1;31m", "\x1b[2m", "\x1b[32m", "\x1b[33m"}
 
-// Write passes p on in one piece. It returns the error of the writer behind it, and otherwise len(p), whatever it took out. The beginning of
-// a character is kept until its end is there.
+// Write passes p on in one piece. It returns the error of the writer behind it, and otherwise len(p), whatever it took
+// out. The beginning of a character is kept until its end is there.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,8 +84,8 @@ func (w *Writer) style(text string) string {
 	return ""
 }
 
-// Unwrap gives the writer behind a [Writer], and any other writer as it is: for programs of the user, which draw what they like, and for
-// protocols.
+// Unwrap gives the writer behind a [Writer], and any other writer as it is: for programs of the user, which draw what
+// they like, and for protocols.
 func Unwrap(w io.Writer) io.Writer {
 	if p, ok := w.(*Writer); ok {
 		return p.w

@@ -26,10 +26,10 @@ import (
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
-	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/node"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
 	"github.com/netproof/netproof/harness/cluster/providers"
+	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/report"
@@ -45,9 +45,8 @@ const (
 	exitBroken = 3
 )
 
-// insideEnv marks the test binary that runs in a sandbox of its own. Being in some sandbox is not enough: somebody may call go test
-// in the shell of a cluster.
-const insideEnv = "NETPROOF_TEST_INSIDE"
+// inside marks the test binary in its sandbox.
+const inside launch.Inside = "NETPROOF_TEST_INSIDE"
 
 // settings are the flags of this package. Each has an environment variable, for CI systems that cannot pass -args.
 type settings struct {
@@ -83,15 +82,11 @@ func (s *settings) register(fs *flag.FlagSet, getenv func(string) string) {
 
 // families translates -ip-family.
 func (s *settings) families() ([]model.IPFamily, error) {
-	switch s.family {
-	case "ipv4":
-		return []model.IPFamily{model.IPv4}, nil
-	case "ipv6":
-		return []model.IPFamily{model.IPv6}, nil
-	case "dual":
-		return []model.IPFamily{model.IPv4, model.IPv6}, nil
+	families, ok := providers.IPFamilies(s.family)
+	if !ok {
+		return nil, fmt.Errorf("-ip-family %q: it is ipv4, ipv6 or dual", s.family)
 	}
-	return nil, fmt.Errorf("-ip-family %q: it is ipv4, ipv6 or dual", s.family)
+	return families, nil
 }
 
 // nodeCount translates -nodes.
@@ -117,8 +112,8 @@ func (s *settings) lent() []string {
 	return strings.FieldsFunc(s.namespaces, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// owners are the flags that do not matter with every provider. An environment variable is there for many runs of a machine: where it
-// does not matter it is not looked at.
+// owners are the flags that do not matter with every provider. An environment variable is there for many runs of a
+// machine: where it does not matter it is not looked at.
 var owners = map[string][]string{
 	"cni": {providers.Local, providers.Kind}, "engine-dir": {providers.Local},
 	"kind-image": {providers.Kind}, "cni-manifest": {providers.Kind}, "cluster": {providers.Kind}, "transport": {providers.Kind},
@@ -157,16 +152,20 @@ func (s *settings) check(given []string) error {
 // suite is the one cluster of a test binary, made when the first scenario needs it.
 type suite struct {
 	settings settings
-	env      env.Environment
-	ctx      context.Context
+	// given are the names of the flags that stand on the command line.
+	given []string
+	env   env.Environment
+	ctx   context.Context
 
-	// asked is true once a test wanted scenarios proven.
-	asked atomic.Bool
+	// asked is true once a test wanted scenarios proven, and failed once one of them did.
+	asked, failed atomic.Bool
 
 	once    sync.Once
 	cluster cluster.Cluster
-	session *run.Session
+	lanes   *run.Lanes
 	err     error
+	// journals keep what was proven until the report is written.
+	journals []launch.Journal
 	// cleanups undo what was made beside the cluster.
 	cleanups []func() error
 }
@@ -177,8 +176,8 @@ var current *suite
 // stderr is where this package speaks for itself. What it quotes comes from files and from API servers.
 var stderr = plain.NewWriter(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
 
-// Main is the body of a TestMain. It parses the flags, runs the test binary again in a sandbox, and exits with the code of the
-// tests, or a code other than 0 when what the tests proved does not hold as a whole.
+// Main is the body of a TestMain. It parses the flags, runs the test binary again in a sandbox, and exits with the code
+// of the tests, or a code other than 0 when what the tests proved does not hold as a whole.
 func Main(m *testing.M) {
 	sandbox.Init()
 	kind.Init()
@@ -195,14 +194,14 @@ func Main(m *testing.M) {
 	if f := flag.Lookup("test.list"); f != nil && f.Value.String() != "" {
 		os.Exit(m.Run())
 	}
-	if s.settings.provider == "local" && (!sandbox.Inside() || os.Getenv(insideEnv) == "") {
+	if s.settings.provider == "local" && !inside.Here() {
 		os.Exit(s.outside())
 	}
 	os.Exit(s.inside(m))
 }
 
-// MainOutside is the body of a TestMain of tests that have clusters of their own. It takes the flags of [Main], so that one command line
-// fits several packages of tests, and runs the tests where it is, not in a sandbox.
+// MainOutside is the body of a TestMain of tests that have clusters of their own. It takes the flags of [Main], so that
+// one command line fits several packages of tests, and runs the tests where it is, not in a sandbox.
 func MainOutside(m *testing.M) {
 	sandbox.Init()
 	kind.Init()
@@ -217,9 +216,8 @@ func begin() *suite {
 	s.settings.register(flag.CommandLine, os.Getenv)
 	environment, err := env.NewFromFlags()
 	if err == nil {
-		var given []string
-		flag.Visit(func(f *flag.Flag) { given = append(given, f.Name) })
-		err = s.settings.check(given)
+		flag.Visit(func(f *flag.Flag) { s.given = append(s.given, f.Name) })
+		err = s.settings.check(s.given)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "prooftest: %v\n", err)
@@ -233,21 +231,13 @@ func begin() *suite {
 // outside prepares what needs the network and the machine, and runs the tests in a sandbox.
 func (s *suite) outside() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := hosttools.Check(s.settings.cni)
-	if err == nil {
-		var engines *engine.Engines
-		engines, err = engine.Ensure(ctx, engine.Options{
-			CNI: s.settings.cni, EngineDir: s.settings.engineDir,
-			Progress: engine.NewProgress(stderr, term.IsTerminal(int(os.Stderr.Fd()))),
-		})
-		if err == nil {
-			err = engines.Close()
-		}
-	}
+	err := launch.Prepare(ctx, launch.Engines{
+		CNI: s.settings.cni, Dir: s.settings.engineDir, Progress: engine.NewProgress(stderr, term.IsTerminal(int(os.Stderr.Fd()))),
+	})
 	stop()
 	code := exitBroken
 	if err == nil {
-		code, err = sandbox.Run(context.Background(), sandbox.Command{Env: append(os.Environ(), insideEnv+"=1")})
+		code, _, err = inside.Rerun(context.Background(), time.Time{})
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "prooftest: %v\n", err)
@@ -285,15 +275,15 @@ func (s *suite) prove(m *testing.M) int {
 		model.Summarize(&failed)
 		return max(code, s.write(failed), exitFailed)
 	}
-	if s.session == nil {
+	if s.lanes == nil {
 		if code == 0 && s.asked.Load() && !s.env.EnvConf().DryRunMode() {
 			fmt.Fprintln(stderr, "prooftest: the flags select no scenario: nothing was proven")
 			code = model.ExitVacuous
 		}
 		return code
 	}
-	s.session.Close(s.ctx)
-	result := s.session.Result()
+	s.lanes.Close(s.ctx)
+	result := s.lanes.Result()
 	if err := s.cluster.Close(context.WithoutCancel(s.ctx)); err != nil {
 		fmt.Fprintf(stderr, "prooftest: close cluster: %v\n", err)
 		code = max(code, exitFailed)
@@ -320,32 +310,71 @@ func (s *suite) write(result model.Run) int {
 		fmt.Fprintf(stderr, "prooftest: %v\n", err)
 		return exitFailed
 	}
-	return 0
+	code := 0
+	for _, j := range s.journals {
+		if err := j.Remove(); err != nil {
+			fmt.Fprintf(stderr, "prooftest: end journal: %v\n", err)
+			code = exitFailed
+		}
+	}
+	return code
 }
 
-// open makes the cluster and the session, once.
-func (s *suite) open() (*run.Session, error) {
+// open makes the cluster and the lanes on it, once.
+func (s *suite) open() (*run.Lanes, error) {
 	s.once.Do(func() {
-		var provider cluster.Provider
-		if provider, s.err = s.provider(); s.err != nil {
+		reaches, _ := s.settings.reaches() // it was checked in Main
+		var disposable bool
+		if s.cluster, disposable, s.err = s.launch(); s.err != nil {
 			return
 		}
-		families, _ := s.settings.families() // all were checked in Main
-		nodes, _ := s.settings.nodeCount()
-		reaches, _ := s.settings.reaches()
-		cni := s.settings.cni
-		if s.settings.provider == "existing" {
-			cni = "" // it is what it is
+		var observers run.Observers
+		if s.journals, s.err = launch.OpenJournals(s.reports()); s.err != nil {
+			s.err = errors.Join(s.err, s.cluster.Close(context.WithoutCancel(s.ctx)))
+			return
 		}
-		s.cluster, s.err = provider.Create(s.ctx, cluster.Options{CNI: cni, Nodes: nodes, IPFamilies: families})
-		if s.err == nil {
-			s.session = run.Open(s.ctx, s.cluster, run.Options{
-				Disposable: s.settings.provider != "existing" && s.settings.cluster == "", NamespacePrefix: s.settings.prefix,
-				Allow: reaches, Namespaces: s.settings.lent(),
-			})
+		for _, j := range s.journals {
+			j.RunStarted(model.Run{Cluster: s.cluster.Info()})
+			observers = append(observers, j)
 		}
+		s.lanes = run.OpenLanes(s.ctx, s.cluster, run.Options{
+			Observer: observers, Disposable: disposable, NamespacePrefix: s.settings.prefix,
+			Allow: reaches, Namespaces: s.settings.lent(), Lanes: s.parallel(),
+		})
 	})
-	return s.session, s.err
+	return s.lanes, s.err
+}
+
+// reports are the files of -report, none or one.
+func (s *suite) reports() []string {
+	if s.settings.report == "" {
+		return nil
+	}
+	return []string{s.settings.report}
+}
+
+// parallel is how many scenarios are proven side by side: as many as go test lets tests run in parallel, and not more
+// than this machine bears with the provider, unless -parallel stands on the command line. With benchmarks it is one: they
+// measure what a scenario takes alone.
+func (s *suite) parallel() int {
+	f, bench := flag.Lookup("test.parallel"), flag.Lookup("test.bench")
+	if f == nil || bench != nil && bench.Value.String() != "" {
+		return 1
+	}
+	n, err := strconv.Atoi(f.Value.String())
+	if err != nil {
+		return 1
+	}
+	if slices.Contains(s.given, f.Name) {
+		return max(1, min(n, providers.MaxLanes))
+	}
+	return max(1, min(n, providers.Lanes(s.settings.provider)))
+}
+
+// failFast tells whether the first failure is to end the tests: by the framework's flag, or by that of go test.
+func (s *suite) failFast() bool {
+	f := flag.Lookup("test.failfast")
+	return s.env.EnvConf().FailFast() || f != nil && f.Value.String() == "true"
 }
 
 // errNoMain says that Prove was called without Main.

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/types"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/report"
@@ -18,8 +19,9 @@ import (
 	"github.com/netproof/netproof/harness/scenario"
 )
 
-// Prove proves the scenarios under the paths, each as a subtest with a subtest for each of its steps. What is wrong with the
-// files fails the test before anything runs.
+// Prove proves the scenarios under the paths, each as a subtest with a subtest for each of its steps. The subtests of
+// scenarios are parallel, as many at a time as go test's -parallel says; see [run.Lanes]. What is wrong with the files
+// fails the test before anything runs.
 func Prove(t *testing.T, paths ...string) {
 	t.Helper()
 	if current == nil {
@@ -37,12 +39,9 @@ func Prove(t *testing.T, paths ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prepared, err := run.Prepare(scenarios, families, nodes)
+	prepared, err := expect.Prepare(scenarios, expect.Options{Families: families, Nodes: nodes})
 	if err != nil {
 		t.Fatalf("prepare scenarios: %v", err)
-	}
-	if err := prepared.CheckReviewed(); err != nil {
-		t.Fatal(err)
 	}
 	current.asked.Store(true)
 	list := make([]types.Feature, 0, len(scenarios))
@@ -55,19 +54,32 @@ func Prove(t *testing.T, paths ...string) {
 // resultKey finds the scenario's result in the context of its assessments.
 type resultKey struct{}
 
-// feature makes a feature of a scenario: it is proven in the set-up, and each assessment looks at one step of the result.
-func feature(p *run.PreparedScenario) types.Feature {
+// feature makes a feature of a scenario: it is proven in the set-up, and each assessment looks at one step of the
+// result.
+func feature(p *expect.Scenario) types.Feature {
 	s := p.Scenario()
 	b := features.New(s.Metadata.Name)
 	for k, v := range s.Metadata.Labels {
 		b = b.WithLabel(k, v)
 	}
 	b = b.WithSetup("prove", func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
-		session, err := current.open()
+		if current.parallel() > 1 {
+			t.Parallel() // the framework's own way starts subtests that know nothing of -parallel
+		}
+		// Whoever ends the tests at the first failure looks at the subtests in turn, and those wait for each other.
+		if current.failFast() && current.failed.Load() {
+			t.Skip("a scenario before this one failed, and -fail-fast ends the tests")
+		}
+		t.Cleanup(func() {
+			if t.Failed() {
+				current.failed.Store(true)
+			}
+		})
+		lanes, err := current.open()
 		if err != nil {
 			t.Fatalf("make cluster: %v", err)
 		}
-		result, err := session.Prove(current.ctx, p)
+		result, err := lanes.Prove(current.ctx, p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +112,8 @@ func findings(s model.Scenario) string {
 	return strings.Join(lines, "\n")
 }
 
-// assess fails the test for every cell of a step that is not as it should be. A step in which no cell could be carried is skipped.
+// assess fails the test for every cell of a step that is not as it should be. A step in which no cell could be carried
+// is skipped.
 func assess(t *testing.T, step model.Step) {
 	t.Helper()
 	unsupported, reason := 0, ""
@@ -159,16 +172,16 @@ func SkipIfSelected(tb testing.TB) {
 	}
 }
 
-// Open gives the test binary's cluster and session, and makes them if nobody has yet. It is for tests and benchmarks that do
-// more than prove scenarios.
-func Open(tb testing.TB) (cluster.Cluster, *run.Session) {
+// Open gives the test binary's cluster and the lanes on it, and makes them if nobody has yet. It is for tests and
+// benchmarks that do more than prove scenarios.
+func Open(tb testing.TB) (cluster.Cluster, *run.Lanes) {
 	tb.Helper()
 	if current == nil {
 		tb.Fatal(errNoMain)
 	}
-	session, err := current.open()
+	lanes, err := current.open()
 	if err != nil {
 		tb.Fatalf("make cluster: %v", err)
 	}
-	return current.cluster, session
+	return current.cluster, lanes
 }

@@ -12,61 +12,47 @@ import (
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind"
-	"github.com/netproof/netproof/harness/cluster/local"
-	"github.com/netproof/netproof/harness/cluster/local/engine"
+	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/image"
+	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
 )
 
-// provider makes the provider that the flags ask for.
-func (s *suite) provider() (cluster.Provider, error) {
-	switch s.settings.provider {
-	case "kind":
+// launch gives the cluster that the flags ask for. disposable tells whether it ends with the tests.
+func (s *suite) launch() (c cluster.Cluster, disposable bool, err error) {
+	families, _ := s.settings.families() // all were checked in Main
+	nodes, _ := s.settings.nodeCount()
+	w := launch.Wanted{
+		Provider: s.settings.provider, EngineDir: s.settings.engineDir, Attach: s.settings.cluster != "",
+		Cluster: cluster.Options{Name: s.settings.cluster, CNI: s.settings.cni, Nodes: nodes, IPFamilies: families},
+	}
+	switch w.Provider {
+	case providers.Kind:
 		executable, err := s.agentProgram()
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		made, err := kind.New(kind.Options{
+		w.Kind = kind.Options{
 			NodeImage: s.settings.image, Executable: executable, Direct: s.settings.transport == "netns",
 			CNI:      install.Options{Manifest: s.settings.manifest},
 			Progress: func(text string) { fmt.Fprintln(stderr, "prooftest: "+text) },
-		})
-		if err == nil && s.settings.cluster != "" {
-			return kept{made, s.settings.cluster}, nil
 		}
-		return made, err
-	case "existing":
+	case providers.Existing:
 		cfg := s.env.EnvConf() // e2e-framework has flags for these
-		return existing.New(existing.Options{
+		w.Existing = existing.Options{
 			Kubeconfig: cfg.KubeconfigFile(), Context: cfg.KubeContext(), Image: s.settings.agentImage, NamespacePrefix: s.settings.prefix,
 			Namespaces: s.settings.lent(),
-		}), nil
+		}
 	}
-	engines, err := engine.Ensure(s.ctx, engine.Options{CNI: s.settings.cni, EngineDir: s.settings.engineDir, Verified: true})
-	if err != nil {
-		return nil, err
+	c, disposable, err = launch.Cluster(s.ctx, w)
+	if err == nil && w.Attach {
+		if err := fits(c.Info(), w.Cluster); err != nil {
+			return nil, false, errors.Join(err, c.Close(context.WithoutCancel(s.ctx)))
+		}
 	}
-	return local.New(engines), nil
-}
-
-// kept is the provider of a cluster that stays after the tests.
-type kept struct {
-	provider *kind.Provider
-	name     string
-}
-
-// Create implements [cluster.Provider]: it attaches to the cluster, which must be what is asked for.
-func (k kept) Create(ctx context.Context, opts cluster.Options) (cluster.Cluster, error) {
-	c, err := k.provider.Attach(ctx, k.name)
-	if err != nil {
-		return nil, err
-	}
-	if err := fits(c.Info(), opts); err != nil {
-		return nil, errors.Join(err, c.Close(context.WithoutCancel(ctx)))
-	}
-	return c, nil
+	return c, disposable, err
 }
 
 // fits returns an error that names the flag by which a cluster is something else than what is asked for.
@@ -85,16 +71,16 @@ func fits(have model.Cluster, wanted cluster.Options) error {
 // agentPackage is the agent as a program, of few packages.
 const agentPackage = "github.com/netproof/netproof/probes/podagent/netproof-agent"
 
-// agentProgram is the program of the probe pods: this test binary, or, as an image without libraries cannot run one that is dynamically
-// linked, the agent alone, built here.
+// agentProgram is the program of the probe pods: this test binary, or, as an image without libraries cannot run one
+// that is dynamically linked, and no node one that is not for Linux, the agent alone, built here.
 func (s *suite) agentProgram() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find the test binary: %w", err)
-	}
-	_, err = image.Architecture(self)
-	if !errors.Is(err, image.ErrDynamic) {
-		return self, err
+	self, err := image.Running()
+	if err == nil {
+		if _, err = image.Architecture(self); !errors.Is(err, image.ErrDynamic) {
+			return self, err
+		}
+	} else if !errors.Is(err, image.ErrNotLinux) {
+		return "", err
 	}
 	dir, err := os.MkdirTemp("", "netproof-agent-")
 	if err != nil {
@@ -103,7 +89,7 @@ func (s *suite) agentProgram() (string, error) {
 	s.cleanups = append(s.cleanups, func() error { return os.RemoveAll(dir) })
 	program := filepath.Join(dir, "netproof-agent")
 	cmd := exec.CommandContext(s.ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program, agentPackage)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the agent for the probe pods: %w: %s", err, out)
 	}

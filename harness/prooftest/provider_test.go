@@ -17,7 +17,7 @@ func TestAKeptClusterMustBeWhatTheFlagsAskFor(t *testing.T) {
 	have := model.Cluster{Name: "lab", CNI: model.CNI{Name: "calico"}, Nodes: 2, IPFamilies: []model.IPFamily{model.IPv4}}
 	wanted := cluster.Options{CNI: "calico", Nodes: 2, IPFamilies: []model.IPFamily{model.IPv4}}
 	require.NoError(t, fits(have, wanted))
-	for mend, change := range map[string]func(*cluster.Options){
+	for fix, change := range map[string]func(*cluster.Options){
 		"give -cni calico":    func(o *cluster.Options) { o.CNI = "cilium" },
 		"give -nodes 2":       func(o *cluster.Options) { o.Nodes = 3 },
 		"give the -ip-family": func(o *cluster.Options) { o.IPFamilies = []model.IPFamily{model.IPv4, model.IPv6} },
@@ -26,7 +26,7 @@ func TestAKeptClusterMustBeWhatTheFlagsAskFor(t *testing.T) {
 		change(&other)
 		err := fits(have, other)
 		require.ErrorContains(t, err, "cluster lab has")
-		assert.ErrorContains(t, err, mend)
+		assert.ErrorContains(t, err, fix)
 	}
 }
 

@@ -1,9 +1,9 @@
-// Package readfile is the one door through which netproof reads files that it did not write itself. A folder of policies may come
-// from a stranger, and a run may be root: see docs/security.md.
+// Package readfile is the one door through which netproof reads files that it did not write itself. A folder of
+// policies may come from a stranger, and a run may be root: see docs/security.md.
 //
-// What is read lies beneath a path that the caller was given. Links may lead from one place beneath it to another, never out of
-// it ([os.Root] holds that). Only regular files are opened for reading, so that no pipe blocks and no device is touched. Sizes
-// are bounded, for each file and for all files that one [Budget] counts.
+// What is read lies beneath a path that the caller was given. Links may lead from one place beneath it to another,
+// never out of it ([os.Root] holds that). Only regular files are opened for reading, so that no pipe blocks and no
+// device is touched. Sizes are bounded, for each file and for all files that one [Budget] counts.
 package readfile
 
 import (
@@ -76,12 +76,12 @@ type Root struct {
 // FS returns a root on a file system that holds no links, such as an embedded one.
 func FS(fsys fs.FS, budget *Budget) *Root { return &Root{fsys: fsys, budget: budget} }
 
-// Open opens the folder that path names, or the folder that holds the file that it names. name is where path is beneath the root:
-// `.` for the folder itself.
+// Open opens the folder that path names, or the folder that holds the file that it names. name is where path is beneath
+// the root: `.` for the folder itself.
 //
-// The folders of a path that lies below the working folder may be links that stay below the working folder. Of any other path the
-// last part may be a link that stays in its folder; what stands before it was chosen by whoever wrote the path. A file that is a
-// link must lead to a place in its own folder, or below it.
+// The folders of a path that lies below the working folder may be links that stay below the working folder. Of any
+// other path the last part may be a link that stays in its folder; what stands before it was chosen by whoever wrote
+// the path. A file that is a link must lead to a place in its own folder, or below it.
 func Open(name string, budget *Budget) (root *Root, beneath string, err error) {
 	clean := filepath.Clean(name)
 	base, inBase := ".", clean
@@ -188,6 +188,24 @@ func (r *Root) ReadFile(ctx context.Context, name string, limit int64) ([]byte, 
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
+	file, err := r.openRegular(name, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	// The file may grow while it is read.
+	data, err := io.ReadAll(io.LimitReader(interruptible{ctx, file}, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, &SizeError{Most: limit}
+	}
+	return data, r.budget.take(int64(len(data)))
+}
+
+// openRegular opens a regular file that has at most limit bytes now.
+func (r *Root) openRegular(name string, limit int64) (fs.File, error) {
 	info, err := r.Stat(name)
 	if err != nil {
 		return nil, err
@@ -200,23 +218,15 @@ func (r *Root) ReadFile(ctx context.Context, name string, limit int64) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = file.Close() }() // it was only read
 	// Asked again: it may be another one by now.
-	if info, err = file.Stat(); err != nil {
-		return nil, err
+	if info, err = file.Stat(); err == nil {
+		err = readable(info, limit)
 	}
-	if err := readable(info, limit); err != nil {
-		return nil, err
-	}
-	// The file may grow while it is read.
-	data, err := io.ReadAll(io.LimitReader(interruptible{ctx, file}, limit+1))
 	if err != nil {
+		_ = file.Close() // it was only opened
 		return nil, err
 	}
-	if int64(len(data)) > limit {
-		return nil, &SizeError{Most: limit}
-	}
-	return data, r.budget.take(int64(len(data)))
+	return file, nil
 }
 
 func (r *Root) open(name string) (fs.File, error) {
@@ -260,7 +270,8 @@ func (r interruptible) Read(p []byte) (int, error) {
 	return r.file.Read(p)
 }
 
-// File reads one regular file of at most limit bytes that the operator named. The file may be a link within its own folder.
+// File reads one regular file of at most limit bytes that the operator named. The file may be a link within its own
+// folder.
 func File(ctx context.Context, name string, limit int64) ([]byte, error) {
 	root, beneath, err := Open(name, nil)
 	if err != nil {
@@ -268,4 +279,16 @@ func File(ctx context.Context, name string, limit int64) ([]byte, error) {
 	}
 	defer func() { _ = root.Close() }() // it was only read
 	return root.ReadFile(ctx, beneath, limit)
+}
+
+// Stream opens one regular file of at most limit bytes that the operator named, for files that are too large for
+// memory. The caller closes it, and bounds what it reads: the file may grow meanwhile. The file may be a link within
+// its own folder.
+func Stream(name string, limit int64) (io.ReadCloser, error) {
+	root, beneath, err := Open(name, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }() // the open file does not need it
+	return root.openRegular(beneath, limit)
 }

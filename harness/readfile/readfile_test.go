@@ -3,10 +3,11 @@ package readfile_test
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -40,7 +41,7 @@ func tree(t *testing.T) {
 	} {
 		require.NoError(t, os.Symlink(target, name))
 	}
-	require.NoError(t, syscall.Mkfifo("given/pipe.yaml", 0o600))
+	require.NoError(t, exec.Command("mkfifo", "-m", "600", "given/pipe.yaml").Run())
 }
 
 func open(t *testing.T, name string, budget *readfile.Budget) (*readfile.Root, string) {
@@ -155,4 +156,29 @@ func TestEmbeddedFilesHaveTheSameBounds(t *testing.T) {
 	_, err = root.ReadFile(t.Context(), "a", 1)
 	assert.ErrorIs(t, err, readfile.ErrFolder)
 	assert.False(t, root.Links())
+}
+
+func TestAStreamIsOfARegularFileWithinBounds(t *testing.T) {
+	tree(t)
+	f, err := readfile.Stream("given/inside.yaml", 1)
+	require.NoError(t, err)
+	text, err := io.ReadAll(f)
+	require.NoError(t, err)
+	assert.Equal(t, "b", string(text), "the folder need not stay open")
+	require.NoError(t, f.Close())
+
+	for name, want := range map[string]error{
+		"given": readfile.ErrFolder, "given/pipe.yaml": readfile.ErrNotRegular, "/dev/zero": readfile.ErrNotRegular,
+		"given/up.yaml": readfile.ErrOutside, "given/zero.yaml": readfile.ErrOutside, "etc/hosts": readfile.ErrOutside,
+		"given/gone.yaml": fs.ErrNotExist, "given/nothing.yaml": fs.ErrNotExist,
+	} {
+		f, err := readfile.Stream(name, 1)
+		require.ErrorIs(t, err, want, name)
+		assert.Nil(t, f, name)
+	}
+	require.NoError(t, os.WriteFile("given/big.yaml", make([]byte, 11), 0o600))
+	_, err = readfile.Stream("given/big.yaml", 10)
+	var tooLarge *readfile.SizeError
+	require.ErrorAs(t, err, &tooLarge)
+	assert.Equal(t, readfile.SizeError{Most: 10}, *tooLarge)
 }

@@ -17,8 +17,8 @@ var csvColumns = []string{
 	"samples", "rttUs", "reason", "explain",
 }
 
-// WriteCSV writes one line per cell under a line of column names, as in RFC 4180. What a spreadsheet would calculate has an apostrophe before
-// it, which makes it text (OWASP, CSV Injection).
+// WriteCSV writes one line per cell under a line of column names, as in RFC 4180. What a spreadsheet would calculate
+// has an apostrophe before it, which makes it text (OWASP, CSV Injection).
 func WriteCSV(w io.Writer, run model.Run) error {
 	out := csv.NewWriter(w)
 	out.UseCRLF = false
@@ -50,8 +50,9 @@ func WriteCSV(w io.Writer, run model.Run) error {
 	return out.Error()
 }
 
-// csvField makes text safe in a field. A spreadsheet takes one that begins with such a sign for a formula, in any width of it, whatever
-// white space stands before; one that splits at other separators than the comma begins fields after those.
+// csvField makes text safe in a field. A spreadsheet takes one that begins with such a sign for a formula, in any width
+// of it, whatever white space stands before; one that splits at other separators than the comma begins fields after
+// those.
 func csvField(text string) string {
 	var b strings.Builder
 	begins := true

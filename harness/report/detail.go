@@ -96,7 +96,8 @@ func (t *table) mismatch(c model.Cell) {
 	}
 }
 
-// Reason is the reason of a cell, unless it says no more than its verdicts do, which stand beside it in every form for people.
+// Reason is the reason of a cell, unless it says no more than its verdicts do, which stand beside it in every form for
+// people.
 func Reason(c model.Cell) string {
 	switch {
 	case c.Result == model.Failed && c.Reason == fmt.Sprintf("expected %s, observed %s", c.Expected, c.Observed),

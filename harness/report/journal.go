@@ -3,10 +3,12 @@ package report
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/netproof/netproof/harness/model"
@@ -36,6 +38,8 @@ type header struct {
 	Kind       string        `json:"kind"`
 	Tool       model.Tool    `json:"tool"`
 	Cluster    model.Cluster `json:"cluster"`
+	// Scenarios are the names of those that the run is to prove, in the order of a report.
+	Scenarios []string `json:"scenarios,omitempty"`
 }
 
 type footer struct {
@@ -54,7 +58,7 @@ const (
 )
 
 // Journal writes a run down while it happens: JSON lines, each written whole, and at once, so that a run that is killed
-// leaves everything that was known. Scenarios and steps are told by their names and may be written in any order and
+// leaves everything that was known. Scenarios and steps are known by their names and may be written in any order and
 // again, the last wins; the same goes for cells and their ids. It may be used from several goroutines. The first error
 // stays: every later call returns it.
 type Journal struct {
@@ -66,11 +70,14 @@ type Journal struct {
 // NewJournal writes a journal to w, one Write per record.
 func NewJournal(w io.Writer) *Journal { return &Journal{w: w} }
 
-// Header writes tool and cluster of the run. It comes first, and again when more is known of the cluster.
+// Header writes tool and cluster of the run, and the names of its scenarios in the order of the report: lanes end
+// theirs in any. It comes first, and again when more is known of the cluster.
 func (j *Journal) Header(run model.Run) error {
-	return j.write(record{Type: recordHeader, Header: &header{
-		APIVersion: model.APIVersion, Kind: JournalKind, Tool: run.Tool, Cluster: run.Cluster,
-	}})
+	h := header{APIVersion: model.APIVersion, Kind: JournalKind, Tool: run.Tool, Cluster: run.Cluster}
+	for _, s := range run.Scenarios {
+		h.Scenarios = append(h.Scenarios, s.Name)
+	}
+	return j.write(record{Type: recordHeader, Header: &h})
 }
 
 // Scenario writes what is known of a scenario, its steps and findings left out.
@@ -123,9 +130,9 @@ func (j *Journal) write(rec record) error {
 	return j.err
 }
 
-// ReadJournal rebuilds the run that a journal tells of. A last line that is not whole is left out: it is what a killed run
-// leaves. A journal without a footer gives a run that is not complete, summarized from what there is. Anything else that
-// does not fit is an error that matches [ErrNotReport] and names the line.
+// ReadJournal rebuilds the run that a journal tells of. A last line that is not whole is left out: it is what a killed
+// run leaves. A journal without a footer gives a run that is not complete, summarized from what there is. Anything else
+// that does not fit is an error that matches [ErrNotReport] and names the line.
 func ReadJournal(r io.Reader) (model.Run, error) {
 	b := builder{scenarios: map[string]int{}, steps: map[[2]string]int{}, cells: map[[3]string]int{}}
 	lines := bufio.NewReader(r)
@@ -150,6 +157,9 @@ func ReadJournal(r io.Reader) (model.Run, error) {
 	if !b.begun {
 		return model.Run{}, fmt.Errorf("%w: the journal is empty", ErrNotReport)
 	}
+	slices.SortStableFunc(b.run.Scenarios, func(one, other model.Scenario) int {
+		return cmp.Compare(b.place(one.Name), b.place(other.Name))
+	})
 	run := normalize(b.run)
 	if !b.ended {
 		run.Complete = false
@@ -174,9 +184,11 @@ func isBlank(r io.Reader) bool {
 type builder struct {
 	run          model.Run
 	begun, ended bool
-	scenarios    map[string]int
-	steps        map[[2]string]int
-	cells        map[[3]string]int
+	// order are the names of the scenarios as the report is to have them.
+	order     []string
+	scenarios map[string]int
+	steps     map[[2]string]int
+	cells     map[[3]string]int
 }
 
 func (b *builder) line(line []byte, first bool) error {
@@ -195,7 +207,7 @@ func (b *builder) line(line []byte, first bool) error {
 			return err
 		}
 		b.begun = true
-		b.run.Tool, b.run.Cluster = rec.Header.Tool, rec.Header.Cluster
+		b.run.Tool, b.run.Cluster, b.order = rec.Header.Tool, rec.Header.Cluster, rec.Header.Scenarios
 	case rec.Type == recordScenario && rec.ScenarioBody != nil:
 		s := b.scenario(rec.Scenario)
 		rec.ScenarioBody.Steps, rec.ScenarioBody.Findings = s.Steps, s.Findings
@@ -240,6 +252,14 @@ func (b *builder) scenario(name string) *model.Scenario {
 		b.run.Scenarios = append(b.run.Scenarios, model.Scenario{Name: name})
 	}
 	return &b.run.Scenarios[i]
+}
+
+// place is where a scenario stands in the report. One that the header does not name comes last.
+func (b *builder) place(scenario string) int {
+	if i := slices.Index(b.order, scenario); i >= 0 {
+		return i
+	}
+	return len(b.order)
 }
 
 func (b *builder) step(scenario, name string) *model.Step {

@@ -158,3 +158,19 @@ func TestAFullDiskIsToldAtOnceAndAtTheEnd(t *testing.T) {
 	require.ErrorIs(t, j.Footer(makeRun()), errFull)
 	require.ErrorIs(t, j.Err(), errFull)
 }
+
+func TestAJournalKeepsTheOrderOfTheFiles(t *testing.T) {
+	var out bytes.Buffer
+	j := report.NewJournal(&out)
+	require.NoError(t, j.Header(model.Run{Scenarios: []model.Scenario{{Name: "first"}, {Name: "second"}, {Name: "third"}}}))
+	for _, name := range []string{"third", "unforeseen", "first"} { // as lanes end them
+		require.NoError(t, j.Scenario(model.Scenario{Name: name}))
+	}
+	run, err := report.ReadJournal(&out)
+	require.NoError(t, err)
+	var names []string
+	for _, s := range run.Scenarios {
+		names = append(names, s.Name)
+	}
+	assert.Equal(t, []string{"first", "third", "unforeseen"}, names, "second was not begun")
+}

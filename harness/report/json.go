@@ -16,7 +16,7 @@ import (
 // ErrNotReport says that what was read is not a report that this version can use.
 var ErrNotReport = errors.New("not a usable netproof report")
 
-// WriteJSON writes the report in the form of CONTRACT.md, indented, with a newline at its end. Lists and maps
+// WriteJSON writes the report in the form of docs/contract.md, indented, with a newline at its end. Lists and maps
 // without content are written as empty ones, never as null, so that readers need no special case.
 func WriteJSON(w io.Writer, run model.Run) error {
 	return plain.WriteJSON(w, normalize(run))
@@ -48,9 +48,9 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// ReadJSON reads a report that [WriteJSON] wrote. It is strict: another kind of document, another or a newer version, an
-// unknown key, a value outside its list, a summary that does not fit the cells, or a file that ends in the middle is an
-// error that matches [ErrNotReport] and says where and why. A report of a run that did not end is fine.
+// ReadJSON reads a report that [WriteJSON] wrote. It is strict: another kind of document, another or a newer version,
+// an unknown key, a value outside its list, a summary that does not fit the cells, or a file that ends in the middle is
+// an error that matches [ErrNotReport] and says where and why. A report of a run that did not end is fine.
 func ReadJSON(r io.Reader) (model.Run, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {

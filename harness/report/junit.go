@@ -46,7 +46,7 @@ type (
 	}
 )
 
-// plain makes a note plain. Its text may have several lines, and its message a mend on a line of its own.
+// plain makes a note plain. Its text may have several lines, and its message a fix on a line of its own.
 func (n *junitNote) plain() {
 	for _, text := range []*string{&n.Message, &n.Text} {
 		lines := strings.Split(*text, "\n")
@@ -57,8 +57,8 @@ func (n *junitNote) plain() {
 	}
 }
 
-// WriteJUnit writes JUnit XML: a suite per scenario, a test case per cell and per finding. A mismatch is a failure; what is
-// inconclusive or flaky, and a scenario that proved nothing, is an error, so that no CI system takes it for a
+// WriteJUnit writes JUnit XML: a suite per scenario, a test case per cell and per finding. A mismatch is a failure;
+// what is inconclusive or flaky, and a scenario that proved nothing, is an error, so that no CI system takes it for a
 // pass; what is unsupported or left open by the specification is skipped.
 func WriteJUnit(w io.Writer, run model.Run) error {
 	out := junitSuites{Name: "netproof", Time: seconds(run.Summary.DurationMs)}

@@ -13,8 +13,8 @@ import (
 // mostMarkdown is how many bytes of truth tables go into a Markdown report: GitHub takes comments of 65,536 characters.
 const mostMarkdown = 40_000
 
-// WriteMarkdown writes GitHub Markdown for pull requests and wikis: the result, a table of scenarios, what is wrong, and,
-// folded away, the truth tables.
+// WriteMarkdown writes GitHub Markdown for pull requests and wikis: the result, a table of scenarios, what is wrong,
+// and, folded away, the truth tables.
 func WriteMarkdown(w io.Writer, run model.Run) error {
 	var b bytes.Buffer
 	s := run.Summary
@@ -113,8 +113,9 @@ func fence(text string) string {
 	return marks + "text\n" + text + marks + "\n"
 }
 
-// code makes text from files appear as it is: as a code span, in which GitHub and GitLab make no markup, no links of addresses, nobody
-// mentioned, no references to issues or commits. No escape outside of one does that: both look for them in the text that a reader sees.
+// code makes text from files appear as it is: as a code span, in which GitHub and GitLab make no markup, no links of
+// addresses, nobody mentioned, no references to issues or commits. No escape outside of one does that: both look for
+// them in the text that a reader sees.
 func code(text string) string {
 	text = plain.Text(text)
 	if strings.TrimSpace(text) == "" {

@@ -93,8 +93,9 @@ func portTitle(port int, protocol model.Protocol, family model.IPFamily, via mod
 	return plain.Text(title)
 }
 
-// makeGrid arranges the cells of one port. A destination that is a source elsewhere in the step is a row here as well, also when
-// there is nobody else here that it could reach: so the matrices of a step have the same rows, and can share them.
+// makeGrid arranges the cells of one port. A destination that is a source elsewhere in the step is a row here as well,
+// also when there is nobody else here that it could reach: so the matrices of a step have the same rows, and can share
+// them.
 func makeGrid(cells []model.Cell, order map[string]int, sources map[string]bool) grid {
 	var g grid
 	for _, c := range cells {
@@ -168,8 +169,8 @@ func entryOf(c model.Cell) entry {
 // tall is the number of rows above which a matrix is worth abbreviating even if it is narrow enough.
 const tall = 24
 
-// renderGrids gives the blocks of lines for the matrices of a step. Those of the same sources stand in one block as long as it
-// fits, so that the sources are named once.
+// renderGrids gives the blocks of lines for the matrices of a step. Those of the same sources stand in one block as
+// long as it fits, so that the sources are named once.
 func renderGrids(all []grid, st style, limit int, verbose bool) [][]string {
 	var blocks [][]string
 	for len(all) > 0 {
@@ -200,8 +201,9 @@ func band(all []grid, st style, limit int) ([]string, int) {
 	return nil, 0
 }
 
-// render gives the lines of a matrix that fits into the width, by the first of these that does: as it is; with namespaces
-// and names of the columns on two lines; with endpoints that behave alike drawn together; with numbered columns; in panels.
+// render gives the lines of a matrix that fits into the width, by the first of these that does: as it is; with
+// namespaces and names of the columns on two lines; with endpoints that behave alike drawn together; with numbered
+// columns; in panels.
 func (g grid) render(st style, limit int, verbose bool) []string {
 	lines := drawNamed([]grid{g}, st, fullHeader)
 	if !fits(lines, limit) {
@@ -427,7 +429,7 @@ func (g grid) collapse(st style) grid {
 			names = append(names, col)
 		}
 	}
-	// full has every endpoint as a row and as a column; absent ones are told apart by their mark.
+	// full has every endpoint as a row and as a column; a mark tells absent ones apart.
 	n := len(names)
 	isRow, isCol := make([]bool, n), make([]bool, n)
 	full := make([][]entry, n)
@@ -501,7 +503,8 @@ next:
 	return small
 }
 
-// compress writes a list of names short: those that differ only in a number at their end, and follow each other, as a range.
+// compress writes a list of names short: those that differ only in a number at their end, and follow each other, as a
+// range.
 func compress(names []string, st style) string {
 	var parts []string
 	for i := 0; i < len(names); {

@@ -67,7 +67,7 @@ func always(v model.Verdict) func(_, _ model.Endpoint) model.Verdict {
 
 var threePods = []model.Endpoint{"x/a", "x/b", "y/a"}
 
-// mismatchRun is the example of DESIGN.md.
+// mismatchRun is two steps of a scenario in which one cell is not as expected.
 func mismatchRun() model.Run {
 	const name, step = "default-deny-ingress", "isolated"
 	cells := makeCells(name, step, threePods, 80, func(_, to model.Endpoint) model.Verdict {
@@ -184,7 +184,7 @@ func wideRun() model.Run {
 	return makeRun(model.Scenario{Name: name, Steps: []model.Step{makeStep(step, cells...)}, DurationMs: 900})
 }
 
-// manyRun has many scenarios, one of which failed.
+// manyRun has many scenarios. One failed.
 func manyRun() model.Run {
 	var scenarios []model.Scenario
 	for i := range 5 {

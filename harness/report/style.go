@@ -24,9 +24,10 @@ const defaultWidth = 120
 
 // DetectTable chooses the options for a terminal, or for what is not one, from the environment:
 //
-//   - The character set is that of LC_ALL, LC_CTYPE or LANG, the first that is not empty. A bare container sets none of them
-//     and is looked at through a terminal that can do UTF-8, so none means UTF-8.
-//   - NO_COLOR (no-color.org) turns colour off, CLICOLOR_FORCE turns it on; otherwise a terminal that is not dumb gets it.
+//   - The character set is that of LC_ALL, LC_CTYPE or LANG, the first that is not empty. A bare container sets none of
+//     them and is looked at through a terminal that can do UTF-8, so none means UTF-8.
+//   - NO_COLOR (no-color.org) turns colour off, CLICOLOR_FORCE turns it on; otherwise a terminal that is not dumb gets
+//     it.
 func DetectTable(getenv func(string) string, terminal bool, columns int) TableOptions {
 	opts := TableOptions{Width: columns}
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {

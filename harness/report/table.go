@@ -90,6 +90,7 @@ func (t *table) run(run model.Run) {
 	for _, s := range run.Scenarios {
 		t.scenario(s)
 	}
+	t.words()
 	if len(run.Findings) > 0 {
 		t.paragraph()
 		t.findings(run.Findings, "")
@@ -324,8 +325,25 @@ func (t *table) legendText(e legendEntry) string {
 	return strings.TrimSpace(t.style.entry(e.entry)) + " " + e.text
 }
 
-// Timing tells how long the change of a step took: what was cut was enforced, what was opened was released. It is empty where nothing is
-// known.
+// wordsText explains what stands below tables. README has the same text.
+const wordsText = "settled: samples agree that were sent after every node had the change. " +
+	"controls: checks that make a denial a proof. " +
+	"canary: a connection of netproof's own that must be denied. " +
+	"vacuous: proves nothing."
+
+// words explains the words of a verbose table that has shown some.
+func (t *table) words() {
+	if !t.verbose || t.legend != nil {
+		return
+	}
+	t.paragraph()
+	for _, line := range wrap(wordsText, "", "  ", t.width) {
+		t.line(t.style.paint(colorDim, line))
+	}
+}
+
+// Timing tells how long the change of a step took: what was cut was enforced, what was opened was released. It is empty
+// where nothing is known.
 func Timing(step model.Step) string {
 	var parts []string
 	if step.EnforcedMs > 0 {
@@ -380,7 +398,7 @@ func (t *table) controls(c model.Controls) string {
 func (t *table) findings(findings []model.Finding, indent string) {
 	for _, f := range findings {
 		label := strings.ReplaceAll(plain.Text(string(f.Kind)), "-", " ")
-		what, more, _ := strings.Cut(f.Message, "\n") // a mend has a line of its own
+		what, more, _ := strings.Cut(f.Message, "\n") // a fix has a line of its own
 		t.wrapped(fmt.Sprintf("%s: %s", t.style.paint(resultColor(f.Result), "! "+label), plain.Text(what)), indent, indent+"  ")
 		for line := range strings.Lines(more) {
 			t.wrapped(plain.Text(strings.TrimSpace(line)), indent+"  ", indent+"  ")

@@ -63,10 +63,10 @@ func TestNamesFromAFileCannotSteerTheTerminal(t *testing.T) {
 	assert.Contains(t, out, "evil")
 }
 
-func TestTheMendOfAFindingHasALineOfItsOwn(t *testing.T) {
+func TestTheFixOfAFindingHasALineOfItsOwn(t *testing.T) {
 	run := mismatchRun()
-	run.Findings = []model.Finding{{Kind: model.Infrastructure, Message: "docker does not answer\n  mend: start it"}}
-	assert.Contains(t, tableOf(t, run, report.TableOptions{}), "! infrastructure: docker does not answer\n  mend: start it\n")
+	run.Findings = []model.Finding{{Kind: model.Infrastructure, Message: "docker does not answer\n  fix: start it"}}
+	assert.Contains(t, tableOf(t, run, report.TableOptions{}), "! infrastructure: docker does not answer\n  fix: start it\n")
 }
 
 func TestManyMismatchesAreCountedNotPoured(t *testing.T) {

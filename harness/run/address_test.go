@@ -1,3 +1,5 @@
+//go:build linux
+
 package run
 
 import (
@@ -6,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
 )
@@ -29,7 +32,7 @@ func exceptB(cidr string) string {
 
 func TestAnExceptionIsNotJudgedBeforeItsAddressIsKnown(t *testing.T) {
 	for _, cidr := range []string{"10.0.0.0/8", "198.51.100.0/24", `"$(cidr:x/a/24)"`} {
-		_, err := Prepare(load(t, exceptB(cidr)), []model.IPFamily{model.IPv4}, 2)
+		_, err := expect.Prepare(load(t, exceptB(cidr)), expect.Options{Families: []model.IPFamily{model.IPv4}, Nodes: 2})
 		assert.NoError(t, err, cidr)
 	}
 }
@@ -37,16 +40,16 @@ func TestAnExceptionIsNotJudgedBeforeItsAddressIsKnown(t *testing.T) {
 func TestAnExceptionOutsideOfItsNetworkIsWrongInput(t *testing.T) {
 	l := sharedCluster(t)
 	before := l.left(t)
-	_, err := Run(t.Context(), l, prepare(t, exceptB("198.51.100.0/24")), Options{})
+	_, _, err := Run(t.Context(), l, prepare(t, exceptB("198.51.100.0/24")), Options{})
 	var problems scenario.Problems
 	require.ErrorAs(t, err, &problems)
 	require.Len(t, problems, 1)
 	assert.Equal(t, "0.scenario.yaml", problems[0].File)
-	assert.Contains(t, problems[0].Message, "is no part of the cidr 198.51.100.0/24")
-	assert.NotEmpty(t, problems[0].Mend)
+	assert.Contains(t, problems[0].Message, "is not part of the cidr 198.51.100.0/24")
+	assert.NotEmpty(t, problems[0].Fix)
 	assert.Equal(t, before, l.left(t), "all is gone")
 
-	r, err := Run(t.Context(), l, prepare(t, exceptB("0.0.0.0/0")), Options{})
+	r, _, err := Run(t.Context(), l, prepare(t, exceptB("0.0.0.0/0")), Options{})
 	require.NoError(t, err)
 	assert.Equal(t, passed, results(stepOf(t, r, "by address"))["x/b x/c"])
 }

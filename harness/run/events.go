@@ -2,12 +2,15 @@ package run
 
 import "github.com/netproof/netproof/harness/model"
 
-// Observer is told what a run is doing: the progress line and the journal are observers. Its methods are called one at a time.
+// Observer hears what a run is doing: the progress line and the journal are observers. Its methods are called one at
+// a time.
 type Observer interface {
 	// RunStarted is called once, before anything is touched.
 	RunStarted(run model.Run)
 	// Note says in plain words what the run is waiting for.
 	Note(text string)
+	// Detail says what only those want to hear who asked for more.
+	Detail(text string)
 	ScenarioStarted(name string, index, total int)
 	StepStarted(scenario, step string, index, total int)
 	// StepDone has the step's cells as judged so far; the final control may still take a denial back.
@@ -17,7 +20,7 @@ type Observer interface {
 	Found(finding model.Finding)
 }
 
-// Observers are told one after the other.
+// Observers hear it one after the other.
 type Observers []Observer
 
 var _ Observer = Observers(nil)
@@ -33,6 +36,13 @@ func (o Observers) RunStarted(run model.Run) {
 func (o Observers) Note(text string) {
 	for _, x := range o {
 		x.Note(text)
+	}
+}
+
+// Detail implements [Observer].
+func (o Observers) Detail(text string) {
+	for _, x := range o {
+		x.Detail(text)
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/netproof/netproof/probes"
 )
 
-// fakeCluster is a real cluster whose agents are replaced by others. It stands for what no fault of a real part can show:
-// programs that lie.
+// fakeCluster is a real cluster whose agents are replaced by others. It stands for what no fault of a real part can
+// show: programs that lie.
 type fakeCluster struct {
 	cluster.Cluster
 	// reached is called for every pod whose agent is asked for, wrap for every agent that is made.
@@ -25,7 +25,7 @@ type fakeCluster struct {
 
 var _ cluster.Cluster = (*fakeCluster)(nil)
 
-// withFakes puts fake agents, which behave until they are told otherwise, in front of those of the pods.
+// withFakes puts fake agents, which behave until a test says otherwise, in front of those of the pods.
 func withFakes(c cluster.Cluster) *fakeCluster {
 	return &fakeCluster{Cluster: c, agents: map[model.Endpoint]*fakeAgent{}}
 }

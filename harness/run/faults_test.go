@@ -1,3 +1,5 @@
+//go:build linux
+
 package run
 
 import (
@@ -18,7 +20,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/run/stage"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/probes"
 )
@@ -245,7 +249,7 @@ func TestAFakeAgentThatNeverAnswersDoesNotHoldUpTheRun(t *testing.T) {
 			began := time.Now()
 			r := th.play(t, "isolated", func() {
 				th.session.pace.giveUp()
-				th.session.pace.agent = time.Second
+				th.session.pace.Agent = time.Second
 				th.agent(tc.agent).tell(tc.lies)
 			}, func() { th.agent(tc.agent).tell(lies{}) }, isolation("hanging"))
 			assert.Less(t, time.Since(began), patience/2)
@@ -317,10 +321,10 @@ func TestWhatDropsEverythingIsNotAPolicy(t *testing.T) {
 		green(t, th.play(t, "", nil, nil, isolation("drop")))
 	})
 	t.Run("at the canaries", func(t *testing.T) {
-		t.Cleanup(func() { require.NoError(t, shared.clear()) }) // nobody mends them
+		t.Cleanup(func() { require.NoError(t, shared.clear()) }) // nobody fixes them
 		r := th.play(t, "open", nil, func() {
 			th.session.pace.giveUp()
-			drop(canaryNamespace+"/canary-0", canaryNamespace+"/canary-1")()
+			drop(stage.CanaryNamespace+"/canary-0", stage.CanaryNamespace+"/canary-1")()
 		}, isolation("drop"))
 		notGreen(t, r)
 		step := stepOf(t, r, "isolated")
@@ -345,10 +349,10 @@ func TestAClusterWithoutConnectionsIsOneFinding(t *testing.T) {
 // A canary that is denied because nobody listens shows nothing about the network plugin.
 func TestAFakeCanaryWhoseServersDiedIsNoControl(t *testing.T) {
 	th := openTheatre(t)
-	r := th.lie(t, canaryNamespace+"/canary-1", lies{liveness: func(ctx context.Context, real probes.Agent) ([]probes.ServerStatus, error) {
+	r := th.lie(t, stage.CanaryNamespace+"/canary-1", lies{liveness: func(ctx context.Context, real probes.Agent) ([]probes.ServerStatus, error) {
 		status, err := real.Liveness(ctx)
 		for i := range status {
-			if status[i].Port.Number == canaryDenied {
+			if status[i].Port.Number == stage.CanaryDenied {
 				status[i].Alive, status[i].Detail = false, "it stopped"
 			}
 		}
@@ -384,7 +388,7 @@ func TestWhatHappensBehindTheRunsBackVoidsTheStep(t *testing.T) {
 	}{
 		{"the policy is removed", func(ctx context.Context) error {
 			return policies.Delete(ctx, "isolate-b", metav1.DeleteOptions{})
-		}, "NetworkPolicy/x/isolate-b was removed behind the run's back", false},
+		}, "NetworkPolicy x/isolate-b was removed behind the run's back", false},
 		{"the policy is removed and applied again", func(ctx context.Context) error {
 			p, err := policies.Get(ctx, "isolate-b", metav1.GetOptions{})
 			if err != nil {
@@ -396,15 +400,15 @@ func TestWhatHappensBehindTheRunsBackVoidsTheStep(t *testing.T) {
 			p.ObjectMeta = metav1.ObjectMeta{Name: p.Name, Labels: p.Labels}
 			_, err = policies.Create(ctx, p, metav1.CreateOptions{})
 			return err
-		}, "NetworkPolicy/x/isolate-b was removed behind the run's back", false},
+		}, "NetworkPolicy x/isolate-b was removed behind the run's back", false},
 		{"the policy is changed", func(ctx context.Context) error {
 			_, err := policies.Patch(ctx, "isolate-b", types.MergePatchType, merge(`{"spec":{"ingress":[{}]}}`), metav1.PatchOptions{})
 			return err
-		}, "NetworkPolicy/x/isolate-b was changed behind the run's back", false},
+		}, "NetworkPolicy x/isolate-b was changed behind the run's back", false},
 		{"somebody adds a policy", func(ctx context.Context) error {
 			_, err := policies.Create(ctx, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "foreign"}, Spec: everything}, metav1.CreateOptions{})
 			return err
-		}, "NetworkPolicy/x/foreign appeared behind the run's back", true},
+		}, "NetworkPolicy x/foreign appeared behind the run's back", true},
 		{"a pod gets another label", func(ctx context.Context) error {
 			_, err := pods.Patch(ctx, "c", types.MergePatchType, merge(`{"metadata":{"labels":{"app":"a"}}}`), metav1.PatchOptions{})
 			return err
@@ -435,10 +439,10 @@ func TestWhatHappensBehindTheRunsBackVoidsTheStep(t *testing.T) {
 		{"the network plugin's own policy is changed", func(ctx context.Context) error {
 			_, err := l.calico(t).Patch(ctx, "default.open", types.MergePatchType, merge(`{"spec":{"order":1}}`), metav1.PatchOptions{})
 			return err
-		}, "NetworkPolicy/x/default.open was changed behind the run's back", false},
+		}, "NetworkPolicy x/default.open was changed behind the run's back", false},
 		{"the network plugin's own policy is removed", func(ctx context.Context) error {
 			return l.calico(t).Delete(ctx, "default.open", metav1.DeleteOptions{})
-		}, "NetworkPolicy/x/default.open was removed behind the run's back", false},
+		}, "NetworkPolicy x/default.open was removed behind the run's back", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := th.play(t, "isolated", func() { require.NoError(t, tc.do(soon(t))) }, nil, text)
@@ -475,7 +479,7 @@ func replacePod(ctx context.Context, t *testing.T, l *lab, ns, name string) erro
 		switch {
 		case err != nil:
 			return err.Error()
-		case !isReady(now):
+		case !podIsReady(now):
 			return "pod " + name + " is not ready"
 		}
 		return ""
@@ -529,7 +533,7 @@ func TestWithoutItsCanariesAStepProvesNoDenial(t *testing.T) {
 		assert.False(t, step.Controls.Held)
 		found(t, r, model.Control, `step "still isolated": `+why)
 	}
-	policies := th.lab.client.NetworkingV1().NetworkPolicies(canaryNamespace)
+	policies := th.lab.client.NetworkingV1().NetworkPolicies(stage.CanaryNamespace)
 	t.Run("the one that must be denied is not", func(t *testing.T) {
 		var kept *networkingv1.NetworkPolicyList
 		r := th.play(t, "still isolated", func() {
@@ -537,8 +541,8 @@ func TestWithoutItsCanariesAStepProvesNoDenial(t *testing.T) {
 			kept, err = policies.List(soon(t), metav1.ListOptions{})
 			require.NoError(t, err)
 			require.NoError(t, policies.DeleteCollection(soon(t), metav1.DeleteOptions{}, metav1.ListOptions{}))
-			from, to := th.agent(canaryNamespace+"/canary-0"), th.lab.pod(t, canaryNamespace+"/canary-1")
-			eventually(t, func() string { return answers(from, to.Status.PodIP, canaryDenied) })
+			from, to := th.agent(stage.CanaryNamespace+"/canary-0"), th.lab.pod(t, stage.CanaryNamespace+"/canary-1")
+			eventually(t, func() string { return answers(from, to.Status.PodIP, stage.CanaryDenied) })
 		}, func() {
 			for _, p := range kept.Items {
 				p.ObjectMeta = metav1.ObjectMeta{Name: p.Name, Labels: p.Labels}
@@ -549,7 +553,7 @@ func TestWithoutItsCanariesAStepProvesNoDenial(t *testing.T) {
 		doubted(t, r, "the canary that must be denied was not")
 	})
 	t.Run("the one that must be allowed is not", func(t *testing.T) {
-		canary := func() *fakeAgent { return th.agent(canaryNamespace + "/canary-0") }
+		canary := func() *fakeAgent { return th.agent(stage.CanaryNamespace + "/canary-0") }
 		r := th.play(t, "still isolated", func() {
 			canary().tell(lies{probe: insteadOfSending(func(r probes.Request) probes.Response {
 				return probes.Response{ID: r.ID, Nonce: r.Nonce, Outcome: probes.Timeout, Sent: true}
@@ -558,7 +562,7 @@ func TestWithoutItsCanariesAStepProvesNoDenial(t *testing.T) {
 		doubted(t, r, "the canary that must be allowed was not")
 	})
 	t.Run("but one whose program is starved is not cut off", func(t *testing.T) {
-		canary := func() *fakeAgent { return th.agent(canaryNamespace + "/canary-0") }
+		canary := func() *fakeAgent { return th.agent(stage.CanaryNamespace + "/canary-0") }
 		r := th.play(t, "still isolated", func() {
 			canary().tell(lies{probe: afterSending(func(r probes.Response) probes.Response {
 				if r.Outcome == probes.Answered { // the kernels shook hands, and the answer is late
@@ -571,7 +575,7 @@ func TestWithoutItsCanariesAStepProvesNoDenial(t *testing.T) {
 		assert.True(t, stepOf(t, r, "still isolated").Controls.Held)
 	})
 	t.Run("they cannot be probed", func(t *testing.T) {
-		canary := func() *fakeAgent { return th.agent(canaryNamespace + "/canary-0") }
+		canary := func() *fakeAgent { return th.agent(stage.CanaryNamespace + "/canary-0") }
 		r := th.play(t, "still isolated", func() {
 			canary().tell(lies{probe: func(context.Context, probes.Agent, []probes.Request, func(probes.Response)) error {
 				return errors.New("stream lost")
@@ -648,7 +652,7 @@ func TestACanaryThatIsReplacedVoidsTheStep(t *testing.T) {
 	var now bounds
 	r := play(t, l, Options{tune: now.keep, BeforeSampling: at("isolated", func() {
 		now.giveUp()
-		require.NoError(t, replacePod(soon(t), t, l, canaryNamespace, "canary-1"))
+		require.NoError(t, replacePod(soon(t), t, l, stage.CanaryNamespace, "canary-1"))
 	})}, isolation("canary"))
 	notGreen(t, r)
 	assert.Equal(t, all(inconclusive, nil), results(stepOf(t, r, "isolated")))
@@ -679,13 +683,13 @@ func TestAnInterruptedRunKeepsWhatItJudgedAndRestores(t *testing.T) {
 			ctx, end := tc.end(t)
 			f := withFakes(l)
 			var before, after *corev1.Pod
-			s := Open(ctx, f, Options{BeforeSampling: at("changed", func() {
+			lanes := OpenLanes(ctx, f, Options{BeforeSampling: at("changed", func() {
 				before = l.pod(t, "x/c")
 				f.agent("x/a").tell(lies{probe: atBatch(2, end)})
 			})})
 			p := prepare(t, text)
 			began := time.Now()
-			out, err := s.Prove(ctx, p.Scenarios()[0])
+			out, err := lanes.Prove(ctx, p.Scenarios()[0])
 			require.NoError(t, err)
 			assert.Less(t, time.Since(began), patience/2, "it ends without waiting for what cannot come")
 
@@ -710,8 +714,8 @@ func TestAnInterruptedRunKeepsWhatItJudgedAndRestores(t *testing.T) {
 			require.NoError(t, err)
 			assert.Empty(t, policies.Items, "restored")
 
-			s.Close(ctx)
-			result := s.Result()
+			lanes.Close(ctx)
+			result := lanes.Result()
 			assert.Equal(t, model.Interrupted, result.Summary.Result)
 			assert.False(t, result.Complete)
 			assert.NotEqual(t, model.ExitOK, model.ExitCode(result))
@@ -752,7 +756,8 @@ func (c *lateContext) Err() error {
 	}
 }
 
-// contradicted is a table that the specification cannot speak about, because a policy of another kind is in force. It is wrong.
+// contradicted is a table that the specification cannot speak about, because a policy of another kind is in force. It
+// is wrong.
 const contradicted = `
     - name: contradicted
       apply:
@@ -780,7 +785,7 @@ func TestAProvenMismatchFails(t *testing.T) {
 func TestWhatDoesNotSettleInTimeIsNotJudged(t *testing.T) {
 	l := sharedCluster(t)
 	// What is as expected settles long before that, on a busy machine too; the mismatch would take longer.
-	r := play(t, l, Options{Settle: 5 * time.Second, tune: func(p *pace) { p.mismatchWindow = time.Hour }}, scene("unsettled", trio, "  steps:", contradicted))
+	r := play(t, l, Options{Settle: 5 * time.Second, tune: func(p *pace) { p.MismatchWindow = time.Hour }}, scene("unsettled", trio, "  steps:", contradicted))
 	notGreen(t, r)
 	step := stepOf(t, r, "contradicted")
 	assert.Equal(t, all(passed, map[string]model.Result{"x/c x/b": inconclusive}), results(step))
@@ -846,7 +851,7 @@ func TestCleanUpThatFailsIsTold(t *testing.T) {
 		notGreen(t, r)
 		assert.Equal(t, inconclusive, results(stepOf(t, r, "isolated"))["x/c x/b"])
 		assert.True(t, r.Summary.CleanupFailed)
-		found(t, r, model.Cleanup, "NetworkPolicy/x/isolate-b is still there, held by its finalizers netproof.dev/held")
+		found(t, r, model.Cleanup, "NetworkPolicy x/isolate-b is still there, held by its finalizers netproof.dev/held")
 		found(t, r, model.Cleanup, "kubectl patch networkpolicy.networking.k8s.io isolate-b -n x")
 	})
 }
@@ -855,8 +860,8 @@ func TestWrongInputCreatesNothing(t *testing.T) {
 	l := sharedCluster(t)
 	before := l.left(t)
 	t.Run("a table that the specification contradicts", func(t *testing.T) {
-		_, err := Prepare(load(t, scene("wrong", trio, "  steps:", "    - name: isolated"+isolateB+"      expect: {default: allow}")), []model.IPFamily{model.IPv4}, 2)
-		var d *Disagreement
+		_, err := expect.Prepare(load(t, scene("wrong", trio, "  steps:", "    - name: isolated"+isolateB+"      expect: {default: allow}")), expect.Options{Families: []model.IPFamily{model.IPv4}, Nodes: 2})
+		var d *expect.Disagreement
 		require.ErrorAs(t, err, &d)
 		assert.Equal(t, "x/c->x/b:80/TCP/IPv4/podIP", d.Connection.String())
 		assert.Equal(t, "allow", d.Written)
@@ -877,8 +882,8 @@ func TestWrongInputCreatesNothing(t *testing.T) {
             policyTypes: [Ingress]
             ingress: [{from: [{ipBlock: {cidr: "$(cidr:x/a)"}}]}]
       expect: {default: allow}`)
-		_, err := Run(t.Context(), l, prepare(t, text), Options{})
-		var d *Disagreement
+		_, _, err := Run(t.Context(), l, prepare(t, text), Options{})
+		var d *expect.Disagreement
 		require.ErrorAs(t, err, &d)
 		assert.Equal(t, model.Endpoint("x/c"), d.Connection.From)
 		assert.Equal(t, before, l.left(t), "all is gone")
@@ -905,13 +910,13 @@ func TestWrongInputCreatesNothing(t *testing.T) {
 			made := false
 			f := withFakes(l)
 			f.reached = func(*corev1.Pod) { made = true }
-			_, err := Run(t.Context(), f, prepare(t, text, isolation("fine")), Options{Allow: scenario.Reaches()})
+			_, _, err := Run(t.Context(), f, prepare(t, text, isolation("fine")), Options{Allow: scenario.Reaches()})
 			var problems scenario.Problems
 			require.ErrorAs(t, err, &problems)
 			require.Len(t, problems, 1)
 			assert.Equal(t, "0.scenario.yaml", problems[0].File)
 			assert.Positive(t, problems[0].Line)
-			assert.NotEmpty(t, problems[0].Mend)
+			assert.NotEmpty(t, problems[0].Fix)
 			assert.False(t, made, "not even the canaries")
 			assert.Equal(t, before, l.left(t))
 		})

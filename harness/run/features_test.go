@@ -1,3 +1,5 @@
+//go:build linux
+
 package run
 
 import (
@@ -11,6 +13,7 @@ import (
 
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cni"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -148,37 +151,41 @@ func TestAScenarioWithHostsIsUnsupportedWhereTheyCannotBe(t *testing.T) {
 func TestWhatShowsThatAFeatureIsThere(t *testing.T) {
 	can, ok := cni.CapabilitiesOf("calico", "v3.30.1")
 	require.True(t, ok)
-	s := &Session{limited: true, capabilities: can.Without(cni.SCTP, "test").Without(cni.EndPort, "test")}
-	cell := func(observed, expected model.Verdict) model.Cell {
+	s := &session{limited: true, capabilities: can.Without(cni.SCTP, "test").Without(cni.EndPort, "test")}
+	judged := func(observed, expected model.Verdict) model.Cell {
 		result := model.Passed
 		if observed != expected {
 			result = model.Failed
 		}
 		return model.Cell{Observed: observed, Expected: expected, Result: result}
 	}
-	sctp, endPort := []need{{feature: cni.SCTP}}, []need{{feature: cni.EndPort, alone: true}}
+	sctp, endPort := []expect.Need{{Feature: cni.SCTP}}, []expect.Need{{Feature: cni.EndPort, Alone: true}}
 	for name, tc := range map[string]struct {
 		cells []model.Cell
-		needs [][]need
+		needs [][]expect.Need
 		want  []model.Result
 	}{
-		"allowed alone": {[]model.Cell{cell(model.Allow, model.Allow)}, [][]need{sctp}, []model.Result{model.ResultUnsupported}},
-		"denied alone":  {[]model.Cell{cell(model.Deny, model.Deny)}, [][]need{sctp}, []model.Result{model.ResultUnsupported}},
-		"both": {[]model.Cell{cell(model.Deny, model.Deny), cell(model.Allow, model.Allow)}, [][]need{sctp, sctp},
+		"allowed alone": {[]model.Cell{judged(model.Allow, model.Allow)}, [][]expect.Need{sctp}, []model.Result{model.ResultUnsupported}},
+		"denied alone":  {[]model.Cell{judged(model.Deny, model.Deny)}, [][]expect.Need{sctp}, []model.Result{model.ResultUnsupported}},
+		"both": {[]model.Cell{judged(model.Deny, model.Deny), judged(model.Allow, model.Allow)}, [][]expect.Need{sctp, sctp},
 			[]model.Result{model.Failed, model.Failed}},
-		"both, and one that is wrong": {[]model.Cell{cell(model.Deny, model.Deny), cell(model.Allow, model.Allow), cell(model.Allow, model.Deny)},
-			[][]need{sctp, sctp, sctp}, []model.Result{model.ResultUnsupported, model.ResultUnsupported, model.ResultUnsupported}},
-		"one of them alone tells": {[]model.Cell{cell(model.Allow, model.Allow), cell(model.Allow, model.Deny)},
-			[][]need{endPort, endPort}, []model.Result{model.Failed, model.Failed}},
-		"not as expected": {[]model.Cell{cell(model.Deny, model.Allow)}, [][]need{endPort}, []model.Result{model.ResultUnsupported}},
-		"not needed":      {[]model.Cell{cell(model.Deny, model.Allow)}, [][]need{nil}, []model.Result{model.Failed}},
-		"inconclusive":    {[]model.Cell{{Observed: model.Inconclusive, Result: model.ResultInconclusive}}, [][]need{endPort}, []model.Result{model.ResultInconclusive}},
+		"both, and one that is wrong": {[]model.Cell{judged(model.Deny, model.Deny), judged(model.Allow, model.Allow), judged(model.Allow, model.Deny)},
+			[][]expect.Need{sctp, sctp, sctp}, []model.Result{model.ResultUnsupported, model.ResultUnsupported, model.ResultUnsupported}},
+		"one of them alone tells": {[]model.Cell{judged(model.Allow, model.Allow), judged(model.Allow, model.Deny)},
+			[][]expect.Need{endPort, endPort}, []model.Result{model.Failed, model.Failed}},
+		"not as expected": {[]model.Cell{judged(model.Deny, model.Allow)}, [][]expect.Need{endPort}, []model.Result{model.ResultUnsupported}},
+		"not needed":      {[]model.Cell{judged(model.Deny, model.Allow)}, [][]expect.Need{nil}, []model.Result{model.Failed}},
+		"inconclusive":    {[]model.Cell{{Observed: model.Inconclusive, Result: model.ResultInconclusive}}, [][]expect.Need{endPort}, []model.Result{model.ResultInconclusive}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s.judgeNeeds(tc.cells, tc.needs)
+			var cells []*cell
+			for i, n := range tc.needs {
+				cells = append(cells, &cell{Cell: expect.Cell{Needs: n}, out: tc.cells[i]})
+			}
+			s.judgeNeeds(cells)
 			var got []model.Result
-			for _, c := range tc.cells {
-				got = append(got, c.Result)
+			for _, c := range cells {
+				got = append(got, c.out.Result)
 			}
 			assert.Equal(t, tc.want, got)
 		})

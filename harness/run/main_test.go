@@ -1,3 +1,5 @@
+//go:build linux
+
 package run
 
 import (
@@ -28,7 +30,9 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cluster/local/process"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/run/stage"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
@@ -122,13 +126,13 @@ func (s *sharedLab) stop() error {
 	return errors.Join(left, l.stop())
 }
 
-// clear closes the theatre, of which nothing may be left.
+// clear closes the theatre. Nothing of it may be left.
 func (s *sharedLab) clear() error {
 	if s.theatre == nil {
 		return nil
 	}
-	s.theatre.session.Close(context.Background())
-	findings := s.theatre.session.result.Findings
+	s.theatre.session.close(context.Background())
+	findings := s.theatre.found
 	s.theatre = nil
 	left, err := s.lab.traces()
 	if err == nil && len(left) > 0 {
@@ -270,14 +274,14 @@ func eventually(t *testing.T, check func() string) {
 	}
 }
 
-// bounds hands the pace of a run to a test. Once a fault is there, a test makes the run give up early on what the fault prevents for
-// ever. Until then the run is as patient as any, so that a busy machine fails no test.
+// bounds hands the pace of a run to a test. Once a fault is there, a test makes the run give up early on what the fault
+// prevents for ever. Until then the run is as patient as any, so that a busy machine fails no test.
 type bounds struct{ *pace }
 
 func (b *bounds) keep(p *pace) { b.pace = p }
 
 // hurry shortens the waiting for a mismatch, and for connections that are cut.
-func (p *pace) hurry() { p.mismatchWindow, p.connect = 400*time.Millisecond, 2*time.Second }
+func (p *pace) hurry() { p.MismatchWindow, p.connect = 400*time.Millisecond, 2*time.Second }
 
 // giveUp shortens the waiting for nodes that do not take up a change.
 func (p *pace) giveUp() {
@@ -315,7 +319,7 @@ const openC = `
           spec: {selector: app == 'c', types: [Ingress], ingress: [{action: Allow}]}
 `
 
-// exceptToB is what is expected then.
+// exceptToB has the verdicts that follow.
 const exceptToB = `
       expect:
         default: allow
@@ -350,21 +354,28 @@ func load(t *testing.T, texts ...string) []*scenario.Scenario {
 	return list
 }
 
-func prepare(t *testing.T, texts ...string) *Prepared {
+func prepare(t *testing.T, texts ...string) *expect.Prepared {
 	t.Helper()
-	prepared, err := Prepare(load(t, texts...), []model.IPFamily{model.IPv4}, 2)
+	prepared, err := expect.Prepare(load(t, texts...), expect.Options{Families: []model.IPFamily{model.IPv4}, Nodes: 2})
 	require.NoError(t, err)
 	return prepared
 }
 
 // theatre is a session on the shared cluster, in which scenarios are played one after the other, with fake agents that
-// behave until they are told otherwise.
+// behave until a test says otherwise.
 type theatre struct {
 	*fakeCluster
 	lab           *lab
-	session       *Session
+	session       *session
 	before, after func(scenario, step string)
+
+	Observers
+	// found are all findings outside of scenarios.
+	found []model.Finding
 }
+
+// Found implements [Observer].
+func (th *theatre) Found(f model.Finding) { th.found = append(th.found, f) }
 
 func openTheatre(t *testing.T) *theatre {
 	t.Helper()
@@ -373,8 +384,8 @@ func openTheatre(t *testing.T) *theatre {
 		return shared.theatre
 	}
 	th := &theatre{fakeCluster: withFakes(l), lab: l}
-	th.session = Open(t.Context(), th, Options{
-		Allow:          scenario.Reaches(),
+	th.session = open(t.Context(), th, Options{
+		Observer: th, lane: stage.Lane{RunID: runIDOf(th)}, Allow: scenario.Reaches(),
 		BeforeSampling: func(scenario, step string) { th.before(scenario, step) },
 		AfterSampling:  func(scenario, step string) { th.after(scenario, step) },
 	})
@@ -382,8 +393,8 @@ func openTheatre(t *testing.T) *theatre {
 	return th
 }
 
-// play plays one scenario, with something that happens before a step is sampled and something that happens after it. What it
-// returns is as if the scenario had been a run of its own.
+// play plays one scenario, with something that happens before a step is sampled and something that happens after it.
+// What it returns is as if the scenario had been a run of its own.
 func (th *theatre) play(t *testing.T, step string, before, after func(), text string) model.Run {
 	t.Helper()
 	pace := &th.session.pace
@@ -408,11 +419,13 @@ func (th *theatre) hooks(before, after func(scenario, step string)) {
 func (th *theatre) playHooked(t *testing.T, text string) model.Run {
 	t.Helper()
 	s := th.session
-	known := len(s.result.Findings)
-	s.result.Complete = true
-	out, err := s.Prove(t.Context(), prepare(t, text).Scenarios()[0])
+	known := len(th.found)
+	p := prepare(t, text).Scenarios()[0]
+	require.Empty(t, s.refuse(t.Context(), p))
+	require.True(t, s.raise(t.Context()), "%v", th.found)
+	out, _, err := s.prove(t.Context(), p)
 	require.NoError(t, err)
-	r := model.Run{Complete: s.result.Complete, Findings: s.result.Findings[known:], Scenarios: []model.Scenario{out}}
+	r := model.Run{Complete: len(out.Steps) == len(p.Plan().Steps), Findings: th.found[known:], Scenarios: []model.Scenario{out}}
 	model.Summarize(&r)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -447,7 +460,7 @@ func play(t *testing.T, c cluster.Cluster, opts Options, texts ...string) model.
 
 func playUntil(ctx context.Context, t *testing.T, c cluster.Cluster, opts Options, texts ...string) model.Run {
 	t.Helper()
-	result, err := Run(ctx, c, prepare(t, texts...), opts)
+	result, _, err := Run(ctx, c, prepare(t, texts...), opts)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -572,4 +585,10 @@ func found(t *testing.T, r model.Run, kind model.FindingKind, text string) {
 	list := findings(r, kind)
 	assert.True(t, slices.ContainsFunc(list, func(m string) bool { return strings.Contains(m, text) }),
 		"no finding of kind %s says %q: %q", kind, text, list)
+}
+
+func podIsReady(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }

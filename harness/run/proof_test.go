@@ -1,3 +1,5 @@
+//go:build linux
+
 package run
 
 import (
@@ -16,6 +18,7 @@ import (
 
 	"github.com/netproof/netproof/fixtures"
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/probes"
@@ -258,7 +261,7 @@ func TestRunsOnOneClusterFollowEachOtherWithoutTraces(t *testing.T) {
 
 func TestARunWithoutScenariosProvesNothing(t *testing.T) {
 	l := sharedCluster(t)
-	r, err := Run(t.Context(), l, &Prepared{}, Options{})
+	r, _, err := Run(t.Context(), l, &expect.Prepared{}, Options{})
 	require.NoError(t, err)
 	assert.Equal(t, model.ExitVacuous, model.ExitCode(r))
 	assert.Empty(t, l.left(t), "not even the canaries")
@@ -287,8 +290,8 @@ func TestAStepThatCannotBeDoneEndsTheScenarioAndIsUndone(t *testing.T) {
 	green(t, th.play(t, "", nil, nil, isolation("next")))
 }
 
-// The name of a pod is no proof: one that replaces another must itself be seen to connect. Where it came and went under a policy,
-// it is run once more at the end.
+// The name of a pod is no proof: one that replaces another must itself be seen to connect. Where it came and went under
+// a policy, it is run once more at the end.
 func TestAPodThatCameAndWentUnderAPolicyIsRunOnceMoreForItsBaseline(t *testing.T) {
 	th := openTheatre(t)
 	text := scene("replacement", trio, `
@@ -324,7 +327,8 @@ func TestADenialWithoutAnyBaselineIsTakenBack(t *testing.T) {
 	assert.Equal(t, inconclusive, judged(true, map[model.Connection]string{cell.Connection(): "timeout"}).Result)
 }
 
-// As long as the endpoints of a service are not its pods, what becomes of a connection through it says nothing about policies.
+// As long as the endpoints of a service are not its pods, what becomes of a connection through it says nothing about
+// policies.
 func TestServicesFollowThePodsBehindThem(t *testing.T) {
 	th := openTheatre(t)
 	green(t, th.play(t, "one pod", nil, func() {
@@ -347,6 +351,28 @@ func TestServicesFollowThePodsBehindThem(t *testing.T) {
       expect: {default: deny}`)))
 }
 
+// While kube-proxy has not followed, a connection through a service goes to pods that are not there. That is no denial.
+func TestServicesAreNotProbedBeforeTheNodesLeadToTheirPods(t *testing.T) {
+	th := openTheatre(t)
+	green(t, th.play(t, "one pod", nil, func() {
+		for _, name := range []string{"node-0/kube-proxy", "node-1/kube-proxy"} {
+			time.AfterFunc(3*time.Second, th.lab.pause(t, name))
+		}
+	}, scene("routes", trio, `
+    services: [{name: x/web, selector: {app: b}, ports: [80/TCP]}]
+  probes: [{from: x/a, to: x/web, via: service}]
+  steps:
+    - name: one pod
+      expect: {default: allow}
+    - name: another pod instead
+      remove: {pods: [x/b]}
+      create: {pods: [{name: x/d, node: 0, labels: {app: b}, ports: [80/TCP]}]}
+      expect: {default: allow}`)))
+	left, err := th.lab.client.CoreV1().Services("netproof-canary").List(soon(t), metav1.ListOptions{})
+	require.NoError(t, err)
+	assert.Empty(t, left.Items)
+}
+
 // Of scenarios on the same pods, the one's final control and the next one's baseline are the same measurement.
 func TestAFinalControlIsTheBaselineOfWhatComesNext(t *testing.T) {
 	th := openTheatre(t)
@@ -365,7 +391,7 @@ func TestAFinalControlIsTheBaselineOfWhatComesNext(t *testing.T) {
 	}
 	green(t, th.play(t, "", nil, nil, isolation("first")))
 	assert.Zero(t, before("at-once"))
-	th.session.last.at = time.Now().Add(-2 * freshness)
+	th.session.last.at = time.Now().Add(-2 * baselineTTL)
 	assert.EqualValues(t, 2, before("later"), "to each of the others")
 	green(t, th.play(t, "", nil, nil, moving))
 	assert.EqualValues(t, 2, before("after-labels"), "what was tried there had other labels")

@@ -6,25 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/netproof/netproof/harness/cni"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/run/sampling"
+	"github.com/netproof/netproof/harness/run/stage"
 	"github.com/netproof/netproof/harness/scenario"
-	"github.com/netproof/netproof/probes"
 )
 
 // proof is one scenario under way.
 type proof struct {
-	*Session
-	prepared *PreparedScenario
+	*session
+	prepared *expect.Scenario
 	out      model.Scenario
+	// tables are those of the steps that were reached.
+	tables []*expect.Table
 	// initial is the topology before the first step.
 	initial model.Topology
 	// baseline has an entry for every connection between pods as they are now that was tried without policies: "" if it
@@ -38,20 +38,20 @@ type proof struct {
 }
 
 // scenario proves one scenario. The returned scenario holds whatever was judged, also when an error ends it.
-func (s *Session) scenario(ctx context.Context, p *PreparedScenario) (out model.Scenario, err error) {
+func (s *session) scenario(ctx context.Context, p *expect.Scenario) (out model.Scenario, tables []*expect.Table, err error) {
 	began := time.Now()
-	pr := &proof{Session: s, prepared: p, baseline: map[model.Connection]string{}, based: map[string]bool{}, previous: map[model.Connection]model.Verdict{}}
+	pr := &proof{session: s, prepared: p, baseline: map[model.Connection]string{}, based: map[string]bool{}, previous: map[model.Connection]model.Verdict{}}
 	pr.out = model.Scenario{
-		Name: p.scenario.Metadata.Name, File: p.scenario.File, Description: p.scenario.Spec.Description,
-		Labels: p.scenario.Metadata.Labels, Findings: slices.Clone(p.findings),
+		Name: p.Name(), File: p.Scenario().File, Description: p.Scenario().Spec.Description,
+		Labels: p.Scenario().Metadata.Labels, Findings: p.Vacuous(),
 	}
 	err = pr.prove(ctx)
-	pr.out.Findings = append(pr.out.Findings, p.strictFindings()...)
+	pr.out.Findings = append(pr.out.Findings, p.Unproven(pr.tables)...)
 	if ctx.Err() != nil {
 		pr.out.Result = model.Interrupted
 	}
 	pr.out.DurationMs = time.Since(began).Milliseconds()
-	return pr.out, err
+	return pr.out, pr.tables, err
 }
 
 // find notes something about the scenario that prevents a proof.
@@ -60,15 +60,15 @@ func (pr *proof) find(kind model.FindingKind, message string) {
 }
 
 func (pr *proof) prove(ctx context.Context) (err error) {
-	if err := pr.setTheStage(ctx); errors.Is(err, errCannotHost) {
-		pr.key = halfway
+	if err := pr.setTheStage(ctx); errors.Is(err, stage.ErrCannotHost) {
+		pr.key = dirty
 		pr.allUnsupported(err)
 		return nil
 	} else if err != nil {
 		pr.key = ""
 		return err
 	}
-	pr.initial = pr.stage.topology()
+	pr.initial = pr.stage.Topology()
 	defer func() {
 		if errors.Is(err, errDied) && pr.opts.Disposable {
 			pr.key = ""
@@ -85,9 +85,10 @@ func (pr *proof) prove(ctx context.Context) (err error) {
 	if err := pr.takeBaseline(ctx); err != nil {
 		return err
 	}
-	for i, step := range pr.prepared.plan.Steps {
-		pr.observer.StepStarted(pr.out.Name, step.Name, i, len(pr.prepared.plan.Steps))
-		done, err := pr.step(ctx, step)
+	for i := range pr.prepared.Plan().Steps {
+		step := &pr.prepared.Plan().Steps[i]
+		pr.observer.StepStarted(pr.out.Name, step.Name, i, len(pr.prepared.Plan().Steps))
+		done, err := pr.step(ctx, i)
 		if done.Name != "" {
 			pr.out.Steps = append(pr.out.Steps, done)
 			pr.observer.StepDone(pr.out.Name, done)
@@ -105,42 +106,50 @@ func (pr *proof) prove(ctx context.Context) (err error) {
 	return nil
 }
 
-// errDied ends a scenario on a cluster of which a part has died. What died is said of the run.
+// errDied ends a scenario on a cluster that has lost a part. What died is said of the run.
 var errDied = errors.New("a part of the cluster has died")
 
 // setTheStage brings the scenario's topology up, unless the one before left the same.
 func (pr *proof) setTheStage(ctx context.Context) error {
-	pods := time.Duration(len(pr.prepared.plan.Initial.Pods))
+	pods := time.Duration(len(pr.prepared.Plan().Initial.Pods))
 	ctx, cancel := context.WithTimeout(ctx, pr.pace.ready+pods*pr.pace.readyPod)
 	defer cancel()
-	if err := pr.stage.reachNodes(ctx, pr.nodes()); err != nil {
+	if pr.opts.died != nil { // nobody waits for pods on a cluster that another lane has seen to lose a part
+		defer context.AfterFunc(pr.opts.died, cancel)()
+	}
+	if err := pr.stage.ReachNodes(ctx, pr.nodes()); err != nil {
 		return err
 	}
-	key, before := pr.prepared.plan.TopologyKey, pr.key
+	key, before := pr.prepared.Plan().TopologyKey, pr.key
 	if before == key {
-		return nil
+		return pr.awaitRoutes(ctx, pr.connections())
 	}
 	pr.key = ""
 	if before == "" {
 		// What the scenario before left cannot be trusted.
-		if err := pr.stage.clear(ctx); err != nil {
+		if err := pr.stage.Clear(ctx); err != nil {
 			return fmt.Errorf("take down the topology before: %w", err)
 		}
 	}
-	if _, why, err := pr.stage.entering(ctx, &pr.prepared.plan.Initial); err != nil {
+	if _, why, err := pr.stage.Entering(ctx, &pr.prepared.Plan().Initial); err != nil {
 		return err
 	} else if why != "" {
 		return errors.New(why)
 	}
 	pr.observer.Note("deploying " + pr.out.Name)
-	if err := pr.stage.become(ctx, pr.prepared.plan.Initial); err != nil {
+	if err := pr.stage.Become(ctx, pr.prepared.Plan().Initial); err != nil {
 		return fmt.Errorf("deploy the topology: %w", err)
 	}
 	// No packet is sent before every service leads to the pods that it should, and to nobody else's.
-	if err := pr.stage.awaitBackends(ctx, pr.pace.ready); err != nil {
+	pr.rerouted = true
+	err := pr.stage.AwaitBackends(ctx, pr.pace.ready)
+	if err == nil {
+		err = pr.awaitRoutes(ctx, pr.connections())
+	}
+	if err != nil {
 		return fmt.Errorf("deploy the topology: %w", err)
 	}
-	if why, err := pr.stage.joined(ctx); err != nil {
+	if why, err := pr.stage.Joined(ctx); err != nil {
 		return err
 	} else if why != "" {
 		return errors.New(why)
@@ -149,17 +158,32 @@ func (pr *proof) setTheStage(ctx context.Context) error {
 	return nil
 }
 
-// halfway is the key of a stage that has nothing of a scenario that could not be played, and still some of the one before.
-const halfway = "halfway"
+// awaitRoutes returns when every node leads connections through services to the pods that are behind them now, where
+// any of these connections goes through one.
+func (pr *proof) awaitRoutes(ctx context.Context, list []model.Connection) error {
+	if !pr.rerouted || !slices.ContainsFunc(list, func(c model.Connection) bool { return c.Via != model.ViaPodIP }) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pr.pace.ready)
+	defer cancel()
+	if err := pr.stage.AwaitRoutes(ctx, pr.canary, pr.pace.Rhythm); err != nil {
+		return err
+	}
+	pr.rerouted = false
+	return nil
+}
+
+// dirty marks a half-changed stage. It equals no topology's key, so the next scenario rebuilds it.
+const dirty = "dirty"
 
 // allUnsupported makes every cell unsupported, without a probe: what the scenario needs cannot be had here.
 func (pr *proof) allUnsupported(why error) {
-	for _, step := range pr.prepared.plan.Steps {
+	for i, step := range pr.prepared.Plan().Steps {
 		out := model.Step{Name: step.Name}
-		for _, planned := range step.Cells {
-			cell := pr.cell(step.Name, planned.Connection)
+		for _, planned := range pr.prepared.Table(i).Cells {
+			cell := cellOf(planned)
 			// What is left to the specification may take addresses to tell.
-			cell.Expected = cmp.Or(planned.Expected, pr.prepared.computed[cell.ID], model.Undefined)
+			cell.Expected = cmp.Or(planned.Verdict, model.Undefined)
 			cell.Observed, cell.Result, cell.Reason = model.Unsupported, model.ResultUnsupported, why.Error()
 			out.Cells = append(out.Cells, cell)
 		}
@@ -183,7 +207,7 @@ func (pr *proof) nodes() []model.Endpoint {
 func (pr *proof) connections() []model.Connection {
 	var out []model.Connection
 	seen := map[model.Connection]bool{}
-	for _, step := range pr.prepared.plan.Steps {
+	for _, step := range pr.prepared.Plan().Steps {
 		for _, cell := range step.Cells {
 			if !seen[cell.Connection] {
 				seen[cell.Connection] = true
@@ -194,106 +218,11 @@ func (pr *proof) connections() []model.Connection {
 	return out
 }
 
-// lastControl is what a final control leaves to the next scenario.
-type lastControl struct {
-	at time.Time
-	// why has an entry for each connection that was tried: "" if it worked. topology and pods are what they were tried on.
-	why      map[model.Connection]string
-	topology model.Topology
-	pods     map[model.Endpoint]*corev1.Pod
-}
-
-// holds tells whether it says something about the stage as it is now.
-func (l lastControl) holds(topology model.Topology, pods map[model.Endpoint]*corev1.Pod) bool {
-	return time.Since(l.at) < freshness && maps.Equal(l.pods, pods) && reflect.DeepEqual(l.topology, topology)
-}
-
-// freshness is for how long a final control is a baseline for what comes next: of one scenario after the other on the same pods, the two
-// are the same measurement.
-const freshness = 5 * time.Second
-
-// takeBaseline tries every connection that can be tried before the first step, but for those that the final control of the scenario before
-// has just seen to work.
-func (pr *proof) takeBaseline(ctx context.Context) error {
-	list := pr.connections()
-	if last := pr.last; last.holds(pr.initial, pr.stage.running) {
-		list = slices.DeleteFunc(list, func(c model.Connection) bool {
-			why, tried := last.why[c]
-			worked := tried && why == ""
-			if worked {
-				pr.baseline[c] = ""
-			}
-			return worked
-		})
-	}
-	pr.last = lastControl{}
-	c, err := pr.connectAll(ctx, list)
-	maps.Copy(pr.baseline, c.why)
-	return err
-}
-
-// control is what came of connections that nothing should cut.
-type control struct {
-	// why has an entry for each connection that there can be: "" if it was answered, else what happened instead.
-	why map[model.Connection]string
-	// cut tells whether there is one that was not answered although this kernel supports it.
-	cut bool
-	// shown are the endpoints all of whose servers answered.
-	shown map[model.Endpoint]bool
-}
-
-// connectAll tries connections that nothing should cut until each was answered once, or the time for it is over.
-func (pr *proof) connectAll(ctx context.Context, list []model.Connection) (control, error) {
-	began := time.Now()
-	var targets []target
-	for _, c := range list {
-		if pr.stage.exists(c) {
-			targets = append(targets, pr.stage.target(c, model.Allow))
-		}
-	}
-	out := control{why: map[model.Connection]string{}}
-	s := newSampler(targets, pr.pace.rhythm, pr.nonces)
-	limit, cancel := context.WithTimeout(ctx, pr.pace.connect+s.rhythm.late)
-	defer cancel()
-	for {
-		began := time.Now()
-		n := s.round(ctx, func(t *track) bool {
-			return t.answeredAt().IsZero() && (len(t.samples) == 0 || t.unreachable == "" && t.samples[len(t.samples)-1].verdict != model.Unsupported)
-		})
-		s.flights.Wait()
-		if n == 0 {
-			break
-		}
-		if missing, _ := s.unanswered(); len(missing) == 0 {
-			break
-		}
-		next := time.NewTimer(pr.pace.spaced - time.Since(began))
-		select {
-		case <-next.C:
-		case <-limit.Done():
-		}
-		next.Stop()
-		if limit.Err() != nil {
-			break
-		}
-	}
-	s.each(func(t *track, series []sample, _ bool) {
-		if !t.answeredAt().IsZero() {
-			out.why[t.conn] = ""
-			return
-		}
-		last := series[len(series)-1]
-		out.cut = out.cut || last.verdict != model.Unsupported
-		out.why[t.conn] = or(last.reason, fmt.Sprintf("%s after %d tries", last.response.Outcome, len(series)))
-	})
-	out.shown = s.shown(began, pr.stage.ports)
-	return out, ctx.Err()
-}
-
 // step plays one step: change, sample, judge.
-func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Step, error) {
+func (pr *proof) step(ctx context.Context, index int) (model.Step, error) {
+	step := &pr.prepared.Plan().Steps[index]
 	if slices.ContainsFunc(step.Changes, changesPods) {
-		if _, why, err := pr.stage.entering(ctx, &step.Topology); err != nil {
+		if _, why, err := pr.stage.Entering(ctx, &step.Topology); err != nil {
 			return model.Step{}, err
 		} else if why != "" {
 			return model.Step{}, errors.New(why)
@@ -305,32 +234,60 @@ func (pr *proof) step(ctx context.Context, step scenario.PlannedStep) (model.Ste
 		}
 	}
 	if len(step.Changes) > 0 {
-		if err := pr.stage.awaitBackends(ctx, pr.pace.ready); err != nil {
+		if err := pr.stage.AwaitBackends(ctx, pr.pace.ready); err != nil {
 			return model.Step{}, err
 		}
 	}
+	pr.rerouted = pr.rerouted || slices.ContainsFunc(step.Changes, changesBackends)
+	var list []model.Connection
+	for _, c := range step.Cells {
+		list = append(list, c.Connection)
+	}
+	if err := pr.awaitRoutes(ctx, list); err != nil {
+		return model.Step{}, err
+	}
 	start := time.Now()
-	topology := pr.stage.topology()
-	expected, needs, err := pr.expectations(step, &topology)
+	topology := pr.stage.Topology()
+	table, err := pr.prepared.Resolve(index, pr.live(&topology))
 	if err != nil {
 		return model.Step{}, err
 	}
-	targets := make([]target, len(step.Cells))
-	for i, cell := range step.Cells {
-		targets[i] = pr.stage.target(cell.Connection, expected[i].verdict)
-	}
+	pr.tables = append(pr.tables, table)
+	cells := readyCells(pr.stage, table)
 	if pr.opts.BeforeSampling != nil {
 		pr.opts.BeforeSampling(pr.out.Name, step.Name)
 	}
 	// A change that was not confirmed is still on its way, also when this step adds none.
-	w := observe(ctx, pr.pace, pr.canary, pr.nonces, pr.stage, targets, start, len(step.Changes) > 0 || pr.unconfirmed)
-	pr.unconfirmed = !w.confirmed
+	w := pr.observe(ctx, cells, start, len(step.Changes) > 0 || pr.unconfirmed)
+	pr.unconfirmed = !w.Confirmed
 	if pr.opts.AfterSampling != nil {
 		pr.opts.AfterSampling(pr.out.Name, step.Name)
 	}
-	out := pr.judge(step, w, expected, pr.groundChanged(ctx))
-	pr.judgeNeeds(out.Cells, needs)
-	return out, nil
+	return pr.judge(step, cells, &w, pr.groundChanged(ctx)), nil
+}
+
+// observe samples cells until every one of them is settled. changed says whether there is a change that a barrier must
+// confirm.
+func (pr *proof) observe(ctx context.Context, cells []*cell, start time.Time, changed bool) sampling.Window {
+	targets := make([]sampling.Target, len(cells))
+	for i, c := range cells {
+		targets[i] = c.target
+	}
+	watch := pr.watch(pr.canary, targets, start)
+	if changed {
+		watch.Barrier = func(ctx context.Context) (time.Time, error) { return pr.canary.Barrier(ctx, pr.pace.Rhythm) }
+	}
+	w := watch.Observe(ctx)
+	for i, c := range cells {
+		c.track = w.Tracks[i]
+	}
+	return w
+}
+
+// changesBackends tells whether services may have other pods behind them after a change.
+func changesBackends(change scenario.Change) bool {
+	_, removes := change.(scenario.RemovePods)
+	return removes || changesPods(change)
 }
 
 // changesPods tells whether services may select other pods after a change.
@@ -342,8 +299,8 @@ func changesPods(change scenario.Change) bool {
 	return false
 }
 
-// groundChanged says why nothing that was sampled until now proves anything, or "": the run was ended, a part of the cluster has
-// died, or somebody else changed what the run had made.
+// groundChanged says why nothing that was sampled until now proves anything, or "": the run was ended, a part of the
+// cluster has died, or somebody else changed what the run had made.
 func (pr *proof) groundChanged(ctx context.Context) string {
 	if ctx.Err() != nil {
 		return endedEarly
@@ -354,7 +311,7 @@ func (pr *proof) groundChanged(ctx context.Context) string {
 	}
 	bounded, cancel := context.WithTimeout(ctx, pr.pace.ready)
 	defer cancel()
-	difference, err := pr.stage.tampered(bounded)
+	difference, err := pr.stage.Tampered(bounded)
 	switch {
 	case ctx.Err() != nil:
 		return endedEarly
@@ -373,12 +330,12 @@ func (pr *proof) change(ctx context.Context, change scenario.Change) error {
 	defer cancel()
 	switch c := change.(type) {
 	case scenario.ApplyObject:
-		object, err := c.Resolve(pr.stage.address, pr.stage.families)
+		object, err := c.Resolve(pr.stage.Address, pr.cluster.Info().IPFamilies)
 		if err != nil {
 			return err
 		}
-		err = pr.stage.apply(ctx, object)
-		if errors.Is(err, errUnknownKind) && pr.lacksKind(object) {
+		err = pr.stage.Apply(ctx, object)
+		if errors.Is(err, stage.ErrUnknownKind) && pr.lacksKind(object) {
 			return nil // its cells are unsupported
 		}
 		if err != nil {
@@ -386,177 +343,45 @@ func (pr *proof) change(ctx context.Context, change scenario.Change) error {
 		}
 		return nil
 	case scenario.DeleteObject:
-		key := objectKey{kind: c.GroupVersionKind, namespace: c.Namespace, name: c.Name}
-		err := pr.stage.delete(ctx, key)
-		if errors.Is(err, errUnknownKind) && pr.lacks(cni.KindFeature(key.kind.GroupKind())) {
+		err := pr.stage.Delete(ctx, c.Ref)
+		if errors.Is(err, stage.ErrUnknownKind) && pr.lacks(cni.KindFeature(c.Ref.Kind.GroupKind())) {
 			return nil
 		}
 		return err
 	case scenario.SetPodLabels:
-		return pr.stage.labelPod(ctx, c.Pod, c.Labels)
+		return pr.stage.LabelPod(ctx, c.Pod, c.Labels)
 	case scenario.SetNamespaceLabels:
-		return pr.stage.labelNamespace(ctx, c.Namespace, c.Labels)
+		return pr.stage.LabelNamespace(ctx, c.Namespace, c.Labels)
 	case scenario.CreatePods:
 		// What an earlier pod of the name could do says nothing about this one.
 		for _, p := range c.Pods {
 			maps.DeleteFunc(pr.baseline, func(c model.Connection, _ string) bool { return c.From == p.Endpoint() || c.To == p.Endpoint() })
 		}
-		return pr.stage.createPods(ctx, c.Pods)
+		return pr.stage.CreatePods(ctx, c.Pods)
 	case scenario.RemovePods:
-		return pr.stage.removePods(ctx, c.Pods)
+		return pr.stage.RemovePods(ctx, c.Pods)
 	default:
 		return fmt.Errorf("unknown change %T", change)
 	}
 }
 
-// expectations computes what the specification says of every cell, now that all addresses are known, and compares it with
-// the table. needs has for each cell what it needs that the network plugin does not have.
-func (pr *proof) expectations(step scenario.PlannedStep, topology *model.Topology) (list []expectation, needs [][]need, err error) {
-	policies, err := resolvedPolicies(step, pr.stage.address, pr.stage.families)
-	if err != nil {
-		return nil, nil, err
+// live is what is known of the cluster, now that all addresses of a topology are known.
+func (pr *proof) live(topology *model.Topology) expect.Live {
+	live := expect.Live{Address: pr.stage.Address, Families: pr.cluster.Info().IPFamilies, Topology: topology}
+	if pr.limited {
+		live.Lacks = pr.lacks
 	}
-	list, open, err := expect(pr.prepared.scenario, step, topology, policies)
-	if err == nil && len(open) > 0 {
-		unjudged := &UnjudgedError{Scenario: pr.prepared.scenario}
-		unjudged.add(step, policies.unjudged, open)
-		err = unjudged
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	pr.prepared.noteOpen(step, list, policies)
-	if err := pr.prepared.keepComputed(step, list); err != nil {
-		return nil, nil, err
-	}
-	needs, err = pr.needs(pr.prepared.scenario, step, topology, policies, list)
-	return list, needs, err
+	return live
 }
 
-// cell is the cell of a connection in a step, without a verdict.
-func (pr *proof) cell(step string, c model.Connection) model.Cell {
-	return model.Cell{
-		ID: model.CellID(pr.out.Name, step, c), From: c.From, To: c.To, Port: c.Port, Protocol: c.Protocol, IPFamily: c.IPFamily, Via: c.Via,
-	}
-}
-
-// judge makes the step's cells out of the window and the controls.
-func (pr *proof) judge(step scenario.PlannedStep, w window, expected []expectation, all string) model.Step {
-	out := model.Step{Name: step.Name, Controls: w.controls}
-	if all != "" {
-		out.Controls.Held = false
-		pr.find(model.Control, fmt.Sprintf("step %q: %s", step.Name, all))
-	}
-	if w.enforcement != "" && all != endedEarly { // the end of the run says nothing about a node
-		pr.find(model.Control, fmt.Sprintf("step %q: %s", step.Name, w.enforcement))
-	}
-	for i, t := range w.tracks {
-		series, _ := t.series()
-		st := pr.pace.judge(series, w.barrier, t.expected)
-		var last sample
-		if some := telling(series); len(some) > 0 {
-			last = some[len(some)-1]
-		} else if len(series) > 0 {
-			last = series[len(series)-1]
-		}
-		d := doubts{all: all, enforcement: w.enforcement, denial: pr.denialDoubt(t, &w)}
-		observed, result, reason := verdictOf(st, t.settledAs, last, t.expected, d, w.limit)
-		cell := pr.cell(step.Name, t.conn)
-		cell.Expected, cell.Observed, cell.Result, cell.Manner = expected[i].verdict, observed, result, manner(last.response)
-		cell.Samples, cell.Reason, cell.Explain = st.samples, reason, expected[i].summary
-		_, pr.based[cell.ID] = pr.baseline[t.conn]
-		cell.Evidence = pr.evidence(t.conn, series, st, w.start)
-		if len(step.Changes) == 0 {
-			cell.Evidence.EnforcedMs = 0 // nothing was to take effect
-		}
-		if cell.Evidence.EnforcedMs > 0 {
-			if st.verdict == model.Deny {
-				out.EnforcedMs = max(out.EnforcedMs, cell.Evidence.EnforcedMs)
-			} else {
-				out.ReleasedMs = max(out.ReleasedMs, cell.Evidence.EnforcedMs)
-			}
-		}
-		if result != model.Passed && result != model.Recorded {
-			cell.Walk, cell.Policies = expected[i].walk, expected[i].policies
-			cell.Evidence.Series = seriesOut(series, w.start)
-		}
-		if st.ok {
-			out.SettledMs = max(out.SettledMs, st.at.Sub(w.start).Milliseconds())
-			pr.previous[t.conn] = st.verdict
-		}
-		out.Cells = append(out.Cells, cell)
-	}
-	return out
-}
-
-// denialDoubt says why a denial of this cell would prove nothing, or "".
-func (pr *proof) denialDoubt(t *track, w *window) string {
-	for _, id := range t.answerers {
-		if why, dead := w.dead[id.Endpoint]; dead {
-			return fmt.Sprintf("the server of %s was not alive: %s", id.Endpoint, why)
-		}
-	}
-	if why, dead := w.deadProbers[t.conn.From]; dead {
-		return fmt.Sprintf("the prober of %s could not reach its own server: %s", t.conn.From, why)
-	}
-	// Pods that came later have no baseline yet: the final control makes up for it.
-	if why := pr.baseline[t.conn]; why != "" {
-		return "no baseline: before any policy the connection was not answered: " + why
-	}
-	return ""
-}
-
-func (pr *proof) evidence(c model.Connection, series []sample, st settled, start time.Time) *model.Evidence {
-	e := &model.Evidence{}
-	var rtts []time.Duration
-	changed := false
-	for _, s := range series {
-		if s.sent.Before(st.since) {
-			// From before the change took effect: it is in the series, but no evidence for the verdict.
-			changed = changed || (s.verdict != st.verdict && !s.void)
-			continue
-		}
-		if s.seen {
-			e.Seen++
-		}
-		if s.verdict == model.Allow {
-			rtts = append(rtts, s.response.RTT)
-			e.AnsweredBy = string(s.response.By.Endpoint)
-		}
-	}
-	if n := len(series); n > 0 {
-		e.Outcome, e.Errno = string(series[n-1].response.Outcome), series[n-1].response.Errno
-	}
-	if len(rtts) > 0 {
-		slices.Sort(rtts)
-		e.RTTMicros = rtts[len(rtts)/2].Microseconds()
-	}
-	before, known := pr.previous[c]
-	if !known && pr.baseline[c] == "" {
-		before = model.Allow
-	}
-	if st.ok && (changed || (before != "" && before != st.verdict)) {
-		e.EnforcedMs = max(1, st.since.Sub(start).Milliseconds())
-	}
-	return e
-}
-
-func seriesOut(series []sample, start time.Time) []model.Sample {
-	out := make([]model.Sample, len(series))
-	for i, s := range series {
-		out[i] = model.Sample{AtMs: s.sent.Sub(start).Milliseconds(), Verdict: s.verdict, Outcome: string(s.response.Outcome), Errno: s.response.Errno}
-	}
-	return out
-}
-
-// restore undoes the steps. In between, when the scenario came to its end, it runs the final control: without policies every
-// connection works again. A denial that has no working connection on both sides of it, in time, is taken back. Whatever fails,
-// the rest is restored all the same.
+// restore undoes the steps. In between, when the scenario came to its end, it runs the final control: without policies
+// every connection works again. A denial that has no working connection on both sides of it, in time, is taken back.
+// Whatever fails, the rest is restored all the same.
 func (pr *proof) restore(ctx context.Context, wanted bool) error {
 	detached := context.WithoutCancel(ctx)
 	deletion, cancel := context.WithTimeout(detached, pr.pace.cleanup)
 	defer cancel()
-	errs := []error{pr.stage.deletePolicies(deletion)}
+	errs := []error{pr.stage.DeletePolicies(deletion)}
 
 	var final map[model.Connection]string
 	if wanted && ctx.Err() == nil {
@@ -571,186 +396,14 @@ func (pr *proof) restore(ctx context.Context, wanted bool) error {
 
 	rest, cancel := context.WithTimeout(detached, pr.pace.cleanup)
 	defer cancel()
-	errs = append(errs, pr.stage.restore(rest, pr.initial))
-	if difference, err := pr.stage.tampered(rest); err != nil {
+	for _, step := range pr.prepared.Plan().Steps {
+		pr.rerouted = pr.rerouted || slices.ContainsFunc(step.Changes, changesBackends)
+	}
+	errs = append(errs, pr.stage.Restore(rest, pr.initial))
+	if difference, err := pr.stage.Tampered(rest); err != nil {
 		errs = append(errs, fmt.Errorf("verify: %w", err))
 	} else if difference != "" {
 		errs = append(errs, errors.New(difference))
 	}
 	return errors.Join(errs...)
-}
-
-// finalControl tries every connection again, once all nodes have taken up the end of the policies, or the time for that is over,
-// and looks at every server that did not answer.
-func (pr *proof) finalControl(ctx context.Context) (map[model.Connection]string, error) {
-	limit, cancel := context.WithTimeout(ctx, pr.pace.settle)
-	defer cancel()
-	_, err := pr.canary.barrier(limit, pr.pace.rhythm)
-	pr.unconfirmed = err != nil
-	if err != nil && !errors.Is(err, errNotConfirmed) {
-		return nil, err
-	}
-	c, err := pr.connectAll(ctx, pr.connections())
-	final := c.why
-	if err != nil {
-		return final, err
-	}
-	var pods []model.Endpoint
-	for _, p := range pr.stage.declared.Pods {
-		pods = append(pods, p.Endpoint())
-	}
-	look := newLiveness(pr.stage, pr.pace.rhythm, pods)
-	look.shown = func(time.Time) map[model.Endpoint]bool { return c.shown }
-	look.round(ctx)
-	_, _, dead := look.finish()
-	pr.sound = !pr.unconfirmed && !c.cut && len(dead) == 0
-	pr.last = lastControl{at: time.Now(), why: maps.Clone(final), topology: pr.stage.topology(), pods: maps.Clone(pr.stage.running)}
-	return final, pr.laterBaseline(ctx, final)
-}
-
-// laterBaseline makes up for what pods that came and went under a standing policy could not show: it runs them once more, as they
-// were, and tries without policies what was denied. The restoration takes them away again.
-func (pr *proof) laterBaseline(ctx context.Context, final map[model.Connection]string) error {
-	var pods []model.Pod
-	var missing []model.Connection
-	for i, step := range pr.out.Steps {
-		for _, c := range step.Cells {
-			conn := c.Connection()
-			if _, tried := final[conn]; tried || c.Observed != model.Deny || pr.based[c.ID] || slices.Contains(missing, conn) {
-				continue
-			}
-			missing = append(missing, conn)
-			for _, e := range []model.Endpoint{conn.From, conn.To} {
-				p, planned := pr.prepared.plan.Steps[i].Topology.Pod(e)
-				if planned && pr.stage.agents[e] == nil && !slices.ContainsFunc(pods, func(p model.Pod) bool { return p.Endpoint() == e }) {
-					pods = append(pods, *p)
-				}
-			}
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	if err := pr.stage.createPods(ctx, pods); err != nil {
-		return fmt.Errorf("run pods once more for their baseline: %w", err)
-	}
-	c, err := pr.connectAll(ctx, missing)
-	maps.Copy(final, c.why)
-	return err
-}
-
-// takeBack makes denials inconclusive whose connection does not work without policies, and returns those connections. final
-// has an entry for each connection that was tried.
-func (pr *proof) takeBack(final map[model.Connection]string) (cut []string) {
-	for i := range pr.out.Steps {
-		step := &pr.out.Steps[i]
-		for j := range step.Cells {
-			c := &step.Cells[j]
-			if c.Observed != model.Deny {
-				continue
-			}
-			conn := c.Connection()
-			after, tried := final[conn]
-			switch {
-			case tried && after != "":
-				c.Reason = "after all policies were deleted the connection still did not work: " + after
-				if s := conn.String(); !slices.Contains(cut, s) {
-					cut = append(cut, s)
-				}
-			case !tried && !pr.based[c.ID]:
-				c.Reason = "no baseline: this pair of pods was never seen to connect without policies"
-			default:
-				continue
-			}
-			c.Observed, c.Result = model.Inconclusive, model.ResultInconclusive
-		}
-	}
-	return cut
-}
-
-// exists tells whether a connection can be made on the stage as it is now: its source is there, and somebody serves its port. A pod
-// that was replaced may serve other ports than the one before.
-func (s *stage) exists(c model.Connection) bool {
-	if _, unsupported := s.unsupported[c.From]; s.agents[c.From] == nil && !unsupported {
-		return false
-	}
-	if c.Via != model.ViaPodIP {
-		return len(s.target(c, model.Allow).answerers) > 0
-	}
-	return slices.ContainsFunc(s.ports(c.To), func(p model.Port) bool { return p.Number == c.Port && p.Protocol == c.Protocol })
-}
-
-// address looks up the live address of an endpoint, for the placeholders in policies.
-func (s *stage) address(e model.Endpoint, family model.IPFamily) (netip.Addr, bool) {
-	if p, ok := s.declared.Pod(e); ok {
-		return model.AddressOf(p.Addresses, family)
-	}
-	if h, ok := s.declared.Host(e); ok {
-		return model.AddressOf(h.Addresses, family)
-	}
-	if i, ok := e.NodeIndex(); ok && i < len(s.declared.Nodes) {
-		return model.AddressOf(s.declared.Nodes[i].Addresses, family)
-	}
-	return netip.Addr{}, false
-}
-
-// target says how a connection is probed.
-func (s *stage) target(c model.Connection, expected model.Verdict) target {
-	t := target{conn: c, expected: expected, from: s.agents[c.From], port: c.Port}
-	if why, known := s.unsupported[c.From]; known {
-		t.unsupported = why
-		return t
-	}
-	if t.from == nil {
-		t.unreachable = fmt.Sprintf("there is no prober at %s", c.From)
-		return t
-	}
-	var ok bool
-	if c.Via == model.ViaPodIP {
-		agent := s.agents[c.To]
-		if agent == nil {
-			t.unreachable = fmt.Sprintf("%s does not run", c.To)
-			return t
-		}
-		t.answerers, t.recorders = []probes.Identity{agent.Identity()}, []probes.Agent{agent}
-		t.address, ok = s.address(c.To, c.IPFamily)
-	} else {
-		svc, known := s.declared.Service(c.To)
-		if !known {
-			t.unreachable = fmt.Sprintf("there is no service %s", c.To)
-			return t
-		}
-		for _, p := range s.declared.Pods {
-			if p.Namespace == svc.Namespace && selects(svc.Selector, p.Labels) {
-				agent := s.agents[p.Endpoint()]
-				t.answerers = append(t.answerers, agent.Identity())
-				t.recorders = append(t.recorders, agent)
-			}
-		}
-		t.address, ok = model.AddressOf(svc.Addresses, c.IPFamily)
-		if c.Via == model.ViaNodePort {
-			t.address, ok = model.AddressOf(s.declared.Nodes[0].Addresses, c.IPFamily)
-			t.port = 0
-			for _, p := range svc.Ports {
-				if p.Port.Number == c.Port && p.Port.Protocol == c.Protocol {
-					t.port = p.NodePort
-				}
-			}
-			ok = ok && t.port != 0
-		}
-	}
-	if !ok {
-		t.unreachable = fmt.Sprintf("%s has no %s address", c.To, c.IPFamily)
-	}
-	return t
-}
-
-// selects tells whether a service's selector picks a pod. A service without selector picks none.
-func selects(selector, labels model.Labels) bool {
-	for k, v := range selector {
-		if have, ok := labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return len(selector) > 0
 }

@@ -2,8 +2,9 @@ package scenario
 
 import "slices"
 
-// outsideAssertions are rules from a file that does not lie in the folders that are proven: whoever changes a folder cannot change
-// them. They stand behind the folder's own rules, so that they decide, and bring the probes along that they need.
+// outsideAssertions are rules from a file that does not lie in the folders that are proven: whoever changes a folder
+// cannot change them. They stand behind the folder's own rules, so that they decide, and bring the probes along that
+// they need.
 type outsideAssertions struct {
 	file source
 	spec AssertionsSpec
@@ -68,7 +69,8 @@ func (l *loader) readAssertions(m *manifest) (a Assertions, root *value, ok bool
 	return a, doc.root, true
 }
 
-// addTo adds the rules, and the hosts that they speak of, to those of a folder. A host that both declare is the one from outside.
+// addTo adds the rules, and the hosts that they speak of, to those of a folder. A host that both declare is the one
+// from outside.
 func (o *outsideAssertions) addTo(folder *AssertionsSpec) {
 	if o == nil {
 		return
@@ -80,8 +82,8 @@ func (o *outsideAssertions) addTo(folder *AssertionsSpec) {
 	folder.Hosts = append(folder.Hosts, o.spec.Hosts...)
 }
 
-// unusedAssertions reports rules from outside that decided nothing in any folder. Where one is missing, somebody may have renamed
-// what it speaks of.
+// unusedAssertions reports rules from outside that decided nothing in any folder. Where one is missing, somebody may
+// have renamed what it speaks of.
 func (l *loader) unusedAssertions(scenarios []*Scenario) {
 	if l.outside == nil || l.count() > 0 {
 		return

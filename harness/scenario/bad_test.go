@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestBadInputIsRefusedWithPlaceAndMend runs the archives of testdata/bad: files that must not load, and in the file `want`
-// every message that they must cause. The paths that are loaded stand in the archive's comment, after "load:".
-func TestBadInputIsRefusedWithPlaceAndMend(t *testing.T) {
+// TestBadInputIsRefusedWithPlaceAndFix runs the archives of testdata/bad: files that must not load, and in the file
+// `want` every message that they must cause. The paths that are loaded stand in the archive's comment, after "load:".
+func TestBadInputIsRefusedWithPlaceAndFix(t *testing.T) {
 	archives, err := filepath.Glob("testdata/bad/*.txtar")
 	require.NoError(t, err)
 	require.NotEmpty(t, archives)
@@ -47,7 +47,7 @@ func TestBadInputIsRefusedWithPlaceAndMend(t *testing.T) {
 					assert.NotEmpty(t, p.File, p.Error())
 					assert.Positive(t, p.Line, p.Error())
 					assert.Positive(t, p.Column, p.Error())
-					assert.NotEmpty(t, p.Mend, p.Error())
+					assert.NotEmpty(t, p.Fix, p.Error())
 				}
 			} else {
 				require.ErrorIs(t, err, ErrNothing)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/netproof/netproof/harness/model"
 )
@@ -200,16 +199,16 @@ func (p *planner) unusedProbes(uses []*probeUse, where string) {
 		case u.to.kind == nodePattern:
 			p.add(u.toAt, "probe a hostNetwork pod on that node", "a node serves no ports")
 		case !u.fromHit:
-			p.add(u.fromAt, p.endpointMend(u.from, false), "%s in %s", u.from.unmatched(false), where)
+			p.add(u.fromAt, p.endpointFix(u.from, false), "%s in %s", u.from.unmatched(false), where)
 		case !u.toHit && u.nearMiss != "":
 			p.add(u.viaAt, "add `type: NodePort` to the service", "%s", u.nearMiss)
 		case !u.toHit:
 			services := u.via != model.ViaPodIP
-			mend := p.endpointMend(u.to, services)
+			fix := p.endpointFix(u.to, services)
 			if _, isService := p.topology.Service(model.Endpoint(u.To)); isService && !services {
-				mend = "add `via: service`: it is a service"
+				fix = "add `via: service`: it is a service"
 			}
-			p.add(u.toAt, mend, "%s in %s", u.to.unmatched(services), where)
+			p.add(u.toAt, fix, "%s in %s", u.to.unmatched(services), where)
 		case p.shallow:
 		case !u.cellHit && u.nearMiss != "":
 			p.add(u.fromAt, "let one end be a pod", "%s, so no policy can cut the connection", u.nearMiss)
@@ -218,15 +217,15 @@ func (p *planner) unusedProbes(uses []*probeUse, where string) {
 		default:
 			for i, hit := range u.portHit {
 				if !hit {
-					p.add(u.Ports[i].At, p.portMend(u.to, u.via), "no destination of `%s` serves port `%s` in %s", u.To, u.Ports[i], where)
+					p.add(u.Ports[i].At, p.portFix(u.to, u.via), "no destination of `%s` serves port `%s` in %s", u.To, u.Ports[i], where)
 				}
 			}
 		}
 	}
 }
 
-// endpointMend suggests an endpoint that exists.
-func (p *planner) endpointMend(pat pattern, services bool) string {
+// endpointFix suggests an endpoint that exists.
+func (p *planner) endpointFix(pat pattern, services bool) string {
 	var names []string
 	switch pat.kind {
 	case hostPattern:
@@ -258,8 +257,8 @@ func (p *planner) endpointMend(pat pattern, services bool) string {
 	return didYouMean(pat.text, names)
 }
 
-// portMend lists the ports that the destinations of a pattern serve.
-func (p *planner) portMend(to pattern, via model.Via) string {
+// portFix lists the ports that the destinations of a pattern serve.
+func (p *planner) portFix(to pattern, via model.Via) string {
 	u := &probeUse{Probe: &Probe{to: to}, via: via}
 	seen := map[string]bool{}
 	var names []string
@@ -297,7 +296,7 @@ func (p *planner) unusedServices(plan *Plan) {
 			for _, pod := range backends(svc, t) {
 				found = true
 				for j, port := range svc.Ports {
-					if _, ok := targetOf(port, pod); !ok {
+					if !serves(pod, port) {
 						missing[j] = pod.Endpoint()
 					}
 				}
@@ -319,21 +318,10 @@ func (p *planner) unusedServices(plan *Plan) {
 	}
 }
 
-// targetOf finds the port of a pod that a port of a service leads to.
-func targetOf(port model.ServicePort, pod *model.Pod) (model.Port, bool) {
-	number, err := strconv.Atoi(port.Target)
-	if port.Target == "" {
-		number, err = port.Port.Number, nil
-	}
-	for _, candidate := range pod.Ports {
-		if candidate.Protocol != port.Port.Protocol {
-			continue
-		}
-		if err == nil && candidate.Number == number || err != nil && candidate.Name == port.Target {
-			return candidate, true
-		}
-	}
-	return model.Port{}, false
+// serves tells whether the pod has the port that a port of a service leads to.
+func serves(pod *model.Pod, port model.ServicePort) bool {
+	number, ok := port.On(pod)
+	return ok && slices.ContainsFunc(pod.Ports, func(p model.Port) bool { return p.Number == number && p.Protocol == port.Port.Protocol })
 }
 
 // ruleUse is a rule of the step, with the endpoints that it matches.
@@ -476,7 +464,8 @@ func (r *ruleUse) matches(c model.Connection, served map[servedKey][]model.Port)
 	return false
 }
 
-// judgeRule reports rules that speak of nothing. One from outside the folder may speak of another folder: see unusedAssertions.
+// judgeRule reports rules that speak of nothing. One from outside the folder may speak of another folder: see
+// unusedAssertions.
 func (p *planner) judgeRule(r *ruleUse, step *Step) {
 	if r.Rule.from.kind == noPattern || r.to.kind == noPattern {
 		return // reported when it was read
@@ -507,11 +496,11 @@ func (p *planner) ruleProblem(r *ruleUse, step *Step) (problem Problem, wrong bo
 	case r.to.kind == nodePattern:
 		return problemAt(r.toAt, "name a hostNetwork pod on that node", "a node serves no ports"), true
 	case len(r.from) == 0:
-		return problemAt(r.fromAt, p.endpointMend(r.Rule.from, false), "%s in %s", r.Rule.from.unmatched(false), where), true
+		return problemAt(r.fromAt, p.endpointFix(r.Rule.from, false), "%s in %s", r.Rule.from.unmatched(false), where), true
 	case len(r.pods) == 0 && len(r.services) == 0:
-		return problemAt(r.toAt, p.endpointMend(r.to, services), "%s in %s", r.to.unmatched(services), where), true
+		return problemAt(r.toAt, p.endpointFix(r.to, services), "%s in %s", r.to.unmatched(services), where), true
 	case !p.shallow && r.matched == 0:
-		return problemAt(r.At, "let it speak of connections that are probed, or add a probe", "the rule matches no cell of %s", where), true
+		return problemAt(r.At, "make it match connections that are probed, or add a probe", "the rule matches no cell of %s", where), true
 	}
 	return Problem{}, false
 }

@@ -85,7 +85,8 @@ func (l *loader) checkNamespaces(t *Topology, list *value) map[string]bool {
 	return declared
 }
 
-// podSecurityLabels begin the labels that say what pods a namespace admits: https://kubernetes.io/docs/concepts/security/pod-security-admission/.
+// podSecurityLabels begin the labels that say what pods a namespace admits:
+// https://kubernetes.io/docs/concepts/security/pod-security-admission/.
 const podSecurityLabels = "pod-security.kubernetes.io/"
 
 // refusePodSecurity reports labels of namespaces that would open a namespace of the cluster to privileged pods.
@@ -102,14 +103,14 @@ func (l *loader) knowsNamespace(at Position, namespace string, declared map[stri
 	if declared[namespace] {
 		return
 	}
-	mend := fmt.Sprintf("add `{name: %s}` to topology.namespaces", namespace)
+	fix := fmt.Sprintf("add `{name: %s}` to topology.namespaces", namespace)
 	if _, isBoolean := yaml11Booleans[namespace]; isBoolean {
-		mend = fmt.Sprintf("add `{name: %q}` to topology.namespaces", namespace)
+		fix = fmt.Sprintf("add `{name: %q}` to topology.namespaces", namespace)
 	}
 	if near := suggest(namespace, keys(declared)); near != "" {
-		mend = fmt.Sprintf("did you mean `%s`? Otherwise %s", near, mend)
+		fix = fmt.Sprintf("did you mean `%s`? Otherwise %s", near, fix)
 	}
-	l.add(at, mend, "there is no namespace `%s`", namespace)
+	l.add(at, fix, "there is no namespace `%s`", namespace)
 }
 
 func (l *loader) checkPod(p *Pod, item *value, namespaces map[string]bool) {
@@ -177,7 +178,7 @@ func (l *loader) checkServices(t *Topology, list *value, namespaces map[string]b
 			numbers[number{p.Port, p.Protocol}] = true
 		}
 		if s.Type != "" && !slices.Contains(serviceTypes, s.Type) {
-			l.add(item.get("type").at, didYouMean(s.Type, serviceTypes), "%q is no type of a service that can be probed", shorten(s.Type))
+			l.add(item.get("type").at, didYouMean(s.Type, serviceTypes), "%q is not a type of a service that can be probed", shorten(s.Type))
 		}
 	}
 }
@@ -190,7 +191,7 @@ func (l *loader) checkHosts(hosts []Host, list *value) {
 		h, item := &hosts[i], list.items[i]
 		at := placeOf(item)
 		if messages := metavalidation.IsDNS1123Label(h.Name); len(messages) > 0 && (h.Name != "" || unnamed(item)) {
-			l.add(at, "add a name of lower case letters, digits and `-`", "%q is no name of a host: %s", shorten(h.Name), brief(messages))
+			l.add(at, "add a name of lower case letters, digits and `-`", "%q is not a valid name for a host: %s", shorten(h.Name), brief(messages))
 		}
 		l.checkTwice(seen, "host", h.Name, at)
 		l.checkPorts(h.Ports)

@@ -10,9 +10,12 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/netproof/netproof/harness/words"
 )
 
-// decoder fills Go values from YAML values, strictly: what does not fit is reported, with the mend, and decoding goes on.
+// decoder fills Go values from YAML values, strictly: what does not fit is reported, with the fix, and decoding goes
+// on.
 type decoder struct {
 	c *collector
 	// lenient decoders read what they know and pass over other keys.
@@ -79,11 +82,11 @@ func (d *decoder) value(v *value, into reflect.Value, what string) {
 		n, ok := v.integer()
 		switch {
 		case !ok:
-			mend := "write a whole number"
+			fix := "write a whole number"
 			if _, err := strconv.Atoi(v.text); err == nil {
-				mend = "write the number without quotes"
+				fix = "write the number without quotes"
 			}
-			d.c.add(v.at, mend, "%s must be a whole number, and this is %s", what, v.describe())
+			d.c.add(v.at, fix, "%s must be a whole number, and this is %s", what, v.describe())
 		case into.OverflowInt(n):
 			d.c.add(v.at, "write a smaller number", "%s is out of range: %d", what, n)
 		default:
@@ -163,11 +166,11 @@ func (d *decoder) list(v *value, into reflect.Value, what string) {
 		return
 	}
 	if v.kind != listValue {
-		mend := "put `- ` before each item"
+		fix := "put `- ` before each item"
 		if v.kind == scalarValue && v.plain && startsWithBullet(v.text) {
-			mend = bulletMend
+			fix = bulletFix
 		}
-		d.c.add(v.at, mend, "%s must be a list, and this is %s", what, v.describe())
+		d.c.add(v.at, fix, "%s must be a list, and this is %s", what, v.describe())
 		return
 	}
 	out := reflect.MakeSlice(into.Type(), len(v.items), len(v.items))
@@ -239,11 +242,11 @@ func (d *decoder) structure(v *value, into reflect.Value, what string) {
 		return
 	}
 	if v.kind != mappingValue {
-		mend := "write `key: value` lines"
+		fix := "write `key: value` lines"
 		if v.kind == listValue {
-			mend = "remove the `- `, or give one mapping instead of a list"
+			fix = "remove the `- `, or give one mapping instead of a list"
 		}
-		d.c.add(v.at, mend, "%s must be a mapping, and this is %s", cmp.Or(what, "the document"), v.describe())
+		d.c.add(v.at, fix, "%s must be a mapping, and this is %s", cmp.Or(what, "the document"), v.describe())
 		return
 	}
 	fields := fieldsOf(into.Type())
@@ -280,9 +283,9 @@ func child(what, key string) string {
 	return what + "." + key
 }
 
-// strays finds keys that stand beside the key that they belong into, as happens when a snippet is copied from a page that
-// swallows leading spaces: `metadata:` holds nothing, and `name:` follows on the same level. Each group is one problem, and
-// the result holds their keys.
+// strays finds keys that stand beside the key that they belong into, as happens when a snippet is copied from a page
+// that swallows leading spaces: `metadata:` holds nothing, and `name:` follows on the same level. Each group is one
+// problem, and the result holds their keys.
 func (d *decoder) strays(v *value, t reflect.Type, what string) map[string]bool {
 	type empty struct {
 		key string
@@ -338,8 +341,8 @@ func (d *decoder) strays(v *value, t reflect.Type, what string) map[string]bool 
 			verb = "stands"
 		}
 		p := problemAt(groups[parent][0].at,
-			fmt.Sprintf("indent %s by two spaces more than `%s`", enumerate(names), parent),
-			"indentation lost: %s %s beside `%s` instead of inside it%s", enumerate(names), verb, parent, ofWhat(what))
+			fmt.Sprintf("indent %s by two spaces more than `%s`", words.And(names), parent),
+			"indentation lost: %s %s beside `%s` instead of inside it%s", words.And(names), verb, parent, ofWhat(what))
 		d.c.problems = append(d.c.problems, p)
 		d.lost = append(d.lost, p)
 	}

@@ -41,8 +41,8 @@ const expectedHeader = `# What the specification expects of scenario %s.
 # Rows connect to columns: + allow, x deny, ? undefined, . not probed.
 `
 
-// FormatExpected renders computed tables as the content of an expected.txt: a matrix per step and port, which people can
-// review. Where all IP families agree there is one matrix for them.
+// FormatExpected renders computed tables as the content of an expected.txt: a matrix per step and port, which people
+// can review. Where all IP families agree there is one matrix for them.
 func FormatExpected(scenario string, steps []ExpectedStep) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, expectedHeader, scenario)
@@ -183,14 +183,14 @@ type expectedEntry struct {
 	line    int
 }
 
-// ParseExpected reads an expected.txt. Its error is a [Problems], which quotes nothing of the file: what stands in its place may be
-// another one, and its lines a secret.
+// ParseExpected reads an expected.txt. Its error is a [Problems], which quotes nothing of the file: what stands in its
+// place may be another one, and its lines a secret.
 func ParseExpected(file string, data []byte) (*Expected, error) {
 	e := &Expected{file: file, cells: map[expectedKey]expectedEntry{}, steps: map[string]bool{}}
 	c := &collector{}
-	const mend = "write the file anew from the specification, and review the difference"
+	const fix = "write the file anew from the specification, and review the difference"
 	if !utf8.Valid(data) || len(data) > maxExpectedSize {
-		c.add(Position{file, 1, 1}, mend, "the file is no table of expected verdicts")
+		c.add(Position{file, 1, 1}, fix, "the file is not a table of expected verdicts")
 		return nil, c.problems
 	}
 	step, section := "", (*portSection)(nil)
@@ -203,22 +203,22 @@ func ParseExpected(file string, data []byte) (*Expected, error) {
 		case isStep:
 			step, section = name, nil
 			if e.steps[step] {
-				c.add(at, mend, "the step stands there twice")
+				c.add(at, fix, "the step stands there twice")
 			}
 			e.steps[step] = true
 		case !strings.HasPrefix(line, " "):
 			if section = parseTitle(line); section == nil || step == "" {
-				c.add(at, mend, "this line is not the title of a table")
+				c.add(at, fix, "this line is not the title of a table")
 				section = nil
 			}
 		case section == nil:
-			c.add(at, mend, "this line belongs to no table")
+			c.add(at, fix, "this line belongs to no table")
 		case section.cols == nil:
 			for _, f := range strings.Fields(line) {
 				section.cols = append(section.cols, model.Endpoint(f))
 			}
 		default:
-			e.row(c, at, step, section, strings.Fields(line), mend)
+			e.row(c, at, step, section, strings.Fields(line), fix)
 		}
 	}
 	if len(c.problems) > 0 {
@@ -251,9 +251,9 @@ func parseTitle(line string) *portSection {
 	return s
 }
 
-func (e *Expected) row(c *collector, at Position, step string, s *portSection, words []string, mend string) {
+func (e *Expected) row(c *collector, at Position, step string, s *portSection, words []string, fix string) {
 	if len(words) != len(s.cols)+1 {
-		c.add(at, mend, "the row has %s, and the table %s", counted(len(words)-1, "cell"), counted(len(s.cols), "column"))
+		c.add(at, fix, "the row has %s, and the table %s", counted(len(words)-1, "cell"), counted(len(s.cols), "column"))
 		return
 	}
 	for i, sign := range words[1:] {
@@ -274,7 +274,7 @@ func (e *Expected) row(c *collector, at Position, step string, s *portSection, w
 			From: model.Endpoint(words[0]), To: s.cols[i], Port: s.port, Protocol: s.protocol, Via: s.via, IPFamily: s.family,
 		}}
 		if _, twice := e.cells[key]; twice {
-			c.add(at, mend, "the cell of column %d stands there twice", i+1)
+			c.add(at, fix, "the cell of column %d stands there twice", i+1)
 			continue
 		}
 		e.cells[key] = expectedEntry{verdict: verdict, line: at.Line}
@@ -303,15 +303,15 @@ func (d Difference) Error() string {
 	}
 	switch {
 	case d.Written == "":
-		return what + fmt.Sprintf(": the specification says %s, and the file does not know the cell", d.Computed)
+		return what + fmt.Sprintf(": the specification says %s, and the file has no entry for this connection", d.Computed)
 	case d.Computed == "":
 		return what + fmt.Sprintf(": the file says %s, and there is no such cell", d.Written)
 	}
 	return what + fmt.Sprintf(": the file says %s, the specification says %s", d.Written, d.Computed)
 }
 
-// Differences compares the file with what was computed, in the order of the cells, followed by cells of the file that were
-// not computed. Cells of IP families that the run does not have are passed over.
+// Differences compares the file with what was computed, in the order of the cells, followed by cells of the file that
+// were not computed. Cells of IP families that the run does not have are passed over.
 func (e *Expected) Differences(steps []ExpectedStep) (out []Difference) {
 	families := map[model.IPFamily]bool{"": true}
 	seen := map[expectedKey]bool{}

@@ -102,7 +102,7 @@ func TestDifferencesNameTheCellAndTheLine(t *testing.T) {
 	}
 	assert.Equal(t, []string{
 		`expected.txt:9: step "before: any policy": x/a -> x/b 80/TCP IPv4: the file says allow, the specification says deny`,
-		`expected.txt: step "before: any policy": y/a -> x/b 80/TCP IPv4: the specification says allow, and the file does not know the cell`,
+		`expected.txt: step "before: any policy": y/a -> x/b 80/TCP IPv4: the specification says allow, and the file has no entry for this connection`,
 		`expected.txt:20: step "policies": x/a -> x/web 80/TCP via service: the file says allow, and there is no such cell`,
 	}, have)
 }

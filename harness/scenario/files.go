@@ -117,7 +117,7 @@ func unreadable(from Position, s source, err error) Problem {
 	case errors.As(err, &tooLarge) && tooLarge.Together:
 		return problemAt(s.start(), "name the folder of the policies", "all files together have more than %s, which is the most that is read", size(int(tooLarge.Most)))
 	case errors.As(err, &tooLarge):
-		return problemAt(s.start(), "split it into several files, or take out what is no policy",
+		return problemAt(s.start(), "split it into several files, or take out what is not a policy",
 			"the file has more than %s, which is the most that is read", size(int(tooLarge.Most)))
 	case errors.Is(err, fs.ErrNotExist):
 		return missing(from, s)
@@ -126,7 +126,7 @@ func unreadable(from Position, s source, err error) Problem {
 }
 
 func missing(from Position, s source) Problem {
-	mend := "check the path"
+	fix := "check the path"
 	list := func() ([]fs.DirEntry, error) { return os.ReadDir(filepath.Dir(s.shown)) }
 	if s.root != nil {
 		list = s.dir().readDir
@@ -137,10 +137,10 @@ func missing(from Position, s source) Problem {
 			names = append(names, e.Name())
 		}
 		if near := suggest(path.Base(filepath.ToSlash(s.shown)), names); near != "" {
-			mend = fmt.Sprintf("did you mean `%s`?", near)
+			fix = fmt.Sprintf("did you mean `%s`?", near)
 		}
 	}
-	return problemAt(from, mend, "there is no file %s", s.shown)
+	return problemAt(from, fix, "there is no file %s", s.shown)
 }
 
 // reason is an error without the operation and the path that callers name themselves.
@@ -152,9 +152,10 @@ func reason(err error) error {
 	return err
 }
 
-// walk lists the YAML and JSON files below a folder, in lexical order, following links that stay below it. A link that leads back
-// to a folder above it is reported. Hidden files and folders are listed too: kubectl apply -f reads them. A hidden file that is listed under
-// a plain name as well is listed once: Kubernetes mounts a ConfigMap as links into a hidden folder.
+// walk lists the YAML and JSON files below a folder, in lexical order, following links that stay below it. A link that
+// leads back to a folder above it is reported. Hidden files and folders are listed too: kubectl apply -f reads them. A
+// hidden file that is listed under a plain name as well is listed once: Kubernetes mounts a ConfigMap as links into a
+// hidden folder.
 func (f *files) walk(c *collector, root source) []source {
 	w := walker{c: c}
 	info, err := root.stat()
@@ -242,8 +243,8 @@ func (w *walker) folder(ctx context.Context, s source, info fs.FileInfo, above [
 	}
 }
 
-// broken reports a link that leads nowhere, to itself, or out of the folder, if what it leads to would have been read. A name without
-// an ending may be that of a folder.
+// broken reports a link that leads nowhere, to itself, or out of the folder, if what it leads to would have been read.
+// A name without an ending may be that of a folder.
 func (w *walker) broken(s source, name string, err error) {
 	switch {
 	case errors.Is(err, readfile.ErrOutside) && (isManifestName(name) || path.Ext(name) == ""):

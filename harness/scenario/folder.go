@@ -17,6 +17,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/policy"
 )
 
 // The steps of a scenario that is made of plain manifests.
@@ -27,11 +28,11 @@ const (
 	PoliciesStep = "policies"
 )
 
-// standInPort is served by a stand-in of which nothing tells what the workload serves.
+// standInPort is served by a stand-in where nothing tells what the workload serves.
 var standInPort = Port{Port: 8080, Protocol: string(model.TCP)}
 
-// plainFolder makes one scenario out of plain manifests: the policies are applied, and each workload is stood in for by a
-// probe pod with its namespace, name, labels and ports.
+// plainFolder makes one scenario out of plain manifests: the policies are applied, and each workload is stood in for by
+// a probe pod with its namespace, name, labels and ports.
 type plainFolder struct {
 	*loader
 	s *Scenario
@@ -120,7 +121,7 @@ func (f *plainFolder) leave(u Unjudged) {
 	f.s.LeftOut = append(f.s.LeftOut, u)
 	f.leftOut = append(f.leftOut, u)
 	f.s.Warnings = append(f.s.Warnings, problemAt(u.Source, "", "%s is left out: netproof does not apply policies of %s, so nothing is proven about it",
-		nameOf(u.Kind, u.Namespace, u.Name), u.Group))
+		u.ref(), u.Group))
 }
 
 // mostKinds is how many kinds a note names.
@@ -165,8 +166,9 @@ func (f *plainFolder) namespaceObject(o *object) {
 	f.namespaces[o.name] = &Namespace{Name: o.name, Labels: f.withoutPodSecurity(o), At: o.at}
 }
 
-// withoutPodSecurity are the labels of a namespace without those that say what pods it admits. They are common in manifests, mean
-// nothing to a network policy, and must not reach a cluster that others use. A policy that selects by them is refused.
+// withoutPodSecurity are the labels of a namespace without those that say what pods it admits. They are common in
+// manifests, mean nothing to a network policy, and must not reach a cluster that others use. A policy that selects by
+// them is refused.
 func (f *plainFolder) withoutPodSecurity(o *object) map[string]string {
 	out := maps.Clone(o.meta.Labels)
 	maps.DeleteFunc(out, func(key, _ string) bool { return strings.HasPrefix(key, podSecurityLabels) })
@@ -275,7 +277,7 @@ type (
 
 // workloads turns workloads into pods.
 func (f *plainFolder) workloads() {
-	seen := map[string]*object{}
+	seen := map[policy.Ref]*object{}
 	names := map[string]int{}
 	for _, s := range f.stand {
 		names[s.object.namespace+"/"+s.object.name]++
@@ -289,7 +291,8 @@ func (f *plainFolder) workloads() {
 		seen[o.key()] = o
 		f.standInFor(s)
 		if names[o.namespace+"/"+o.name] > 1 {
-			// A Deployment and a Job of one name: both get their kind as a suffix, so that neither depends on the other.
+			// A Deployment and a Job of one name: both get their kind as a suffix, so that neither depends on the
+			// other.
 			s.pod.Name += "-" + strings.ToLower(o.gvk.Kind)
 		}
 		return false
@@ -353,8 +356,8 @@ func (f *plainFolder) checkSelector(o *object, podLabels map[string]string) {
 	}
 }
 
-// withControllerLabels adds the labels that controllers put on pods and that policies can select by. Labels with generated
-// values, such as pod-template-hash, are left out.
+// withControllerLabels adds the labels that controllers put on pods and that policies can select by. Labels with
+// generated values, such as pod-template-hash, are left out.
 func withControllerLabels(o *object, podLabels map[string]string) map[string]string {
 	out := map[string]string{}
 	switch o.gvk.Kind {
@@ -374,7 +377,7 @@ func withControllerLabels(o *object, podLabels map[string]string) map[string]str
 func (f *plainFolder) addPorts(s *standIn, ports []containerPort) {
 	for _, p := range ports {
 		if p.ContainerPort == 0 && f.reportedOn(p.At) {
-			continue // it is no number
+			continue // it is not a number
 		}
 		if p.ContainerPort == 0 {
 			f.add(p.At, "add `containerPort: 80`", "the port of %s has no number", s.object)
@@ -455,8 +458,8 @@ type (
 	}
 )
 
-// service takes over a service that leads to stand-ins. A number that it leads to is served by them: container ports are
-// informational, and often left out.
+// service takes over a service that leads to stand-ins. A number that it leads to is served by them: container ports
+// are informational, and often left out.
 func (f *plainFolder) service(o *object) {
 	var spec serviceSpec
 	where := o.tree.get("spec")
@@ -514,7 +517,7 @@ func (f *plainFolder) service(o *object) {
 	}
 	switch {
 	case spec.ClusterIP == corev1.ClusterIPNone:
-		ignore("a headless service leads straight to its pods, which are probed anyway")
+		ignore("a headless service has no address of its own; its pods are probed anyway")
 	case len(out.Ports) > 0:
 		f.s.Spec.Topology.Services = append(f.s.Spec.Topology.Services, out)
 	}
@@ -524,8 +527,8 @@ func (s *standIn) hasNamed(name, protocol string) bool {
 	return slices.ContainsFunc(s.pod.Ports, func(p Port) bool { return p.Name == name && p.Protocol == protocol })
 }
 
-// guessPorts gives a stand-in ports when neither its containers nor a service name any: those that policies admit to it, or
-// one that shows at least whether it can be reached.
+// guessPorts gives a stand-in ports when neither its containers nor a service name any: those that policies admit to
+// it, or one that shows at least whether it can be reached.
 func (f *plainFolder) guessPorts(s *standIn) {
 	if len(s.pod.Ports) > 0 {
 		return
@@ -584,8 +587,8 @@ func (f *plainFolder) steps(asserted *AssertionsSpec) {
 	}
 }
 
-// probes are those that netproof.yaml names, or every pod to every other, and what rules speak of beyond that: services,
-// nodes and hosts, and whatever rules from outside the folder speak of.
+// probes are those that netproof.yaml names, or every pod to every other, and what rules speak of beyond that:
+// services, nodes and hosts, and whatever rules from outside the folder speak of.
 func (f *plainFolder) probes(asserted *AssertionsSpec) []Probe {
 	out := asserted.Probes
 	if len(out) == 0 {

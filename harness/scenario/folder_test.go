@@ -150,7 +150,7 @@ func TestEachWorkloadOfAPlainFolderGetsAStandIn(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{
 		"Service shop/elsewhere is ignored: it selects no workload of the folder",
-		"Service shop/db is ignored: a headless service leads straight to its pods, which are probed anyway",
+		"Service shop/db is ignored: a headless service has no address of its own; its pods are probed anyway",
 		"port 1 of Service shop/web is ignored: no workload behind it has a port `nothing`",
 		"Job shop/migrate declares no port: its stand-in serves 7000/TCP, 7001/UDP",
 		"Pod default/debug declares no port: its stand-in serves 8080/TCP",

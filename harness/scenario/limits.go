@@ -3,13 +3,15 @@ package scenario
 import (
 	"cmp"
 	"fmt"
+
+	"github.com/netproof/netproof/harness/policy"
 )
 
-// Limits bound what all scenarios of one call make together. They are checked before anything is listed or made: a folder may come
-// from a stranger.
+// Limits bound what all scenarios of one call make together. They are checked before anything is listed or made: a
+// folder may come from a stranger.
 type Limits struct {
-	// Namespaces, Pods and Services are the most that there may be, counted by name: scenarios that use the same name one after
-	// the other make one.
+	// Namespaces, Pods and Services are the most that there may be, counted by name: scenarios that use the same name
+	// one after the other make one.
 	Namespaces, Pods, Services int
 	// Cells are the most connections that may be probed, of one IP family, summed over all steps of all scenarios.
 	Cells int
@@ -90,7 +92,7 @@ func (l *loader) within(limits Limits, scenarios []*Scenario) bool {
 
 // countPolicies counts the policies of a scenario: each time that one is applied, and each one once.
 func countPolicies(s *Scenario) (applied, policies int) {
-	seen := map[string]bool{}
+	seen := map[policy.Ref]bool{}
 	for _, step := range s.Spec.Steps {
 		for _, a := range step.Apply {
 			applied += len(a.objects)
@@ -102,8 +104,8 @@ func countPolicies(s *Scenario) (applied, policies int) {
 	return applied, len(seen)
 }
 
-// countCells counts the cells of all steps, for one IP family, without listing them. It stops above the bound. Cells that several
-// probes name are counted for each of them.
+// countCells counts the cells of all steps, for one IP family, without listing them. It stops above the bound. Cells
+// that several probes name are counted for each of them.
 func (p *planner) countCells(most int) (cells int) {
 	p.shallow = true // what is wrong is reported when the plan is made
 	p.setUp()

@@ -23,19 +23,20 @@ type Options struct {
 	FS fs.FS
 	// Limits bound what all scenarios make together. Those that are zero are [DefaultLimits].
 	Limits Limits
-	// Assert is a file of assertions that hold for the folders of manifests beside those that the folders state themselves, and
-	// that no file of the folders can override. Empty for none.
+	// Assert is a file of assertions that hold for the folders of manifests beside those that the folders state
+	// themselves, and that no file of the folders can override. Empty for none.
 	Assert string
 }
 
 // Load reads scenarios from paths, in the order of the paths and, below a folder, in lexical order.
 //
 // A path is a file of scenarios, a file of plain manifests, or a folder. A folder, with the folders below it, holds any
-// number of scenarios in files named scenario.yaml or NAME.scenario.yaml; or none, and then all of its manifests make up one
-// scenario, as do the plain manifests that are named directly. Nothing outside of the paths is read: see package readfile.
+// number of scenarios in files named scenario.yaml or NAME.scenario.yaml; or none, and then all of its manifests make
+// up one scenario, as do the plain manifests that are named directly. Nothing outside of the paths is read: see package
+// readfile.
 //
-// The error is a [Problems] with everything that is wrong in all files, or matches [ErrNothing], or is the cause of the end
-// of ctx. Warnings are kept with each scenario.
+// The error is a [Problems] with everything that is wrong in all files, or matches [ErrNothing], or is the cause of the
+// end of ctx. Warnings are kept with each scenario.
 func Load(ctx context.Context, paths []string, opts Options) ([]*Scenario, error) {
 	l := &loader{
 		files:     files{ctx: ctx, fsys: opts.FS, budget: readfile.NewBudget(maxBytes)},
@@ -263,9 +264,9 @@ func (l *loader) folder(root source) (out []*Scenario, ok bool) {
 	return nil, false
 }
 
-// glance reads a file that need not hold manifests: a hidden one, or one of another tool. It returns nil where nothing in the
-// file matters to network policies. A file that is not YAML and speaks of policies is reported: kubectl apply -f applies what
-// stands before the mistake.
+// glance reads a file that need not hold manifests: a hidden one, or one of another tool. It returns nil where nothing
+// in the file matters to network policies. A file that is not YAML and speaks of policies is reported: kubectl apply -f
+// applies what stands before the mistake.
 func (l *loader) glance(s source) *manifest {
 	if m, ok := l.manifests[s.shown]; ok {
 		return m
@@ -278,7 +279,7 @@ func (l *loader) glance(s source) *manifest {
 	own := &collector{}
 	docs := slices.DeleteFunc(parse(s.shown, data, own), func(d document) bool { return !matters(d.root) })
 	if own.count() > 0 && (len(docs) > 0 || bytes.Contains(data, []byte("NetworkPolicy"))) {
-		l.add(s.start(), "mend the file, or move it out of the folder", "the file seems to hold policies, and is not YAML")
+		l.add(s.start(), "fix the file, or move it out of the folder", "the file seems to hold policies, and is not YAML")
 		return nil
 	}
 	if len(docs) == 0 {
@@ -289,10 +290,10 @@ func (l *loader) glance(s source) *manifest {
 	return m
 }
 
-// unproven reports the policies and the assertions in a folder with scenarios that no scenario makes use of: nothing would be
-// proven about them, and the run could be green.
+// unproven reports the policies and the assertions in a folder with scenarios that no scenario makes use of: nothing
+// would be proven about them, and the run could be green.
 func (l *loader) unproven(root source, found []source) {
-	const mend = "apply it in a step of a scenario, or give its folder as a path of its own, without scenario files in it"
+	const fix = "apply it in a step of a scenario, or give its folder as a path of its own, without scenario files in it"
 	for _, s := range found {
 		m, known := l.manifests[s.shown]
 		switch {
@@ -308,7 +309,7 @@ func (l *loader) unproven(root source, found []source) {
 		}
 		for _, doc := range m.docs {
 			if v := firstPolicy(doc.root); v != nil {
-				l.add(v.at, mend, "no scenario applies this %s: nothing would be proven about it", shorten(v.get("kind").str()))
+				l.add(v.at, fix, "no scenario applies this %s: nothing would be proven about it", shorten(v.get("kind").str()))
 				break // one for each file
 			}
 		}
@@ -378,7 +379,7 @@ func (l *loader) decodeOwn(doc document, kind string, into any) bool {
 		l.add(where("apiVersion"), "write `apiVersion: "+model.APIVersion+"`", "%s", missingOr(v, "apiVersion", "is not known to this version of netproof"))
 	}
 	if v := root.get("kind"); v == nil || v.kind == scalarValue && v.text != kind {
-		l.add(where("kind"), "write `kind: "+kind+"`", "%s", missingOr(v, "kind", "does not belong into this file"))
+		l.add(where("kind"), "write `kind: "+kind+"`", "%s", missingOr(v, "kind", "does not belong in this file"))
 	}
 	if v := root.get("spec"); v == nil || v.kind == nullValue {
 		l.add(where("spec"), "add `spec:`", "the %s has no spec", kind)
@@ -403,18 +404,18 @@ func (l *loader) checkMetadata(m *Metadata, root *value) {
 		at = name.at
 	}
 	if m.Name == "" && meta.get("name") != nil && meta.get("name").text != "" {
-		m.At = at // reported: it is no text
+		m.At = at // reported: it is not text
 	} else if m.Name == "" {
 		l.add(at, "add `metadata: {name: ...}`", "the scenario has no name")
 	} else if messages := metavalidation.IsDNS1123Subdomain(m.Name); len(messages) > 0 {
-		l.add(at, "write lower case letters, digits, `-` and `.`", "%q is no name of a scenario: %s", shorten(m.Name), brief(messages))
+		l.add(at, "write lower case letters, digits, `-` and `.`", "%q is not a valid name for a scenario: %s", shorten(m.Name), brief(messages))
 	}
 	m.At = at
 	if labels := meta.get("labels"); labels != nil {
 		// The prefix is reserved in the cluster, not here.
 		for _, e := range labels.entries {
 			if messages := metavalidation.IsQualifiedName(e.key.text); len(messages) > 0 {
-				l.add(e.key.at, "write a name such as feature", "%q is no name of a label: %s", shorten(e.key.text), brief(messages))
+				l.add(e.key.at, "write a name such as feature", "%q is not a valid name for a label: %s", shorten(e.key.text), brief(messages))
 			}
 			if text, ok := m.Labels[e.key.text]; ok {
 				checkLabelValue(&l.collector, e.value.at, e.key.text, text)
@@ -423,8 +424,8 @@ func (l *loader) checkMetadata(m *Metadata, root *value) {
 	}
 }
 
-// expectedFile is where the computed table of a scenario is kept: expected.txt beside scenario.yaml, NAME.expected.txt beside
-// NAME.scenario.yaml or where a file holds several scenarios.
+// expectedFile is where the computed table of a scenario is kept: expected.txt beside scenario.yaml, NAME.expected.txt
+// beside NAME.scenario.yaml or where a file holds several scenarios.
 func expectedFile(m *manifest, name string) source {
 	base := path.Base(m.name)
 	stem := strings.TrimSuffix(base, path.Ext(base))
@@ -449,7 +450,7 @@ func (l *loader) keepExpected(s *Scenario, from source) {
 		l.add(from.start(), "remove the link", "the link leads to nothing")
 	default:
 		problem := unreadable(from.start(), from, err)
-		problem.Mend = "remove it: a run writes the table anew"
+		problem.Fix = "remove it: a run writes the table anew"
 		l.problems = append(l.problems, problem)
 	}
 }
@@ -499,11 +500,11 @@ func (l *loader) checkNames(scenarios []*Scenario) {
 			continue
 		}
 		if other, ok := first[s.Metadata.Name]; ok {
-			mend := "give one of them another name"
+			fix := "give one of them another name"
 			if s.Plain {
-				mend = "name it in netproof.yaml: `metadata: {name: ...}`"
+				fix = "name it in netproof.yaml: `metadata: {name: ...}`"
 			}
-			l.add(s.Metadata.At, mend, "the scenario name `%s` is taken: see %s", s.Metadata.Name, other.Metadata.At.Short())
+			l.add(s.Metadata.At, fix, "the scenario name `%s` is taken: see %s", s.Metadata.Name, other.Metadata.At.Short())
 			continue
 		}
 		first[s.Metadata.Name] = s

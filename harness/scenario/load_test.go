@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -46,7 +46,8 @@ spec:
   policyTypes: [Ingress]
 `
 
-// load loads the files given by name and content; paths are scenario.yaml, or else the whole tree, unless they are given.
+// load loads the files given by name and content; paths are scenario.yaml, or else the whole tree, unless they are
+// given.
 func load(contents map[string]string, paths ...string) ([]*Scenario, error) {
 	fsys := fstest.MapFS{}
 	for name, text := range contents {
@@ -310,7 +311,7 @@ func TestProblemsOfAllFilesAreFoundAtOnceAndSorted(t *testing.T) {
 	assert.Equal(t, []string{"a/scenario.yaml:9", "a/scenario.yaml:13", "b/scenario.yaml:2", "c/scenario.yaml:1"}, places)
 }
 
-// The following need a real file system: sizes, links, and what is no file.
+// The following need a real file system: sizes, links, and what is not a file.
 
 func write(t *testing.T, dir, name string, data []byte) string {
 	t.Helper()
@@ -334,7 +335,7 @@ func TestAFileOfFiveMegabytesIsRefusedUnread(t *testing.T) {
 	require.Len(t, problems, 1)
 	assert.Equal(t, Problem{
 		File: big, Line: 1, Column: 1, Message: "the file has more than 1.0 MiB, which is the most that is read",
-		Mend: "split it into several files, or take out what is no policy",
+		Fix: "split it into several files, or take out what is not a policy",
 	}, problems[0])
 }
 
@@ -374,9 +375,12 @@ func TestAFolderThatIsReachedTwiceIsReadOnce(t *testing.T) {
 	assert.Len(t, s, 1)
 }
 
+// makePipe makes a named pipe, with the program for it: not every system that this compiles for has the call.
+func makePipe(path string) error { return exec.Command("mkfifo", "-m", "600", path).Run() }
+
 func TestWhatIsNoRegularFileIsRefused(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe.yaml")
-	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	require.NoError(t, makePipe(pipe))
 	problems := loadProblems(t, pipe, "/dev/zero")
 	require.Len(t, problems, 2)
 	for _, p := range problems {
@@ -390,7 +394,7 @@ func TestAMissingFolderIsReportedWithTheNearestName(t *testing.T) {
 	problems := loadProblems(t, filepath.Join(dir, "polices"))
 	require.Len(t, problems, 1)
 	assert.Contains(t, problems[0].Error(), "there is no file")
-	assert.Equal(t, "did you mean `policies`?", problems[0].Mend)
+	assert.Equal(t, "did you mean `policies`?", problems[0].Fix)
 }
 
 func TestTheCurrentFolderGivesItsNameToThePlainScenario(t *testing.T) {

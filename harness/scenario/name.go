@@ -27,7 +27,7 @@ func checkPortName(c *collector, at Position, name string) bool {
 	if len(messages) == 0 {
 		return true
 	}
-	c.add(at, "write a name of at most 15 lower case letters, digits and `-`, with a letter among them, or a number", "%q is no name of a port: %s",
+	c.add(at, "write a name of at most 15 lower case letters, digits and `-`, with a letter among them, or a number", "%q is not a valid name for a port: %s",
 		shorten(name), brief(messages))
 	return false
 }
@@ -37,11 +37,11 @@ func checkProtocol(c *collector, at Position, protocol string) string {
 	if protocol == "" || slices.Contains(protocols, protocol) {
 		return protocol
 	}
-	mend := "write TCP, UDP or SCTP"
+	fix := "write TCP, UDP or SCTP"
 	if slices.Contains(protocols, strings.ToUpper(protocol)) {
-		mend = "write it in capitals: " + strings.ToUpper(protocol)
+		fix = "write it in capitals: " + strings.ToUpper(protocol)
 	}
-	c.add(at, mend, "%q is no protocol", shorten(protocol))
+	c.add(at, fix, "%q is not a protocol", shorten(protocol))
 	return ""
 }
 
@@ -57,8 +57,8 @@ const reservedLabels = "netproof.dev/"
 // nameLabel is the label that the API server puts on every namespace.
 const nameLabel = "kubernetes.io/metadata.name"
 
-// checkLabels holds labels against the rules of the API server. where is the mapping that they were read from; nil values are
-// labels to be removed.
+// checkLabels holds labels against the rules of the API server. where is the mapping that they were read from; nil
+// values are labels to be removed.
 func checkLabels(c *collector, where *value, labels map[string]*string) {
 	for _, e := range where.entries {
 		text, ok := labels[e.key.text]
@@ -74,7 +74,7 @@ func checkLabels(c *collector, where *value, labels map[string]*string) {
 
 func checkLabelKey(c *collector, at Position, key string) {
 	if messages := metavalidation.IsQualifiedName(key); len(messages) > 0 {
-		c.add(at, "write a name such as app or example.com/app", "%q is no name of a label: %s", shorten(key), brief(messages))
+		c.add(at, "write a name such as app or example.com/app", "%q is not a valid name for a label: %s", shorten(key), brief(messages))
 	} else if strings.HasPrefix(key, reservedLabels) {
 		c.add(at, "choose another prefix", "the label `%s` is netproof's own", key)
 	}
@@ -83,7 +83,7 @@ func checkLabelKey(c *collector, at Position, key string) {
 func checkLabelValue(c *collector, at Position, key, text string) {
 	if messages := metavalidation.IsValidLabelValue(text); len(messages) > 0 {
 		c.add(at, "write at most 63 letters, digits, `-`, `_` and `.`, beginning and ending with a letter or digit",
-			"%q is no value for the label `%s`: %s", shorten(text), key, brief(messages))
+			"%q is not a valid value for the label `%s`: %s", shorten(text), key, brief(messages))
 	}
 }
 
@@ -110,7 +110,7 @@ func withValues(labels map[string]string) map[string]*string {
 
 func checkNamespaceName(c *collector, at Position, name string) bool {
 	if messages := metavalidation.IsDNS1123Label(name); len(messages) > 0 {
-		c.add(at, "write at most 63 lower case letters, digits and `-`", "%q is no name of a namespace: %s", shorten(name), brief(messages))
+		c.add(at, "write at most 63 lower case letters, digits and `-`", "%q is not a valid name for a namespace: %s", shorten(name), brief(messages))
 		return false
 	}
 	switch {
@@ -133,15 +133,15 @@ func checkEndpointName(c *collector, at Position, what, name string, valid func(
 		c.add(at, "add `name: namespace/name`, such as x/a", "the %s has no name", what)
 		return "", false
 	case !found || strings.Contains(local, "/"):
-		c.add(at, "write namespace/name, such as x/a", "%q is no name of a %s", shorten(name), what)
+		c.add(at, "write namespace/name, such as x/a", "%q is not a valid name for a %s", shorten(name), what)
 		return "", false
 	}
 	if messages := metavalidation.IsDNS1123Label(namespace); len(messages) > 0 {
-		c.add(at, "write namespace/name in lower case letters, digits and `-`", "%q is no namespace: %s", shorten(namespace), brief(messages))
+		c.add(at, "write namespace/name in lower case letters, digits and `-`", "%q is not a namespace: %s", shorten(namespace), brief(messages))
 		return "", false
 	}
 	if messages := valid(local); len(messages) > 0 {
-		c.add(at, "write lower case letters, digits and `-`", "%q is no name of a %s: %s", shorten(local), what, brief(messages))
+		c.add(at, "write lower case letters, digits and `-`", "%q is not a valid name for a %s: %s", shorten(local), what, brief(messages))
 		return "", false
 	}
 	return namespace, true

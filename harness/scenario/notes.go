@@ -6,10 +6,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/policy"
 )
 
-// The annotations by which a policy says who looks after it. Each is also read without the prefix, and the review date as
-// review-date too.
+// The annotations by which a policy says who looks after it. Each is also read without the prefix, and the review date
+// as review-date too.
 const (
 	// OwnerAnnotation names the people that answer for the policy.
 	OwnerAnnotation = "netproof.dev/owner"
@@ -20,18 +21,14 @@ const (
 )
 
 // Notes is what a policy says about itself. Source is left empty.
-func Notes(policy metav1.Object) model.PolicyNote {
-	a := policy.GetAnnotations()
-	name := policy.GetName()
-	if ns := policy.GetNamespace(); ns != "" {
-		name = ns + "/" + name
-	}
-	kind := "NetworkPolicy"
-	if k, ok := policy.(interface{ GetKind() string }); ok && k.GetKind() != "" {
-		kind = k.GetKind()
+func Notes(object metav1.Object) model.PolicyNote {
+	a := object.GetAnnotations()
+	ref := policy.Ref{Kind: policy.NetworkPolicy, Namespace: object.GetNamespace(), Name: object.GetName()}
+	if k, ok := object.(interface{ GetKind() string }); ok && k.GetKind() != "" {
+		ref.Kind.Kind = k.GetKind()
 	}
 	return model.PolicyNote{
-		Policy:  kind + " " + name,
+		Policy:  ref.String(),
 		Owner:   cmp.Or(a[OwnerAnnotation], a["owner"]),
 		Purpose: cmp.Or(a[PurposeAnnotation], a["purpose"]),
 		Review:  cmp.Or(a[ReviewAnnotation], a["netproof.dev/review-date"], a["review-by"], a["review-date"]),

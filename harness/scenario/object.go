@@ -13,6 +13,8 @@ import (
 	metavalidation "k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/policy"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // object is a Kubernetes object as it was written.
@@ -50,53 +52,17 @@ const (
 	assertionsRole
 )
 
-func (o *object) String() string {
-	if o.namespace == "" {
-		return o.gvk.Kind + " " + o.name
-	}
-	return o.gvk.Kind + " " + o.namespace + "/" + o.name
+func (o *object) ref() policy.Ref {
+	return policy.Ref{Kind: o.gvk, Namespace: o.namespace, Name: o.name}
 }
 
-// key tells objects apart: the version does not count.
-func (o *object) key() string { return objectKey(o.gvk.GroupKind(), o.namespace, o.name) }
+func (o *object) String() string { return o.ref().String() }
 
-func objectKey(kind schema.GroupKind, namespace, name string) string {
-	return kind.String() + "/" + namespace + "/" + name
-}
+// key tells objects apart.
+func (o *object) key() policy.Ref { return o.ref().Key() }
 
 // ownGroup is the API group of netproof's own files.
 const ownGroup = "netproof.dev"
-
-// NetworkPolicyKind is the kind of a Kubernetes NetworkPolicy.
-var NetworkPolicyKind = networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy")
-
-// scope tells whether objects of a kind are in a namespace.
-type scope bool
-
-const (
-	clusterScoped scope = false
-	namespaced    scope = true
-)
-
-// policyKinds are the kinds that can be applied, by group. Kinds of the same groups that configure the network plugin
-// itself are left out: they would change the cluster beneath the proof.
-var policyKinds = map[string]map[string]scope{
-	"networking.k8s.io": {"NetworkPolicy": namespaced},
-	"policy.networking.k8s.io": {
-		"AdminNetworkPolicy": clusterScoped, "BaselineAdminNetworkPolicy": clusterScoped, "ClusterNetworkPolicy": clusterScoped,
-	},
-	"projectcalico.org":     calicoKinds,
-	"crd.projectcalico.org": calicoKinds,
-	"cilium.io": {
-		"CiliumNetworkPolicy": namespaced, "CiliumClusterwideNetworkPolicy": clusterScoped, "CiliumCIDRGroup": clusterScoped,
-	},
-}
-
-var calicoKinds = map[string]scope{
-	"NetworkPolicy": namespaced, "GlobalNetworkPolicy": clusterScoped, "NetworkSet": namespaced, "GlobalNetworkSet": clusterScoped,
-	"Tier": clusterScoped, "StagedNetworkPolicy": namespaced, "StagedGlobalNetworkPolicy": clusterScoped,
-	"StagedKubernetesNetworkPolicy": namespaced,
-}
 
 // workloadKinds are the kinds that stand for pods, by group.
 var workloadKinds = map[string][]string{
@@ -146,8 +112,8 @@ func readValue(c *collector, v *value, bullets []bullet) []*object {
 	return []*object{o}
 }
 
-// itemsOf gives the objects of a list, which may be of any kind and have a name: kubectl takes whatever has items for a list. An item
-// of a typed list need not say its kind. items is nil where they are not a list.
+// itemsOf gives the objects of a list, which may be of any kind and have a name: kubectl takes whatever has items for a
+// list. An item of a typed list need not say its kind. items is nil where they are not a list.
 func itemsOf(v *value) (items []*value, isList bool) {
 	list := v.get("items")
 	kind := v.get("kind").str()
@@ -182,7 +148,8 @@ func withKind(item, version *value, kind string) *value {
 	return &out
 }
 
-// matters tells whether an object, or one in a list, has to do with network policies: a policy, or what policies select.
+// matters tells whether an object, or one in a list, has to do with network policies: a policy, or what policies
+// select.
 func matters(v *value) bool {
 	if items, isList := itemsOf(v); isList {
 		return slices.ContainsFunc(items, matters)
@@ -195,15 +162,15 @@ func matters(v *value) bool {
 	return isPolicy(v) || slices.Contains(workloadKinds[group], kind) || group == "" && v.get("apiVersion") != nil && (kind == "Namespace" || kind == "Service")
 }
 
-// isPolicy tells whether an object is of a kind that decides about connections, or belongs to one. The kind alone is enough where it
-// speaks for itself.
+// isPolicy tells whether an object is of a kind that decides about connections, or belongs to one. The kind alone is
+// enough where it speaks for itself.
 func isPolicy(v *value) bool {
 	group, _, isGroup := strings.Cut(v.get("apiVersion").str(), "/")
 	if !isGroup {
 		group = ""
 	}
 	kind := v.get("kind").str()
-	_, known := policyKinds[group][kind]
+	_, known := policy.Lookup(schema.GroupKind{Group: group, Kind: kind})
 	return known || influenceOf(schema.GroupKind{Group: group, Kind: kind}, v.get("metadata").get("name").str()) != noPolicy ||
 		strings.Contains(strings.ToLower(kind), "networkpolicy")
 }
@@ -240,9 +207,9 @@ func bulletProblem(lines []bullet) Problem {
 		if len(numbers) > 1 {
 			word = "lines"
 		}
-		also = fmt.Sprintf(" (also on %s %s)", word, enumerate(numbers))
+		also = fmt.Sprintf(" (also on %s %s)", word, words.And(numbers))
 	}
-	return problemAt(lines[0].at, bulletMend, "`%s` is not YAML%s", lines[0].sign, also)
+	return problemAt(lines[0].at, bulletFix, "`%s` is not YAML%s", lines[0].sign, also)
 }
 
 // readObject reads one object and checks it as far as its kind is known.
@@ -256,12 +223,12 @@ func readObject(c *collector, v *value, bullets []bullet) *object {
 	typ := v.get("kind").str()
 	apiVersion := v.get("apiVersion").str()
 	group, _, _ := strings.Cut(apiVersion, "/")
-	isNetworkPolicy := typ == NetworkPolicyKind.Kind && !isForeignNetworkPolicy(group)
-	var policy networkingv1.NetworkPolicy
+	isNetworkPolicy := typ == policy.NetworkPolicy.Kind && !isForeignNetworkPolicy(group)
+	var typed networkingv1.NetworkPolicy
 	if isNetworkPolicy {
 		d.lenient = false
-		d.decode(withoutStatus(v), &policy, "")
-		head = envelope{policy.APIVersion, policy.Kind, policy.ObjectMeta}
+		d.decode(withoutStatus(v), &typed, "")
+		head = envelope{typed.APIVersion, typed.Kind, typed.ObjectMeta}
 	} else {
 		d.decode(v, &head, "")
 	}
@@ -290,10 +257,10 @@ func readObject(c *collector, v *value, bullets []bullet) *object {
 	if o.role == policyRole {
 		checkNoOwnLabels(c, v.get("metadata").get("labels"))
 		o.placeholders = findPlaceholders(c, v)
-		if o.gvk == NetworkPolicyKind {
-			policy.Namespace = o.namespace
-			o.policy = &policy
-			validateNetworkPolicy(c, v, &policy)
+		if o.gvk == policy.NetworkPolicy {
+			typed.Namespace = o.namespace
+			o.policy = &typed
+			validateNetworkPolicy(c, v, &typed)
 		}
 	}
 	if c.count() > before {
@@ -334,15 +301,17 @@ func (o *object) identify(c *collector, v *value, head envelope) bool {
 		return false
 	}
 	o.gvk = gv.WithKind(head.Kind)
+	kinds := policy.OfGroup(gv.Group)
+	_, known := policy.Lookup(o.gvk.GroupKind())
 	switch {
 	case gv.Group == ownGroup:
 		return o.identifyOwn(c, versionAt, kindAt)
-	case o.gvk == NetworkPolicyKind:
+	case o.gvk == policy.NetworkPolicy:
 		o.role = policyRole
 		return true
-	case head.Kind == NetworkPolicyKind.Kind && isForeignNetworkPolicy(gv.Group) && policyKinds[gv.Group] == nil:
+	case head.Kind == policy.NetworkPolicy.Kind && isForeignNetworkPolicy(gv.Group) && len(kinds) == 0:
 		return true
-	case strings.EqualFold(head.Kind, "NetworkPolicy") && policyKinds[gv.Group][head.Kind] == clusterScoped:
+	case strings.EqualFold(head.Kind, "NetworkPolicy") && !known:
 		if head.Kind != "NetworkPolicy" {
 			c.add(kindAt, "write `kind: NetworkPolicy`", "the kind is spelled `NetworkPolicy`, not `%s`", head.Kind)
 			return false
@@ -354,16 +323,16 @@ func (o *object) identify(c *collector, v *value, head envelope) bool {
 		c.add(versionAt, "write `apiVersion: networking.k8s.io/v1`", "%s", why)
 		return false
 	}
-	if kinds, ok := policyKinds[gv.Group]; ok {
-		if _, known := kinds[head.Kind]; known {
-			if gv.Group == NetworkPolicyKind.Group {
+	if len(kinds) > 0 {
+		if known {
+			if gv.Group == policy.NetworkPolicy.Group {
 				c.add(versionAt, "write `apiVersion: networking.k8s.io/v1`", "NetworkPolicy has no version %s", gv.Version)
 				return false
 			}
 			o.role = policyRole
 			return true
 		}
-		if near := suggest(head.Kind, keys(kinds)); near != "" && strings.EqualFold(near, head.Kind) {
+		if near := suggest(head.Kind, kindNames(kinds)); near != "" && strings.EqualFold(near, head.Kind) {
 			c.add(kindAt, fmt.Sprintf("write `kind: %s`", near), "the kind is spelled `%s`, not `%s`", near, head.Kind)
 			return false
 		}
@@ -378,6 +347,15 @@ func (o *object) identify(c *collector, v *value, head envelope) bool {
 		o.role = serviceRole
 	}
 	return true
+}
+
+// kindNames are the names of kinds.
+func kindNames(kinds []policy.Kind) []string {
+	var out []string
+	for _, k := range kinds {
+		out = append(out, k.Kind)
+	}
+	return out
 }
 
 func (o *object) identifyOwn(c *collector, versionAt, kindAt Position) bool {
@@ -411,12 +389,13 @@ func usualVersion(kind string) string {
 		return "v1"
 	case Kind, AssertionsKind:
 		return model.APIVersion
-	case "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy":
-		return "cilium.io/v2"
-	case "GlobalNetworkPolicy":
-		return "projectcalico.org/v3"
 	}
-	return "networking.k8s.io/v1"
+	for _, k := range policy.Kinds() {
+		if k.Kind == kind && k.Group != policy.CalicoGroup { // people write the group of Calico's API server
+			return k.Group + "/" + k.Version
+		}
+	}
+	return policy.NetworkPolicy.GroupVersion().String()
 }
 
 // checkMeta checks names, and fills in the namespace as kubectl does.
@@ -445,7 +424,8 @@ func (o *object) checkMeta(c *collector) {
 	if o.role == policyRole {
 		o.refuseHolds(c, meta)
 	}
-	if o.role == namespaceRole || o.role == policyRole && policyKinds[o.gvk.Group][o.gvk.Kind] == clusterScoped {
+	kind, known := policy.Lookup(o.gvk.GroupKind())
+	if o.role == namespaceRole || o.role == policyRole && known && !kind.Namespaced {
 		if o.namespace != "" {
 			c.add(where("namespace"), "remove the namespace", "a %s is in no namespace", o.gvk.Kind)
 		}
@@ -457,7 +437,7 @@ func (o *object) checkMeta(c *collector) {
 	}
 	if o.namespace != "" {
 		if messages := metavalidation.IsDNS1123Label(o.namespace); len(messages) > 0 {
-			c.add(where("namespace"), "write at most 63 lower case letters, digits and `-`", "%q is no name of a namespace: %s", shorten(o.namespace), brief(messages))
+			c.add(where("namespace"), "write at most 63 lower case letters, digits and `-`", "%q is not a valid name for a namespace: %s", shorten(o.namespace), brief(messages))
 		}
 	} else if v := meta.get("namespace"); v.kind == scalarValue && v.text == "" {
 		c.add(v.at, "write the name of the namespace, or leave the key out", "the namespace is empty")

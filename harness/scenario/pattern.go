@@ -34,7 +34,7 @@ const (
 	hostPattern
 )
 
-const patternMend = "write *, x/*, */a, x/a, label:app=web, node:0 or host:NAME"
+const patternFix = "write *, x/*, */a, x/a, label:app=web, node:0 or host:NAME"
 
 // parsePattern reads a pattern. It returns the zero pattern, which selects nothing, when it reports a problem.
 func parsePattern(c *collector, at Position, text string) pattern {
@@ -42,7 +42,7 @@ func parsePattern(c *collector, at Position, text string) pattern {
 	prefix, rest, hasPrefix := strings.Cut(text, ":")
 	switch {
 	case text == "":
-		c.add(at, patternMend, "a pattern is missing")
+		c.add(at, patternFix, "a pattern is missing")
 		return pattern{}
 	case text == "*":
 		p.kind = everyPattern
@@ -50,7 +50,7 @@ func parsePattern(c *collector, at Position, text string) pattern {
 	case hasPrefix && prefix == "label":
 		selector, err := labels.Parse(rest)
 		if err != nil || selector.Empty() {
-			c.add(at, "write label:app=web, or another label selector", "%q is no label selector", shorten(rest))
+			c.add(at, "write label:app=web, or another label selector", "%q is not a label selector", shorten(rest))
 			return pattern{}
 		}
 		p.kind, p.selector = labelPattern, selector
@@ -58,7 +58,7 @@ func parsePattern(c *collector, at Position, text string) pattern {
 	case hasPrefix && prefix == "node":
 		n, err := strconv.Atoi(rest)
 		if err != nil || n < 0 || n > maxNodeIndex || rest != strconv.Itoa(n) {
-			c.add(at, "write node:0, node:1, ...", "%q is no node: nodes are counted from 0", shorten(text))
+			c.add(at, "write node:0, node:1, ...", "%q is not a node: nodes are counted from 0", shorten(text))
 			return pattern{}
 		}
 		p.kind, p.node = nodePattern, n
@@ -71,12 +71,12 @@ func parsePattern(c *collector, at Position, text string) pattern {
 		p.kind, p.name = hostPattern, rest
 		return p
 	case hasPrefix:
-		c.add(at, patternMend, "%q is no pattern", shorten(text))
+		c.add(at, patternFix, "%q is not a pattern", shorten(text))
 		return pattern{}
 	}
 	namespace, name, slash := strings.Cut(text, "/")
 	if !slash || namespace == "" || name == "" || strings.ContainsAny(text, "[]?\\ ") || strings.Contains(name, "/") {
-		c.add(at, patternMend, "%q is no pattern", shorten(text))
+		c.add(at, patternFix, "%q is not a pattern", shorten(text))
 		return pattern{}
 	}
 	p.kind, p.namespace, p.name = podPattern, namespace, name
@@ -144,16 +144,16 @@ func (p pattern) matchesService(s *model.Service, t *model.Topology) bool {
 
 // backends are the pods behind a service.
 func backends(s *model.Service, t *model.Topology) (out []*model.Pod) {
-	selector := labels.SelectorFromSet(labels.Set(s.Selector))
 	for i := range t.Pods {
-		if p := &t.Pods[i]; p.Namespace == s.Namespace && selector.Matches(labels.Set(p.Labels)) {
+		if p := &t.Pods[i]; s.Selects(p) {
 			out = append(out, p)
 		}
 	}
 	return out
 }
 
-// glob matches `*` against any part of a name. Other signs stand for themselves: parsePattern lets no other wildcard in.
+// glob matches `*` against any part of a name. Other signs stand for themselves: parsePattern lets no other wildcard
+// in.
 func glob(pattern, name string) bool {
 	ok, err := path.Match(pattern, name)
 	return ok && err == nil

@@ -40,7 +40,7 @@ type placedPlaceholder struct {
 	at   Position
 }
 
-const placeholderMend = "write $(ip:x/b), $(cidr:x/b), $(cidr:x/b/24), $(ip:node:0) or $(ip:host:NAME)"
+const placeholderFix = "write $(ip:x/b), $(cidr:x/b), $(cidr:x/b/24), $(ip:node:0) or $(ip:host:NAME)"
 
 func parsePlaceholder(text string) (placeholder, error) {
 	p := placeholder{bits: -1}
@@ -55,7 +55,7 @@ func parsePlaceholder(text string) (placeholder, error) {
 	case "cidr":
 		p.cidr = true
 	default:
-		return p, fmt.Errorf("%q is no placeholder", shorten(text))
+		return p, fmt.Errorf("%q is not a placeholder", shorten(text))
 	}
 	name := rest
 	slashes := 1
@@ -66,14 +66,14 @@ func parsePlaceholder(text string) (placeholder, error) {
 		i := strings.LastIndex(rest, "/")
 		bits, err := strconv.Atoi(rest[i+1:])
 		if err != nil || bits < 0 || bits > 128 || strconv.Itoa(bits) != rest[i+1:] {
-			return p, fmt.Errorf("%q is no size of a network", rest[i+1:])
+			return p, fmt.Errorf("%q is not a size of a network", rest[i+1:])
 		}
 		name, p.bits = rest[:i], bits
 	}
 	p.endpoint = model.Endpoint(name)
 	if p.endpoint.IsNode() {
 		if _, ok := p.endpoint.NodeIndex(); !ok {
-			return p, fmt.Errorf("%q is no node", name)
+			return p, fmt.Errorf("%q is not a node", name)
 		}
 		return p, nil
 	}
@@ -103,7 +103,7 @@ func findPlaceholders(c *collector, v *value) (out []placedPlaceholder) {
 		for _, m := range placeholderPattern.FindAllString(v.text, -1) {
 			p, err := parsePlaceholder(m)
 			if err != nil {
-				c.add(v.at, placeholderMend, "%v", err)
+				c.add(v.at, placeholderFix, "%v", err)
 				continue
 			}
 			out = append(out, placedPlaceholder{p, m, v.at})
@@ -118,21 +118,6 @@ func findPlaceholders(c *collector, v *value) (out []placedPlaceholder) {
 				continue // text for people, or for selectors
 			}
 			out = append(out, findPlaceholders(c, e.value)...)
-		}
-	}
-	return out
-}
-
-// HasPlaceholders tells whether the object speaks of addresses that are not known before its pods run.
-func HasPlaceholders(object *unstructured.Unstructured) bool {
-	return hasPlaceholder(withoutMeta(object.Object))
-}
-
-func withoutMeta(content map[string]any) map[string]any {
-	out := make(map[string]any, len(content))
-	for k, v := range content {
-		if k != "metadata" {
-			out[k] = v
 		}
 	}
 	return out
@@ -168,12 +153,13 @@ func (e *UnknownAddressError) Error() string {
 	return fmt.Sprintf("%s has no %s address", e.Endpoint, e.Family)
 }
 
-// Resolve replaces the placeholders of an object by addresses; the object itself is left as it is. With more than one family,
-// the item of a list that a placeholder stands in is repeated, once per family: an ipBlock peer with all of its exceptions,
-// or an item of a list of networks. A block that mixes placeholders with literal networks is kept in the family of the
-// literals only.
+// Resolve replaces the placeholders of an object by addresses; the object itself is left as it is. With more than one
+// family, the item of a list that a placeholder stands in is repeated, once per family: an ipBlock peer with all of its
+// exceptions, or an item of a list of networks. A block that mixes placeholders with literal networks is kept in the
+// family of the literals only.
 //
-// The error is an [UnknownAddressError] when lookup knows no address, and otherwise says which placeholder makes no sense.
+// The error is an [UnknownAddressError] when lookup knows no address, and otherwise says which placeholder makes no
+// sense.
 func Resolve(object *unstructured.Unstructured, lookup Lookup, families []model.IPFamily) (*unstructured.Unstructured, error) {
 	return rewrite(object, func(text string, family model.IPFamily) (string, error) { return substitute(text, lookup, family) }, families)
 }

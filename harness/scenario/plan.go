@@ -13,9 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/policy"
 )
 
 // Plan is what a run does with a scenario.
@@ -27,12 +27,13 @@ type Plan struct {
 	// TopologyKey is equal for two plans whose initial topologies are: a run may keep the pods from one to the next.
 	TopologyKey string
 	Steps       []PlannedStep
-	// Vacuous names, with file and line, each policy about which nothing is proven: one that selects no pod in any step, one that the
-	// specification does not know while all cells of its steps are left open, and one that is left out where no other is applied. A
-	// scenario with such a policy is not a pass.
+	// Vacuous names, with file and line, each policy about which nothing is proven: one that selects no pod in any
+	// step, one that the specification does not know while all cells of its steps are left open, and one that is left
+	// out where no other is applied. A scenario with such a policy is not a pass.
 	Vacuous []string
-	// Unproven says what a green run of the plan would leave unproven: rules that decide nothing, connections that narrowed probes
-	// leave out, policies that no probe meets or that are left out, a scenario without a policy. It makes a strict run vacuous.
+	// Unproven says what a green run of the plan would leave unproven: rules that decide nothing, connections that
+	// narrowed probes leave out, policies that no probe meets or that are left out, a scenario without a policy. It
+	// makes a strict run vacuous.
 	Unproven []string
 }
 
@@ -46,8 +47,8 @@ type PlannedStep struct {
 	Topology model.Topology
 	// InForce are the policies after the changes, in the order in which they were first applied.
 	InForce []ApplyObject
-	// Unjudged are those of the policies in force that the specification of NetworkPolicy says nothing about and that may decide
-	// connections, and after them those of the folder that a run leaves out.
+	// Unjudged are those of the policies in force that the specification of NetworkPolicy says nothing about and that
+	// may decide connections, and after them those of the folder that a run leaves out.
 	Unjudged []Unjudged
 	// Cells of the truth table, in the order of the topology.
 	Cells []PlannedCell
@@ -79,8 +80,8 @@ type ApplyObject struct {
 	Object *unstructured.Unstructured
 	// Source is where the object was read.
 	Source Position
-	// Policy is the object in typed form, also with its placeholders; nil for other kinds than NetworkPolicy. It is shared
-	// between plans, and must not be changed.
+	// Policy is the object in typed form, also with its placeholders; nil for other kinds than NetworkPolicy. It is
+	// shared between plans, and must not be changed.
 	Policy *networkingv1.NetworkPolicy
 	// NeedsAddresses is true when the object holds placeholders.
 	NeedsAddresses bool
@@ -90,14 +91,7 @@ type ApplyObject struct {
 }
 
 // DeleteObject deletes a policy that was applied.
-type DeleteObject struct {
-	// Kind is the bare kind, and GroupVersionKind the whole one.
-	Kind             string
-	GroupVersionKind schema.GroupVersionKind
-	// Namespace is empty for kinds without namespaces.
-	Namespace string
-	Name      string
-}
+type DeleteObject struct{ policy.Ref }
 
 // SetPodLabels gives a running pod new labels.
 type SetPodLabels struct {
@@ -130,13 +124,16 @@ func (SetNamespaceLabels) change() {}
 func (CreatePods) change()         {}
 func (RemovePods) change()         {}
 
+// Ref names the object.
+func (a ApplyObject) Ref() policy.Ref { return policy.RefOf(a.Object) }
+
 // String says what is applied.
 func (a ApplyObject) String() string {
-	return fmt.Sprintf("apply %s (%s)", nameOf(a.Object.GetKind(), a.Object.GetNamespace(), a.Object.GetName()), a.Source.Short())
+	return fmt.Sprintf("apply %s (%s)", a.Ref(), a.Source.Short())
 }
 
 // String says what is deleted.
-func (d DeleteObject) String() string { return "delete " + nameOf(d.Kind, d.Namespace, d.Name) }
+func (d DeleteObject) String() string { return "delete " + d.Ref.String() }
 
 // String says what is labelled.
 func (s SetPodLabels) String() string {
@@ -166,15 +163,9 @@ func (r RemovePods) String() string {
 	return "remove pods " + strings.Join(names, ", ")
 }
 
-func nameOf(kind, namespace, name string) string {
-	if namespace == "" {
-		return kind + " " + name
-	}
-	return kind + " " + namespace + "/" + name
-}
-
-// Plan turns the scenario into what a run needs, on a cluster with these IP families and this number of nodes; 0 nodes when
-// it is not known. Pods without a node are spread over the nodes in their order; with 0 nodes their index stays -1.
+// Plan turns the scenario into what a run needs, on a cluster with these IP families and this number of nodes; 0 nodes
+// when it is not known. Pods without a node are spread over the nodes in their order; with 0 nodes their index stays
+// -1.
 //
 // The error is a [Problems]: the scenario needs more nodes than there are.
 func (s *Scenario) Plan(families []model.IPFamily, nodes int) (*Plan, error) {
@@ -249,7 +240,7 @@ type planner struct {
 	created int
 	inForce []applied
 	// selected tells of each policy, by its key, whether it ever selected a pod. An update makes no new policy.
-	selected map[string]bool
+	selected map[policy.Ref]bool
 	probes   []*probeUse
 	// silent are steps without cells.
 	silent []*Step
@@ -263,7 +254,7 @@ type applied struct {
 }
 
 func newPlanner(s *Scenario, families []model.IPFamily, nodes int) *planner {
-	return &planner{s: s, families: families, nodes: nodes, order: map[model.Endpoint]int{}, selected: map[string]bool{}}
+	return &planner{s: s, families: families, nodes: nodes, order: map[model.Endpoint]int{}, selected: map[policy.Ref]bool{}}
 }
 
 func (p *planner) plan() *Plan {
@@ -348,7 +339,8 @@ func (p *planner) createPod(in *Pod) model.Pod {
 	return pod
 }
 
-// place decides which node a pod runs on. A hostNetwork pod that may run anywhere avoids nodes where its ports are taken.
+// place decides which node a pod runs on. A hostNetwork pod that may run anywhere avoids nodes where its ports are
+// taken.
 func (p *planner) place(pod *model.Pod, in *Pod) {
 	if in.Node != nil {
 		pod.Node = *in.Node
@@ -461,11 +453,11 @@ func (p *planner) silentSteps() {
 		return
 	}
 	for _, step := range p.silent {
-		mend := "declare a second pod, or ports, or probes"
+		fix := "declare a second pod, or ports, or probes"
 		if p.s.Plain {
-			mend = "add another workload to the folder, or a host to netproof.yaml with a rule that speaks of it"
+			fix = "add another workload to the folder, or a host to netproof.yaml with a rule that speaks of it"
 		}
-		p.add(step.nameAt, mend, "step `%s` has no cell: nobody probes anybody", step.Name)
+		p.add(step.nameAt, fix, "step `%s` has no cell: nobody probes anybody", step.Name)
 		if p.s.Plain {
 			return // one place for all steps
 		}
@@ -485,7 +477,7 @@ func (p *planner) remove(step *Step) []Change {
 		e := model.Endpoint(name)
 		if _, ok := p.topology.Pod(e); !ok {
 			if name != "" {
-				p.add(at, p.podMend(name), "there is no pod `%s` to remove in step `%s`", name, step.Name)
+				p.add(at, p.podFix(name), "there is no pod `%s` to remove in step `%s`", name, step.Name)
 			}
 			continue
 		}
@@ -498,8 +490,8 @@ func (p *planner) remove(step *Step) []Change {
 	return []Change{RemovePods{gone}}
 }
 
-// podMend suggests a pod that exists.
-func (p *planner) podMend(name string) string {
+// podFix suggests a pod that exists.
+func (p *planner) podFix(name string) string {
 	var names []string
 	for i := range p.topology.Pods {
 		names = append(names, string(p.topology.Pods[i].Endpoint()))
@@ -537,7 +529,7 @@ func (p *planner) label(step *Step) (out []Change) {
 		for _, e := range pods.entries {
 			pod, ok := p.topology.Pod(model.Endpoint(e.key.text))
 			if !ok {
-				p.add(e.key.at, p.podMend(e.key.text), "there is no pod `%s` to label in step `%s`", e.key.text, step.Name)
+				p.add(e.key.at, p.podFix(e.key.text), "there is no pod `%s` to label in step `%s`", e.key.text, step.Name)
 				continue
 			}
 			if len(e.value.entries) == 0 {
@@ -607,8 +599,7 @@ func (p *planner) delete(step *Step) (out []Change) {
 		if !ok {
 			continue
 		}
-		o := p.inForce[index].Object
-		out = append(out, DeleteObject{Kind: o.GetKind(), GroupVersionKind: o.GroupVersionKind(), Namespace: o.GetNamespace(), Name: o.GetName()})
+		out = append(out, DeleteObject{p.inForce[index].Ref()})
 		p.inForce = slices.Delete(p.inForce, index, index+1)
 	}
 	return out
@@ -629,14 +620,9 @@ func (p *planner) find(at Position, text, step string) (int, bool) {
 	var found []int
 	var names []string
 	for i, a := range p.inForce {
-		o := a.Object
-		key := o.GetKind() + "/" + o.GetName()
-		if o.GetNamespace() != "" {
-			key = o.GetKind() + "/" + o.GetNamespace() + "/" + o.GetName()
-		}
-		names = append(names, key)
-		if strings.EqualFold(o.GetKind(), kind) && o.GetNamespace() == namespace && o.GetName() == name &&
-			(!withGroup || o.GroupVersionKind().Group == group) {
+		ref := a.Ref()
+		names = append(names, ref.Path())
+		if strings.EqualFold(ref.Kind.Kind, kind) && ref.Namespace == namespace && ref.Name == name && (!withGroup || ref.Kind.Group == group) {
 			found = append(found, i)
 		}
 	}
@@ -654,7 +640,7 @@ func (p *planner) find(at Position, text, step string) (int, bool) {
 }
 
 func (p *planner) apply(step *Step) (out []Change) {
-	thisStep := map[string]Position{}
+	thisStep := map[policy.Ref]Position{}
 	for i := range step.Apply {
 		a := &step.Apply[i]
 		for _, o := range a.objects {
@@ -683,22 +669,22 @@ func (p *planner) apply(step *Step) (out []Change) {
 }
 
 func (p *planner) refuseKind(a *Apply, o *object) {
-	mend := "apply NetworkPolicies, or the policies of Calico or Cilium"
+	fix := "apply NetworkPolicies, or the policies of Calico or Cilium"
 	switch o.role {
 	case workloadRole:
-		mend = "declare a pod under spec.topology.pods, or give the folder without a scenario.yaml to have its workloads probed"
+		fix = "declare a pod under spec.topology.pods, or give the folder without a scenario.yaml to have its workloads probed"
 	case serviceRole:
-		mend = "declare it under spec.topology.services"
+		fix = "declare it under spec.topology.services"
 	case namespaceRole:
-		mend = "declare it under spec.topology.namespaces"
+		fix = "declare it under spec.topology.namespaces"
 	case scenarioRole, assertionsRole:
-		mend = "give the file as a path of its own"
+		fix = "give the file as a path of its own"
 	}
 	at := o.at
 	if a.File != "" && o.tree.get("kind") != nil {
 		at = o.tree.get("kind").at
 	}
-	p.add(at, mend, "a scenario cannot apply a %s", o.gvk.Kind)
+	p.add(at, fix, "a scenario cannot apply a %s", o.gvk.Kind)
 }
 
 func (p *planner) checkNamespaceOf(o *object) {
@@ -718,14 +704,14 @@ func (p *planner) checkNamespaceOf(o *object) {
 		names = append(names, ns.Name)
 	}
 	if written := metadata.get("namespace"); written != nil {
-		mend := fmt.Sprintf("declare it: add `{name: %s}` to topology.namespaces", o.namespace)
+		fix := fmt.Sprintf("declare it: add `{name: %s}` to topology.namespaces", o.namespace)
 		if p.s.Plain {
-			mend = "add a workload or a Namespace object with this name"
+			fix = "add a workload or a Namespace object with this name"
 		}
 		if near := suggest(o.namespace, names); near != "" {
-			mend = fmt.Sprintf("did you mean `%s`? Otherwise %s", near, mend)
+			fix = fmt.Sprintf("did you mean `%s`? Otherwise %s", near, fix)
 		}
-		p.add(written.at, mend, "%s is in namespace `%s`, which does not exist", o, o.namespace)
+		p.add(written.at, fix, "%s is in namespace `%s`, which does not exist", o, o.namespace)
 		return
 	}
 	p.add(at, "add `namespace: ...` below metadata; "+oneOf(names), "%s has no namespace, so it would go to `default`, which does not exist", o)
@@ -746,21 +732,22 @@ func (p *planner) checkPlaceholders(o *object, step string) {
 				for i := range p.topology.Hosts {
 					names = append(names, string(p.topology.Hosts[i].Endpoint()))
 				}
-				mend := "declare it under topology.hosts"
+				fix := "declare it under topology.hosts"
 				if len(names) > 0 {
-					mend = didYouMean(string(e), names)
+					fix = didYouMean(string(e), names)
 				}
-				p.add(ph.at, mend, "%s: there is no host `%s`", ph.text, strings.TrimPrefix(string(e), "host:"))
+				p.add(ph.at, fix, "%s: there is no host `%s`", ph.text, strings.TrimPrefix(string(e), "host:"))
 			}
 			continue
 		}
 		if _, ok := p.topology.Pod(e); !ok {
-			p.add(ph.at, p.podMend(string(e)), "%s: there is no pod `%s` in step `%s`", ph.text, e, step)
+			p.add(ph.at, p.podFix(string(e)), "%s: there is no pod `%s` in step `%s`", ph.text, e, step)
 		}
 	}
 }
 
-// noteSelected remembers whether a policy that is in force selects a pod now. Kinds other than NetworkPolicy are not judged.
+// noteSelected remembers whether a policy that is in force selects a pod now. Kinds other than NetworkPolicy are not
+// judged.
 func (p *planner) noteSelected(a applied) {
 	key := a.object.key()
 	if a.Policy == nil {
@@ -780,7 +767,7 @@ func (p *planner) noteSelected(a applied) {
 }
 
 func (p *planner) vacuous(plan *Plan) (out []string) {
-	said := map[string]bool{}
+	said := map[policy.Ref]bool{}
 	if !slices.ContainsFunc(plan.Steps, func(s PlannedStep) bool { return len(s.InForce) > 0 }) {
 		for _, u := range p.s.LeftOut {
 			out = append(out, fmt.Sprintf("%s is left out, and there is no other policy: nothing is proven", u))
@@ -788,14 +775,14 @@ func (p *planner) vacuous(plan *Plan) (out []string) {
 	}
 	for _, step := range plan.Steps {
 		for _, a := range step.InForce {
-			key := objectKey(a.Object.GroupVersionKind().GroupKind(), a.Object.GetNamespace(), a.Object.GetName())
+			key := a.Ref().Key()
 			if said[key] {
 				continue
 			}
 			if a.Policy == nil && !decidesCells(plan, key) {
 				said[key] = true
 				out = append(out, fmt.Sprintf("%s (%s) decides no cell: all cells of its steps are left open, so nothing is proven about it",
-					nameOf(a.Object.GetKind(), a.Object.GetNamespace(), a.Object.GetName()), a.Source.Short()))
+					a.Ref(), a.Source.Short()))
 				continue
 			}
 			if p.selected[key] {
@@ -803,17 +790,17 @@ func (p *planner) vacuous(plan *Plan) (out []string) {
 			}
 			said[key] = true
 			out = append(out, fmt.Sprintf("%s (%s) selects no pod in any step: nothing is proven about it",
-				nameOf(a.Object.GetKind(), a.Object.GetNamespace(), a.Object.GetName()), a.Source.Short()))
+				a.Ref(), a.Source.Short()))
 		}
 	}
 	return out
 }
 
 // decidesCells tells whether a step in which the object is in force expects a verdict of any cell.
-func decidesCells(plan *Plan, key string) bool {
+func decidesCells(plan *Plan, key policy.Ref) bool {
 	return slices.ContainsFunc(plan.Steps, func(step PlannedStep) bool {
 		return slices.ContainsFunc(step.InForce, func(a ApplyObject) bool {
-			return objectKey(a.Object.GroupVersionKind().GroupKind(), a.Object.GetNamespace(), a.Object.GetName()) == key
+			return a.Ref().Key() == key
 		}) && slices.ContainsFunc(step.Cells, func(c PlannedCell) bool { return c.Expected != model.Undefined })
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/policy"
 )
 
 var v4 = []model.IPFamily{model.IPv4}
@@ -103,7 +104,7 @@ func TestApplyReplacesAPolicyOfTheSameName(t *testing.T) {
 	assert.Equal(t, []string{"deny of deny.yaml"}, forceOf(plan.Steps[0]))
 	assert.Equal(t, []string{"deny of other.yaml"}, forceOf(plan.Steps[1]))
 	assert.Equal(t, map[string]string{"app": "db"}, plan.Steps[1].InForce[0].Policy.Spec.PodSelector.MatchLabels)
-	assert.Equal(t, DeleteObject{Kind: "NetworkPolicy", GroupVersionKind: NetworkPolicyKind, Namespace: "x", Name: "deny"}, plan.Steps[2].Changes[0])
+	assert.Equal(t, DeleteObject{policy.Ref{Kind: policy.NetworkPolicy, Namespace: "x", Name: "deny"}}, plan.Steps[2].Changes[0])
 	assert.Empty(t, plan.Steps[2].InForce)
 	assert.Empty(t, plan.Vacuous)
 }
@@ -116,7 +117,7 @@ func TestDeleteAsksForTheGroupWhereAKindIsAmbiguous(t *testing.T) {
 `
 	problems := problemsOf(t, story(fmt.Sprintf(steps, "")))
 	require.Len(t, problems, 1)
-	assert.Equal(t, "write NetworkPolicy.GROUP/x/deny", problems[0].Mend)
+	assert.Equal(t, "write NetworkPolicy.GROUP/x/deny", problems[0].Fix)
 	plan := planOf(t, story(fmt.Sprintf(steps, ".projectcalico.org")), v4, 2)
 	assert.Equal(t, []string{"deny of deny.yaml"}, forceOf(plan.Steps[1]))
 }
@@ -325,7 +326,7 @@ func TestAScenarioThatNeedsMoreNodesIsRefusedWithThePlaces(t *testing.T) {
 	require.True(t, errors.As(err, &problems))
 	var have []string
 	for _, p := range problems {
-		have = append(have, p.Position().String()+" "+p.Mend)
+		have = append(have, p.Position().String()+" "+p.Fix)
 	}
 	assert.Equal(t, []string{
 		"scenario.yaml:11:9 write a node below 1, or run with `--nodes 2`",
@@ -416,7 +417,8 @@ func TestVerbsWithoutContentStillNameWhatThereIs(t *testing.T) {
 	assert.ErrorContains(t, err, "there is no namespace `z` to label")
 }
 
-// contractExample is the scenario that the project's contract with its scripts shows: whoever copies it must be able to load it.
+// contractExample is the scenario that the project's contract with its scripts shows: whoever copies it must be able to
+// load it.
 const contractExample = `apiVersion: netproof.dev/v1alpha1
 kind: Scenario
 metadata:

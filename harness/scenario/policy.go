@@ -87,14 +87,14 @@ func (k policyChecker) types(at *field.Path, types []networkingv1.PolicyType) {
 		if t == networkingv1.PolicyTypeIngress || t == networkingv1.PolicyTypeEgress {
 			continue
 		}
-		mend := "write Ingress or Egress"
+		fix := "write Ingress or Egress"
 		for _, known := range []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress} {
 			if strings.EqualFold(string(known), string(t)) {
-				mend = fmt.Sprintf("write %s, with a capital letter", known)
+				fix = fmt.Sprintf("write %s, with a capital letter", known)
 			}
 		}
 		if where := k.at(at.Index(i)); !k.refused(where) {
-			k.c.add(where, mend, "%q is no policy type", shorten(string(t)))
+			k.c.add(where, fix, "%q is not a policy type", shorten(string(t)))
 		}
 	}
 	if len(types) > 2 {
@@ -111,7 +111,7 @@ func (k policyChecker) selector(at *field.Path, s *metav1.LabelSelector) {
 		if k.refused(where) {
 			continue
 		}
-		k.c.add(where, selectorMend(err), "%s: %s", err.Field, brief([]string{err.ErrorBody()}))
+		k.c.add(where, selectorFix(err), "%s: %s", err.Field, brief([]string{err.ErrorBody()}))
 	}
 }
 
@@ -148,7 +148,7 @@ func (k policyChecker) valueAt(path *field.Path) *value {
 	return v
 }
 
-func selectorMend(err *field.Error) string {
+func selectorFix(err *field.Error) string {
 	switch {
 	case strings.HasSuffix(err.Field, "operator"):
 		return "write In, NotIn, Exists or DoesNotExist"
@@ -253,13 +253,13 @@ func (k policyChecker) block(at *field.Path, b *networkingv1.IPBlock) {
 			continue
 		}
 		if inner.Bits() <= outer.Bits() || !outer.Contains(inner.Addr()) {
-			k.c.add(k.at(at.Child("except").Index(i)), fmt.Sprintf("write a smaller network within %s", outer), "except %s is no part of the cidr %s", s, b.CIDR)
+			k.c.add(k.at(at.Child("except").Index(i)), fmt.Sprintf("write a smaller network within %s", outer), "except %s is not part of the cidr %s", s, b.CIDR)
 		}
 	}
 }
 
-// cidr reads a network as strictly as the API server has done since Kubernetes 1.36: in canonical form, and without bits
-// beyond the prefix.
+// cidr reads a network as strictly as the API server has done since Kubernetes 1.36: in canonical form, and without
+// bits beyond the prefix.
 func (k policyChecker) cidr(at *field.Path, s string) (netip.Prefix, bool) {
 	where := k.at(at)
 	if k.refused(where) {
@@ -268,28 +268,28 @@ func (k policyChecker) cidr(at *field.Path, s string) (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil:
-		mend := "write a network such as 10.0.0.0/8 or 2001:db8::/32"
+		fix := "write a network such as 10.0.0.0/8 or 2001:db8::/32"
 		if a, err := netip.ParseAddr(s); err == nil {
-			mend = fmt.Sprintf("write %s/%d for this one address", s, a.BitLen())
+			fix = fmt.Sprintf("write %s/%d for this one address", s, a.BitLen())
 		}
-		k.c.add(where, mend, "%q is no CIDR", shorten(s))
+		k.c.add(where, fix, "%q is not a CIDR", shorten(s))
 		return p, false
 	case p.Addr().Is4In6():
 		k.c.add(where, "write it as an IPv4 network, such as 10.0.0.0/8", "%q is an IPv4 network written as IPv6", s)
 		return p, false
 	case p.Masked() != p:
-		mend := fmt.Sprintf("write %s for the network, or %s/%d for the address", p.Masked(), p.Addr(), p.Addr().BitLen())
-		k.c.add(where, mend, "%q has bits beyond the prefix length", s)
+		fix := fmt.Sprintf("write %s for the network, or %s/%d for the address", p.Masked(), p.Addr(), p.Addr().BitLen())
+		k.c.add(where, fix, "%q has bits beyond the prefix length", s)
 		return p.Masked(), false
 	}
 	if errs := metavalidation.IsValidCIDRForLegacyField(at, s, true, nil); len(errs) > 0 {
-		k.c.add(where, fmt.Sprintf("write %s", p), "%q is no CIDR: %s", shorten(s), errs[0].Detail)
+		k.c.add(where, fmt.Sprintf("write %s", p), "%q is not a CIDR: %s", shorten(s), errs[0].Detail)
 		return p, false
 	}
 	return p, true
 }
 
-// blockWithPlaceholders substitutes an example address: what is no CIDR then will be none later.
+// blockWithPlaceholders substitutes an example address: what is not a CIDR then will be none later.
 func (k policyChecker) blockWithPlaceholders(at *field.Path, b *networkingv1.IPBlock) {
 	for _, f := range []struct {
 		path *field.Path
@@ -319,9 +319,9 @@ func (k policyChecker) blockText(at *field.Path, s string) {
 			return
 		}
 	}
-	mend := "write $(cidr:...), which is a network"
+	fix := "write $(cidr:...), which is a network"
 	if strings.HasPrefix(s, "$(ip:") {
-		mend = strings.Replace(s, "$(ip:", "write $(cidr:", 1) + ", which is a network; $(ip:...) is an address alone"
+		fix = strings.Replace(s, "$(ip:", "write $(cidr:", 1) + ", which is a network; $(ip:...) is an address alone"
 	}
-	k.c.add(k.at(at), mend, "%q is no CIDR, whatever the address will be", shorten(s))
+	k.c.add(k.at(at), fix, "%q is not a CIDR, whatever the address will be", shorten(s))
 }

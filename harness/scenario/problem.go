@@ -10,8 +10,8 @@ import (
 	"github.com/netproof/netproof/harness/plain"
 )
 
-// ErrNothing is matched by the errors of [Load] and [Select] that say that nothing was selected: an empty folder, manifests
-// without a policy, a selector that fits no scenario.
+// ErrNothing is matched by the errors of [Load] and [Select] that say that nothing was selected: an empty folder,
+// manifests without a policy, a selector that fits no scenario.
 var ErrNothing = errors.New("nothing to prove")
 
 // Position is a place in a file that a user wrote. Line and column count from one, columns in characters.
@@ -35,27 +35,27 @@ type Problem struct {
 	Line    int
 	Column  int
 	Message string
-	// Mend says what to write instead.
-	Mend string
+	// Fix says what to write instead.
+	Fix string
 }
 
 // Position is where the problem is.
 func (p Problem) Position() Position { return Position{p.File, p.Line, p.Column} }
 
-// Error renders the problem as file:line:column: message, and the mend on a line of its own.
+// Error renders the problem as file:line:column: message, and the fix on a line of its own.
 func (p Problem) Error() string {
 	s := p.Position().String() + ": " + p.Message
-	if p.Mend != "" {
-		s += "\n    mend: " + p.Mend
+	if p.Fix != "" {
+		s += "\n    fix: " + p.Fix
 	}
 	return s
 }
 
-// Problems is everything that is wrong in the files of a call, in the order of files and lines. It is an error that means
-// that nothing was run.
+// Problems is everything that is wrong in the files of a call, in the order of files and lines. It is an error that
+// means that nothing was run.
 type Problems []Problem
 
-// maxShown bounds the problems that a message spells out: nobody mends more than that at once.
+// maxShown bounds the problems that a message spells out: nobody fixes more than that at once.
 const maxShown = 200
 
 // Error renders the problems one after the other.
@@ -84,18 +84,18 @@ type collector struct {
 	warnings Problems
 }
 
-func (c *collector) add(at Position, mend, format string, args ...any) {
-	c.problems = append(c.problems, problemAt(at, mend, format, args...))
+func (c *collector) add(at Position, fix, format string, args ...any) {
+	c.problems = append(c.problems, problemAt(at, fix, format, args...))
 }
 
-func (c *collector) warn(at Position, mend, format string, args ...any) {
-	c.warnings = append(c.warnings, problemAt(at, mend, format, args...))
+func (c *collector) warn(at Position, fix, format string, args ...any) {
+	c.warnings = append(c.warnings, problemAt(at, fix, format, args...))
 }
 
-func problemAt(at Position, mend, format string, args ...any) Problem {
+func problemAt(at Position, fix, format string, args ...any) Problem {
 	// A problem without a place helps nobody: what is wrong with a file as a whole is said of its beginning.
-	// What it quotes, in the message and in the mend, was chosen by whoever wrote the file.
-	return Problem{at.File, max(at.Line, 1), max(at.Column, 1), plain.Text(fmt.Sprintf(format, args...)), plain.Text(mend)}
+	// What it quotes, in the message and in the fix, was chosen by whoever wrote the file.
+	return Problem{at.File, max(at.Line, 1), max(at.Column, 1), plain.Text(fmt.Sprintf(format, args...)), plain.Text(fix)}
 }
 
 // counted renders a number with its noun.

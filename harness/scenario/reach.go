@@ -10,8 +10,8 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// Reach is a way in which a scenario reaches beyond the namespaces that a run makes for it. On a cluster that others use it
-// concerns them.
+// Reach is a way in which a scenario reaches beyond the namespaces that a run makes for it. On a cluster that others
+// use it concerns them.
 type Reach string
 
 // The ways.
@@ -57,8 +57,8 @@ func ParseReaches(text string) ([]Reach, error) {
 	return out, nil
 }
 
-// Beyond are the ways in which the scenario reaches beyond its own namespaces and which are not allowed, each at the first place
-// that does.
+// Beyond are the ways in which the scenario reaches beyond its own namespaces and which are not allowed, each at the
+// first place that does.
 func (s *Scenario) Beyond(allowed []Reach) Problems {
 	b := beyond{allowed: allowed, said: map[Reach]bool{}}
 	for _, ns := range s.Spec.Topology.Namespaces {
@@ -134,7 +134,8 @@ func (b *beyond) probe(p *Probe) {
 	}
 }
 
-// PositionOf is where the scenario declares a pod or service, the beginning of the scenario where it declares none of the name.
+// PositionOf is where the scenario declares a pod or service, the beginning of the scenario where it declares none of
+// the name.
 func (s *Scenario) PositionOf(e model.Endpoint) Position {
 	for _, svc := range s.Spec.Topology.Services {
 		if svc.Name == string(e) {

@@ -43,15 +43,15 @@ func TestWhatReachesBeyondTheScenariosNamespacesIsNamedWithItsPlace(t *testing.T
 	for _, p := range far.Beyond(nil) {
 		said = append(said, p.Error())
 	}
-	mend := func(r string) string {
-		return "; this run did not make the cluster\n    mend: leave it out, or permit it with --allow " + r
+	fix := func(r string) string {
+		return "; this run did not make the cluster\n    fix: leave it out, or permit it with --allow " + r
 	}
 	assert.Equal(t, []string{
-		"scenario.yaml:8:9: the namespace `default` is not the scenario's own: what is done there concerns everybody" + mend("default"),
-		"scenario.yaml:9:9: the namespace `kube-system` is not the scenario's own: what is done there concerns everybody" + mend("kube-system"),
-		"scenario.yaml:12:9: pod x/b is on the network of its node (hostNetwork)" + mend("host-network"),
-		"scenario.yaml:16:9: service x/out opens a port on every node of the cluster" + mend("node-port"),
-		"scenario.yaml:25:11: GlobalNetworkPolicy global is of the cluster's scope: it can act on all that runs there" + mend("cluster-scoped"),
+		"scenario.yaml:8:9: the namespace `default` is not the scenario's own: what is done there concerns everybody" + fix("default"),
+		"scenario.yaml:9:9: the namespace `kube-system` is not the scenario's own: what is done there concerns everybody" + fix("kube-system"),
+		"scenario.yaml:12:9: pod x/b is on the network of its node (hostNetwork)" + fix("host-network"),
+		"scenario.yaml:16:9: service x/out opens a port on every node of the cluster" + fix("node-port"),
+		"scenario.yaml:25:11: GlobalNetworkPolicy global is of the cluster's scope: it can act on all that runs there" + fix("cluster-scoped"),
 	}, said)
 	assert.Empty(t, far.Beyond(Reaches()))
 	assert.Len(t, far.Beyond([]Reach{ReachDefault, ReachHostNetwork}), 3)
@@ -62,7 +62,7 @@ func TestWhatReachesBeyondTheScenariosNamespacesIsNamedWithItsPlace(t *testing.T
 	} {
 		problems := mustLoad(t, story(only))[0].Beyond([]Reach{})
 		require.NotEmpty(t, problems, reach)
-		assert.Contains(t, problems[len(problems)-1].Mend, "--allow "+string(reach))
+		assert.Contains(t, problems[len(problems)-1].Fix, "--allow "+string(reach))
 	}
 	near := "  steps: [{name: s, expect: {default: allow}}]\n"
 	assert.Len(t, mustLoad(t, story(near))[0].Beyond(nil), 1, "its NodePort service")

@@ -13,10 +13,12 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// Resolve replaces the placeholders of the object, as [Resolve] does, and holds a NetworkPolicy against what the API server accepts,
-// now that its networks are known: an exception must lie within its network, and where pods run decides whether it does.
+// Resolve replaces the placeholders of the object, as [Resolve] does, and holds a NetworkPolicy against what the API
+// server accepts, now that its networks are known: an exception must lie within its network, and where pods run decides
+// whether it does.
 //
-// The error is a [Problems] if the policy is refused. Otherwise it begins with Source, and wraps the error of [Resolve].
+// The error is a [Problems] if the policy is refused. Otherwise it begins with Source, and wraps the error of
+// [Resolve].
 func (a ApplyObject) Resolve(lookup Lookup, families []model.IPFamily) (*unstructured.Unstructured, error) {
 	out, err := Resolve(a.Object, lookup, families)
 	if err != nil {
@@ -46,8 +48,8 @@ func (a ApplyObject) Resolve(lookup Lookup, families []model.IPFamily) (*unstruc
 	return out, nil
 }
 
-// Example is the object as it may look once addresses are known, with addresses of documentation. It serves checks of everything
-// else: an exception that lies outside of its network with these addresses is replaced by an address within.
+// Example is the object as it may look once addresses are known, with addresses of documentation. It serves checks of
+// everything else: an exception that lies outside of its network with these addresses is replaced by an address within.
 // Its error begins with Source.
 func (a ApplyObject) Example(families []model.IPFamily) (*unstructured.Unstructured, error) {
 	out, err := Resolve(a.Object, exampleAddress, families)
@@ -107,7 +109,7 @@ func (a ApplyObject) checkResolved(at *field.Path, written *networkingv1.IPBlock
 		k.block(at, &networkingv1.IPBlock{CIDR: networks[0], Except: networks[1:]})
 		for _, p := range k.c.problems {
 			p.Message += fmt.Sprintf(": that is what %s became with the addresses of this run", blockText(written))
-			p.Mend = resolvedMend(texts, networks)
+			p.Fix = resolvedFix(texts, networks)
 			out = append(out, p)
 		}
 	}
@@ -122,8 +124,8 @@ func blockText(b *networkingv1.IPBlock) string {
 	return b.CIDR + " except " + strings.Join(b.Except, ", ")
 }
 
-// resolvedMend says what to write for a block whose networks depend on addresses.
-func resolvedMend(texts, networks []string) string {
+// resolvedFix says what to write for a block whose networks depend on addresses.
+func resolvedFix(texts, networks []string) string {
 	for i, s := range networks {
 		if p, err := netip.ParsePrefix(s); err == nil && p.Masked() != p && strings.HasPrefix(texts[i], "$(ip:") {
 			return "write $(cidr:x/b/24) for a network around an address; $(ip:...) keeps all bits of the address"

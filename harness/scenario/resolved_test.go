@@ -44,7 +44,7 @@ func scattered(e model.Endpoint, family model.IPFamily) (netip.Addr, bool) {
 	return netip.MustParseAddr(text), true
 }
 
-func TestAPolicyThatAddressesMakeInvalidIsRefusedWithPlaceAndMend(t *testing.T) {
+func TestAPolicyThatAddressesMakeInvalidIsRefusedWithPlaceAndFix(t *testing.T) {
 	dual := []model.IPFamily{model.IPv4, model.IPv6}
 	for name, tc := range map[string]struct {
 		block    string
@@ -53,15 +53,15 @@ func TestAPolicyThatAddressesMakeInvalidIsRefusedWithPlaceAndMend(t *testing.T) 
 	}{
 		"an exception outside of its network": {
 			`{cidr: "$(cidr:x/b/24)", except: ["$(cidr:x/b)", "$(cidr:x/a)"]}`, v4,
-			[]string{"scenario.yaml:29:79: except 10.1.2.3/32 is no part of the cidr 10.1.9.0/24"},
+			[]string{"scenario.yaml:29:79: except 10.1.2.3/32 is not part of the cidr 10.1.9.0/24"},
 		},
 		"an exception outside of a literal network": {
 			`{cidr: 10.1.9.0/24, except: ["$(cidr:x/a)"]}`, v4,
-			[]string{"scenario.yaml:29:59: except 10.1.2.3/32 is no part of the cidr 10.1.9.0/24"},
+			[]string{"scenario.yaml:29:59: except 10.1.2.3/32 is not part of the cidr 10.1.9.0/24"},
 		},
 		"in one of two families": {
 			`{cidr: "$(cidr:x/b/24)", except: ["$(cidr:x/a)"]}`, dual,
-			[]string{"scenario.yaml:29:64: except 10.1.2.3/32 is no part of the cidr 10.1.9.0/24"},
+			[]string{"scenario.yaml:29:64: except 10.1.2.3/32 is not part of the cidr 10.1.9.0/24"},
 		},
 		"bits beyond the size": {
 			`{cidr: "$(ip:x/a)/24"}`, v4,
@@ -78,7 +78,7 @@ func TestAPolicyThatAddressesMakeInvalidIsRefusedWithPlaceAndMend(t *testing.T) 
 				assert.Contains(t, p.Error(), tc.want[i])
 				assert.Contains(t, p.Message, "with the addresses of this run")
 				assert.Contains(t, p.Message, "$(")
-				assert.Contains(t, p.Mend, "$(cidr:x/b/")
+				assert.Contains(t, p.Fix, "$(cidr:x/b/")
 			}
 		})
 	}
@@ -95,7 +95,7 @@ func TestAPolicyThatAddressesLeaveValidIsResolved(t *testing.T) {
 		want, err := Resolve(applied.Object, scattered, dual)
 		require.NoError(t, err)
 		assert.Equal(t, want, out)
-		assert.False(t, HasPlaceholders(out))
+		assert.False(t, hasPlaceholders(out))
 	}
 }
 
@@ -115,7 +115,7 @@ func TestExpandKeepsThePlaceholdersInTheShapeOfWhatIsResolved(t *testing.T) {
 	require.True(t, ok)
 	block := map[string]any{"ipBlock": blockWith("$(cidr:x/b/16)", "$(cidr:x/a)")}
 	assert.Equal(t, []any{map[string]any{"from": []any{map[string]any{"podSelector": map[string]any{}}, block, block}}}, spec["ingress"])
-	assert.True(t, HasPlaceholders(applied.Object), "the object itself is left as it is")
+	assert.True(t, hasPlaceholders(applied.Object), "the object itself is left as it is")
 }
 
 func TestAnExampleIsValidWhateverTheAddressesWillBe(t *testing.T) {

@@ -24,7 +24,8 @@ var update = flag.Bool("update", false, "write golden files and schemas anew")
 
 const importPath = "github.com/netproof/netproof/harness/scenario"
 
-// reflector makes schemas of the types of this package. Types that are written in more than one way are given by mapper.
+// reflector makes schemas of the types of this package. Types that are written in more than one way are given by
+// mapper.
 func reflector(t *testing.T) *jsonschema.Reflector {
 	t.Helper()
 	r := &jsonschema.Reflector{Anonymous: true, DoNotReference: true, Mapper: mapper(t)}

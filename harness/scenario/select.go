@@ -50,8 +50,8 @@ func ParseShard(text string) (Shard, error) {
 	return Shard{index, count}, nil
 }
 
-// Of returns the shard's scenarios: every n-th one, so that all parts are of a size and each scenario is in one of them. It
-// may be empty when there are fewer scenarios than parts.
+// Of returns the shard's scenarios: every n-th one, so that all parts are of a size and each scenario is in one of
+// them. It may be empty when there are fewer scenarios than parts.
 func (s Shard) Of(scenarios []*Scenario) []*Scenario {
 	if s.Count <= 1 {
 		return scenarios

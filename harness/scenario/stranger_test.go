@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -357,7 +356,7 @@ func TestAnExpectedTableIsReadThroughTheSameDoor(t *testing.T) {
 		"a link that leads out":  func(path string) error { return os.Symlink("../secret", path) },
 		"a link to nothing":      func(path string) error { return os.Symlink("gone", path) },
 		"a link to an endless":   func(path string) error { return os.Symlink("/dev/zero", path) },
-		"a pipe":                 func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a pipe":                 func(path string) error { return makePipe(path) },
 		"a folder":               func(path string) error { return os.Mkdir(path, 0o700) },
 		"a file that is endless": func(path string) error { return os.WriteFile(path, make([]byte, maxExpectedSize+1), 0o600) },
 	} {
@@ -401,7 +400,7 @@ func TestObjectsOfAFolderAreBounded(t *testing.T) {
 		files[fmt.Sprintf("%02d.yaml", i)] = strings.Repeat("{apiVersion: v1, kind: Secret, metadata: {name: a}}\n---\n", 2000)
 	}
 	_, err := load(files)
-	assert.EqualError(t, err, "10.yaml:1:1: up to this file there are more than 20000 objects, which is the most that is read\n    mend: name the folder of the policies")
+	assert.EqualError(t, err, "10.yaml:1:1: up to this file there are more than 20000 objects, which is the most that is read\n    fix: name the folder of the policies")
 }
 
 func TestAMountedConfigMapIsReadOnce(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/netproof/netproof/harness/words"
 )
 
 // suggest returns the candidate that a typing mistake would turn into word, or "".
@@ -13,17 +15,10 @@ func suggest(word string, candidates []string) string {
 	if len(word) < 4 {
 		most = 0
 	}
-	best, bestDistance := "", most+1
-	for _, c := range slices.Sorted(slices.Values(candidates)) {
-		d := distance(strings.ToLower(word), strings.ToLower(c))
-		if d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best
+	return words.Nearest(word, slices.Sorted(slices.Values(candidates)), func(_ string, slips int) bool { return slips <= most })
 }
 
-// didYouMean is a mend for an unknown word: the nearest candidate if there is one, else all of them.
+// didYouMean is a fix for an unknown word: the nearest candidate if there is one, else all of them.
 func didYouMean(word string, candidates []string) string {
 	if s := suggest(word, candidates); s != "" {
 		return fmt.Sprintf("did you mean `%s`?", s)
@@ -46,41 +41,10 @@ func oneOf(candidates []string) string {
 	return "write one of " + strings.Join(list, ", ")
 }
 
-func quoted(words []string) []string {
-	out := make([]string, len(words))
-	for i, w := range words {
+func quoted(list []string) []string {
+	out := make([]string, len(list))
+	for i, w := range list {
 		out[i] = "`" + w + "`"
 	}
 	return out
-}
-
-// enumerate joins words as a sentence does: a, b and c.
-func enumerate(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
-}
-
-// distance is the number of insertions, deletions, replacements and swaps of neighbours between two words.
-func distance(a, b string) int {
-	before, prev, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range a {
-		before, prev, row = prev, row, before
-		row[0] = i + 1
-		for j := range b {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(prev[j]+cost, prev[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-	}
-	return row[len(b)]
 }

@@ -132,7 +132,7 @@ func (v *value) isInteger() bool {
 	return ok
 }
 
-// nonText says what a scalar is to Kubernetes' YAML if it is no text: "a boolean", "a number".
+// nonText says what a scalar is to Kubernetes' YAML if it is not text: "a boolean", "a number".
 func (v *value) nonText() string {
 	if v.kind != scalarValue || !v.plain {
 		return ""
@@ -196,12 +196,13 @@ var taken = regexp.MustCompile("`.*`|'.*'|\".*\"")
 func (p Problems) redact() {
 	for i := range p {
 		p[i].Message = taken.ReplaceAllString(p[i].Message, "`...`")
-		p[i].Mend = taken.ReplaceAllString(p[i].Mend, "`...`")
+		p[i].Fix = taken.ReplaceAllString(p[i].Fix, "`...`")
 	}
 }
 
-// parse reads the documents of a file. What cannot be read is reported; the documents before it are returned all the same. Nothing
-// is quoted of a file that holds no manifest: a link or a path may have led to another one, and its words may be secrets.
+// parse reads the documents of a file. What cannot be read is reported; the documents before it are returned all the
+// same. Nothing is quoted of a file that holds no manifest: a link or a path may have led to another one, and its words
+// may be secrets.
 func parse(file string, data []byte, c *collector) []document {
 	own := &collector{}
 	docs := parseDocuments(file, data, own)
@@ -217,7 +218,7 @@ func parseDocuments(file string, data []byte, c *collector) (docs []document) {
 	start := Position{file, 1, 1}
 	switch {
 	case len(data) > maxFileSize:
-		c.add(start, "split it into several files, or take out what is no policy",
+		c.add(start, "split it into several files, or take out what is not a policy",
 			"the file has %s, and %s is the most that is read", size(len(data)), size(maxFileSize))
 		return nil
 	case bytes.HasPrefix(data, []byte{0xff, 0xfe}) || bytes.HasPrefix(data, []byte{0xfe, 0xff}):
@@ -335,24 +336,24 @@ func syntaxProblem(file string, lines []string, err error) Problem {
 		}
 		break
 	}
-	mend := "check the indentation of this line and of the one above"
+	fix := "check the indentation of this line and of the one above"
 	trimmed := strings.TrimSpace(line)
 	indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
 	switch {
 	case strings.Contains(strings.Join(lines, "\n"), "{{"):
-		mend = templateMend
+		fix = templateFix
 	case startsWithBullet(trimmed):
-		mend = bulletMend
+		fix = bulletFix
 	case strings.Contains(indent, "\t"):
-		message, mend = "a tab cannot indent YAML", "indent with spaces"
+		message, fix = "a tab cannot indent YAML", "indent with spaces"
 	case strings.Contains(message, "unknown anchor"):
-		mend = "define the anchor with `&` before it is used, in the same document"
+		fix = "define the anchor with `&` before it is used, in the same document"
 	case strings.Contains(message, "could not find expected ':'"):
-		mend = "put `: ` after the key, or check the indentation of this line and of the one above"
+		fix = "put `: ` after the key, or check the indentation of this line and of the one above"
 	case strings.Contains(message, "control characters"):
-		mend = "remove the control character, or write it as an escape in double quotes"
+		fix = "remove the control character, or write it as an escape in double quotes"
 	}
-	return problemAt(at, mend, "not YAML: %s", message)
+	return problemAt(at, fix, "not YAML: %s", message)
 }
 
 // firstColumn is the column of the first character that is not white space.
@@ -367,9 +368,9 @@ func firstColumn(line string) int {
 	return 1
 }
 
-const templateMend = "this looks like a template: render it first, for example with `helm template`"
+const templateFix = "this looks like a template: render it first, for example with `helm template`"
 
-const bulletMend = "a list item starts with `- `: replace the bullet by a dash"
+const bulletFix = "a list item starts with `- `: replace the bullet by a dash"
 
 // bullet is a line that begins with a bullet.
 type bullet struct {
@@ -419,9 +420,9 @@ type builder struct {
 	open []*yaml.Node
 }
 
-func (b *builder) fail(n *yaml.Node, mend, format string, args ...any) *value {
+func (b *builder) fail(n *yaml.Node, fix, format string, args ...any) *value {
 	if !b.failed {
-		b.c.add(b.position(n), mend, format, args...)
+		b.c.add(b.position(n), fix, format, args...)
 	}
 	b.failed = true
 	return &value{at: b.position(n)}
@@ -476,7 +477,7 @@ func (b *builder) build(n *yaml.Node, depth int) *value {
 		v.kind = mappingValue
 		b.mapping(v, n, depth)
 	default:
-		return b.fail(n, "write a mapping, a list or a value", "this is no YAML value")
+		return b.fail(n, "write a mapping, a list or a value", "this is not a YAML value")
 	}
 	return v
 }
@@ -495,11 +496,11 @@ func (b *builder) mapping(v *value, n *yaml.Node, depth int) {
 			key.kind, key.text, key.plain, key.tag = scalarValue, keyNode.Value, true, "!!null"
 		}
 		if key.kind != scalarValue {
-			mend := "write a word as the key"
+			fix := "write a word as the key"
 			if b.template {
-				mend = templateMend
+				fix = templateFix
 			}
-			b.fail(keyNode, mend, "a key must be a single word, and this one is %s", key.kind)
+			b.fail(keyNode, fix, "a key must be a single word, and this one is %s", key.kind)
 			return
 		}
 		if key.tag == "!!merge" && key.plain {

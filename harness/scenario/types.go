@@ -17,7 +17,8 @@ const (
 	AssertionsKind = "Assertions"
 )
 
-// Scenario is a topology, policies that are applied to it step by step, and who is expected to reach whom after each step.
+// Scenario is a topology, policies that are applied to it step by step, and who is expected to reach whom after each
+// step.
 type Scenario struct {
 	// APIVersion is netproof.dev/v1alpha1.
 	APIVersion string `json:"apiVersion" jsonschema:"enum=netproof.dev/v1alpha1"`
@@ -36,7 +37,8 @@ type Scenario struct {
 	Warnings Problems `json:"-"`
 	// LeftOut are the policies among plain manifests that a run leaves out, since netproof does not apply their kinds.
 	LeftOut []Unjudged `json:"-"`
-	// Notes say what was passed over as it should be, such as manifests of kinds that say nothing about connections. There is nothing to mend.
+	// Notes say what was passed over as it should be, such as manifests of kinds that say nothing about connections.
+	// There is nothing to fix.
 	Notes []string `json:"-"`
 	At    Position `json:"-"`
 
@@ -77,8 +79,8 @@ type Spec struct {
 
 // Topology is everything that a verdict depends on besides the policies.
 type Topology struct {
-	// Namespaces that the pods, services and policies are in. Every namespace that is used must be declared; `default` and
-	// `kube-system` exist in every cluster, and are used as they are when declared.
+	// Namespaces that the pods, services and policies are in. Every namespace that is used must be declared; `default`
+	// and `kube-system` exist in every cluster, and are used as they are when declared.
 	Namespaces []Namespace `json:"namespaces"`
 	// Pods that probe and are probed.
 	Pods []Pod `json:"pods"`
@@ -304,12 +306,12 @@ func (p *PortRef) checkMapping(d *decoder, v *value, at Position) {
 
 // parse reads 80/TCP, 80, and where names are meant, metrics and metrics/TCP.
 func (p *PortRef) parse(d *decoder, v *value, names bool) bool {
-	mend := "write a port such as 80/TCP"
+	fix := "write a port such as 80/TCP"
 	if names {
-		mend = "write a port such as 80/TCP, or the name of a port"
+		fix = "write a port such as 80/TCP, or the name of a port"
 	}
 	if v.kind != scalarValue {
-		d.c.add(v.at, mend, "a port must be a number with a protocol, and this is %s", v.kind)
+		d.c.add(v.at, fix, "a port must be a number with a protocol, and this is %s", v.kind)
 		return false
 	}
 	text, protocol, slash := strings.Cut(v.text, "/")
@@ -340,7 +342,7 @@ func (p *PortRef) parse(d *decoder, v *value, names bool) bool {
 		p.Name, p.Protocol = text, protocol
 		return true
 	}
-	d.c.add(v.at, mend, "%q is no port", v.text)
+	d.c.add(v.at, fix, "%q is not a port", v.text)
 	return false
 }
 
@@ -363,14 +365,15 @@ type Probe struct {
 	ofRule bool
 }
 
-// Step changes something, and says what is expected from then on. The changes are made in this order, whatever the order of
-// the keys: remove, create, label, delete, apply.
+// Step changes something, and says what is expected from then on. The changes are made in this order, whatever the
+// order of the keys: remove, create, label, delete, apply.
 type Step struct {
 	// Name says what the step shows. It is part of the ids of its cells.
 	Name string `json:"name"`
 	// Apply creates or updates policies: files beside the scenario, or inline objects.
 	Apply []Apply `json:"apply,omitempty"`
-	// Delete removes policies that were applied, each as kind/namespace/name, or kind/name for kinds without namespaces.
+	// Delete removes policies that were applied, each as kind/namespace/name, or kind/name for kinds without
+	// namespaces.
 	Delete []string `json:"delete,omitempty"`
 	// Label changes labels of running pods and of namespaces. A null removes the label.
 	Label *LabelChanges `json:"label,omitempty"`
@@ -465,8 +468,8 @@ const (
 
 // Expect is an expected truth table: a default and exceptions, or the word computed.
 type Expect struct {
-	// Default is the verdict of every cell that no rule speaks of: allow, deny, undefined, or computed, which leaves it to
-	// the specification.
+	// Default is the verdict of every cell that no rule speaks of: allow, deny, undefined, or computed, which leaves it
+	// to the specification.
 	Default string `json:"default" jsonschema:"enum=allow,enum=deny,enum=undefined,enum=computed"`
 	// Rules are exceptions in order; the last one that matches a cell decides it.
 	Rules []Rule   `json:"rules,omitempty"`
@@ -500,7 +503,7 @@ func (e *Expect) decodeFrom(d *decoder, v *value) {
 			d.c.add(v.at, "add `default: allow` or `default: deny`, or write `expect: computed`", "expect has no default")
 		}
 	default:
-		d.c.add(v.get("default").at, "write allow, deny, undefined or computed", "the default %q is no verdict", e.Default)
+		d.c.add(v.get("default").at, "write allow, deny, undefined or computed", "the default %q is not a verdict", e.Default)
 	}
 }
 
@@ -526,8 +529,8 @@ type Rule struct {
 	outside *outsideRule
 }
 
-// Assertions is the content of netproof.yaml, which says what must hold in a folder of plain manifests. What it does not speak
-// of is computed from the policies.
+// Assertions is the content of netproof.yaml, which says what must hold in a folder of plain manifests. What it does
+// not speak of is computed from the policies.
 type Assertions struct {
 	// APIVersion is netproof.dev/v1alpha1.
 	APIVersion string `json:"apiVersion" jsonschema:"enum=netproof.dev/v1alpha1"`
@@ -535,13 +538,13 @@ type Assertions struct {
 	Kind string `json:"kind" jsonschema:"enum=Assertions"`
 	// Metadata names the scenario that the folder becomes. Without it, the folder's name is taken.
 	Metadata Metadata `json:"metadata,omitempty"`
-	// Spec is what is asserted.
+	// Spec has the assertions.
 	Spec AssertionsSpec `json:"spec"`
 	At   Position       `json:"-"`
 }
 
-// AssertionsSpec is what is asserted of a folder of plain manifests, once all of its policies are applied. Each workload is
-// spoken of as a pod with its namespace and name, such as shop/web.
+// AssertionsSpec has the assertions about a folder of plain manifests, once all of its policies are applied. Each
+// workload is spoken of as a pod with its namespace and name, such as shop/web.
 type AssertionsSpec struct {
 	// Description says in a sentence what the folder's policies are for.
 	Description string `json:"description,omitempty"`
@@ -582,7 +585,7 @@ func (r *Rule) decodeFrom(d *decoder, v *value) {
 			d.c.add(v.at, "add `verdict: allow` or `verdict: deny`", "the rule has no verdict")
 		}
 	default:
-		d.c.add(v.get("verdict").at, "write allow, deny or undefined", "%q is no verdict", shorten(r.Verdict))
+		d.c.add(v.get("verdict").at, "write allow, deny or undefined", "%q is not a verdict", shorten(r.Verdict))
 	}
 	if r.By == "" {
 		return
@@ -590,7 +593,7 @@ func (r *Rule) decodeFrom(d *decoder, v *value) {
 	sides := []string{string(model.ByIngress), string(model.ByEgress), string(model.ByBoth)}
 	switch {
 	case !slices.Contains(sides, r.By):
-		d.c.add(v.get("by").at, "write ingress, egress or both", "%q is no side of a connection", shorten(r.By))
+		d.c.add(v.get("by").at, "write ingress, egress or both", "%q is not a side of a connection", shorten(r.By))
 	case r.Verdict != string(model.Deny):
 		d.c.add(v.keyAt("by"), "remove by, or write `verdict: deny`", "`by` says which side refuses, and the rule does not deny")
 	}
@@ -607,8 +610,8 @@ func keyPlaces(v *value) (from, to, via Position) {
 	return place("from"), place("to"), place("via")
 }
 
-// parseEnds reads both patterns of a probe or a rule. A pattern of the wrong type was reported already, and a key that is
-// misspelled is not missing: before is the number of problems before the keys were read.
+// parseEnds reads both patterns of a probe or a rule. A pattern of the wrong type was reported already, and a key that
+// is misspelled is not missing: before is the number of problems before the keys were read.
 func parseEnds(d *decoder, v *value, before int, fromAt, toAt Position, from, to string) (f, t pattern) {
 	if v.kind != mappingValue {
 		return f, t

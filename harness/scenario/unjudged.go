@@ -11,14 +11,17 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/policy"
+	"github.com/netproof/netproof/harness/words"
 )
 
-// influence tells which connections an object other than a NetworkPolicy may decide. Nothing of its content is read: what is in doubt may
-// decide everything.
+// influence tells which connections an object other than a NetworkPolicy may decide. Nothing of its content is read:
+// what is in doubt may decide everything.
 type influence int
 
 const (
-	// noPolicy: objects of the kind are no network policies. They configure a network plugin, or have nothing to do with one.
+	// noPolicy: objects of the kind are no network policies. They configure a network plugin, or have nothing to do
+	// with one.
 	noPolicy influence = iota
 	// inert: the kind belongs to network policies, and an object of it decides nothing by itself.
 	inert
@@ -31,29 +34,27 @@ const (
 // otherKinds stands for all kinds of a group that the group does not name.
 const otherKinds = "*"
 
-// influences are the kinds beside NetworkPolicy that decide connections, by group. A kind is ownNamespace only where its documentation
-// says that it selects pods of its own namespace alone. Groups of one network plugin's policies name [otherKinds], so that a kind
-// which a later version adds is not passed over.
+// influences are the kinds that decide connections and that package policy does not know, by group. A kind is
+// ownNamespace only where its documentation says that it selects pods of its own namespace alone. Groups of one network
+// plugin's policies name [otherKinds], so that a kind which a later version adds is not passed over.
 var influences = map[string]map[string]influence{
-	// https://network-policy-api.sigs.k8s.io/api-overview/
-	"policy.networking.k8s.io": {otherKinds: everywhere},
-	"projectcalico.org":        calicoInfluences,
-	"crd.projectcalico.org":    calicoInfluences,
-	// https://docs.cilium.io/en/stable/network/kubernetes/policy/. An endpointSelector of a CiliumNetworkPolicy gets the policy's
-	// namespace added to it.
-	"cilium.io": with(everywhere, map[string]influence{"CiliumNetworkPolicy": ownNamespace, "CiliumCIDRGroup": inert},
+	policy.AdminGroup:     {otherKinds: everywhere},
+	policy.CalicoAPIGroup: calicoInfluences,
+	policy.CalicoGroup:    calicoInfluences,
+	policy.CiliumGroup: with(everywhere, map[string]influence{},
 		"CiliumEndpoint", "CiliumEndpointSlice", "CiliumIdentity", "CiliumNode", "CiliumNodeConfig", "CiliumExternalWorkload",
 		"CiliumLoadBalancerIPPool", "CiliumL2AnnouncementPolicy", "CiliumPodIPPool", "CiliumGatewayClassConfig", "CiliumVtepConfig",
 		"CiliumBGPPeeringPolicy", "CiliumBGPClusterConfig", "CiliumBGPPeerConfig", "CiliumBGPAdvertisement", "CiliumBGPNodeConfig",
 		"CiliumBGPNodeConfigOverride"),
 
-	// https://antrea.io/docs/main/docs/antrea-network-policy/: appliedTo of an Antrea NetworkPolicy selects pods of its namespace. A
-	// Tier has a priority and no action of its own.
+	// https://antrea.io/docs/main/docs/antrea-network-policy/: appliedTo of an Antrea NetworkPolicy selects pods of its
+	// namespace. A Tier has a priority and no action of its own.
 	"crd.antrea.io":                    antreaInfluences,
 	"policy.antrea.io":                 antreaInfluences,
 	"security.antrea.tanzu.vmware.com": antreaInfluences,
 	"core.antrea.tanzu.vmware.com":     antreaInfluences,
-	// https://ovn-kubernetes.io/features/network-security-controls/: an EgressFirewall is for the pods of its namespace.
+	// https://ovn-kubernetes.io/features/network-security-controls/: an EgressFirewall is for the pods of its
+	// namespace.
 	"k8s.ovn.org": with(everywhere, map[string]influence{"EgressFirewall": ownNamespace}, "EgressIP", "EgressQoS", "EgressService"),
 	// https://docs.openshift.com: one EgressNetworkPolicy for each namespace; NetNamespaces join and isolate them.
 	"network.openshift.io": with(noPolicy, map[string]influence{"EgressNetworkPolicy": ownNamespace, "NetNamespace": everywhere}),
@@ -66,7 +67,8 @@ var influences = map[string]map[string]influence{
 	"neuvector.com":   {otherKinds: everywhere},
 	// Rules about what processes may do, with protocols.
 	"security.kubearmor.com": {otherKinds: everywhere},
-	// Kinds of service meshes that refuse connections. In the mesh's root namespace some of them hold for all namespaces.
+	// Kinds of service meshes that refuse connections. In the mesh's root namespace some of them hold for all
+	// namespaces.
 	"security.istio.io":    {otherKinds: everywhere},
 	"networking.istio.io":  with(noPolicy, map[string]influence{"Sidecar": everywhere}),
 	"policy.linkerd.io":    {otherKinds: everywhere},
@@ -74,13 +76,7 @@ var influences = map[string]map[string]influence{
 	"consul.hashicorp.com": with(noPolicy, map[string]influence{"ServiceIntentions": everywhere}),
 }
 
-// https://docs.tigera.io/calico/latest/reference/resources/: a NetworkPolicy "only applies to workload endpoint resources in that
-// namespace"; staged policies "do not enforce network traffic"; network sets are what rules of policies select. A tier is inert by
-// [influenceOf] unless Kubernetes' own policies are in it.
-var calicoInfluences = with(everywhere, map[string]influence{
-	"NetworkPolicy": ownNamespace, "NetworkSet": inert, "GlobalNetworkSet": inert,
-	"StagedNetworkPolicy": inert, "StagedGlobalNetworkPolicy": inert, "StagedKubernetesNetworkPolicy": inert,
-},
+var calicoInfluences = with(everywhere, map[string]influence{},
 	"BGPConfiguration", "BGPFilter", "BGPPeer", "BlockAffinity", "CalicoNodeStatus", "ClusterInformation", "FelixConfiguration", "IPAMBlock",
 	"IPAMConfig", "IPAMConfiguration", "IPAMHandle", "IPPool", "IPReservation", "KubeControllersConfiguration", "Node", "WorkloadEndpoint",
 	"AlertException", "GlobalAlert", "GlobalAlertTemplate", "GlobalReport", "GlobalReportType", "LicenseKey", "ManagedCluster",
@@ -99,7 +95,8 @@ func with(others influence, kinds map[string]influence, none ...string) map[stri
 	return kinds
 }
 
-// builtInTiers are those of Calico that hold the policies of Kubernetes' own kinds: their order and default action count for these.
+// builtInTiers are those of Calico that hold the policies of Kubernetes' own kinds: their order and default action
+// count for these.
 var builtInTiers = []string{"default", "adminnetworkpolicy", "baselineadminnetworkpolicy", "kube-admin", "kube-baseline"}
 
 // policyName is what names of kinds have in them that are network policies of somebody whose group is not in the table.
@@ -107,14 +104,10 @@ var policyName = regexp.MustCompile(`NetworkPolic|Firewall|SecurityGroup|Securit
 
 // influenceOf tells which connections an object may decide, by its kind.
 func influenceOf(kind schema.GroupKind, name string) influence {
-	kinds, known := influences[kind.Group]
-	switch {
-	case kind.Kind == "Tier" && strings.HasSuffix(kind.Group, "projectcalico.org"):
-		if slices.Contains(builtInTiers, name) {
-			return everywhere
-		}
-		return inert
-	case known:
+	if known, applied := policy.Lookup(kind); applied {
+		return influenceOfKnown(known, name)
+	}
+	if kinds, known := influences[kind.Group]; known {
 		if r, named := kinds[kind.Kind]; named {
 			return r
 		}
@@ -129,18 +122,35 @@ func influenceOf(kind schema.GroupKind, name string) influence {
 	return everywhere
 }
 
-// isForeignNetworkPolicy tells whether a kind that is called NetworkPolicy is somebody's own, rather than Kubernetes' with a slip in its
-// group.
+// influenceOfKnown tells it of a kind that netproof applies.
+func influenceOfKnown(kind policy.Kind, name string) influence {
+	switch kind.Role {
+	case policy.Set, policy.Staged:
+		return inert
+	case policy.Tier:
+		if !slices.Contains(builtInTiers, name) {
+			return inert
+		}
+	case policy.Rules:
+		if kind.Namespaced {
+			return ownNamespace
+		}
+	}
+	return everywhere
+}
+
+// isForeignNetworkPolicy tells whether a kind that is called NetworkPolicy is somebody's own, rather than Kubernetes'
+// with a slip in its group.
 func isForeignNetworkPolicy(group string) bool {
 	if !strings.Contains(group, ".") || strings.HasSuffix(group, "k8s.io") {
 		return false
 	}
 	_, known := influences[group]
-	return known || suggest(group, []string{NetworkPolicyKind.Group, "projectcalico.org", "crd.projectcalico.org"}) == ""
+	return known || suggest(group, []string{policy.KubernetesGroup, policy.CalicoAPIGroup, policy.CalicoGroup}) == ""
 }
 
-// Unjudged is an object that may decide connections and that the specification of NetworkPolicy says nothing about: a policy of another
-// kind.
+// Unjudged is an object that may decide connections and that the specification of NetworkPolicy says nothing about: a
+// policy of another kind.
 type Unjudged struct {
 	Group string
 	Kind  string
@@ -155,9 +165,13 @@ type Unjudged struct {
 	influence influence
 }
 
+func (u Unjudged) ref() policy.Ref {
+	return policy.Ref{Kind: schema.GroupVersionKind{Group: u.Group, Kind: u.Kind}, Namespace: u.Namespace, Name: u.Name}
+}
+
 // String names the object and its source: projectcalico.org GlobalNetworkPolicy shut (all.yaml:3).
 func (u Unjudged) String() string {
-	return fmt.Sprintf("%s %s (%s)", u.Group, nameOf(u.Kind, u.Namespace, u.Name), u.Source.Short())
+	return fmt.Sprintf("%s %s (%s)", u.Group, u.ref(), u.Source.Short())
 }
 
 // MarshalJSON gives the form in which commands print the object; source is file and line.
@@ -196,7 +210,7 @@ func unjudgedOf(o *object) (Unjudged, bool) {
 	if u.influence == ownNamespace && u.Namespace == "" {
 		u.Namespace = metav1.NamespaceDefault
 	}
-	return u, kind != NetworkPolicyKind.GroupKind() && u.influence > inert
+	return u, kind != policy.NetworkPolicy.GroupKind() && u.influence > inert
 }
 
 // Undecided are those of the objects that may decide a connection.
@@ -219,5 +233,5 @@ func Names(objects []Unjudged) string {
 	if more := len(objects) - most; more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	return enumerate(names)
+	return words.And(names)
 }

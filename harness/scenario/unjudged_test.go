@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/policy"
 )
 
 // besidePods are pods in two namespaces that are not that of the policy, and one in a third.
@@ -134,7 +135,7 @@ func TestWhichConnectionsAPolicyOfAnotherKindMayDecide(t *testing.T) {
 			assert.Equal(t, objects, in)
 			assert.Equal(t, tc.applied, objects[0].Applied)
 			group, _ := schema.ParseGroupVersion(tc.apiVersion)
-			assert.Equal(t, fmt.Sprintf("%s %s (other.yaml:1)", group.Group, nameOf(tc.kind, tc.namespace, tc.name)), objects[0].String())
+			assert.Equal(t, fmt.Sprintf("%s %s (other.yaml:1)", group.Group, policy.Ref{Kind: schema.GroupVersionKind{Kind: tc.kind}, Namespace: tc.namespace, Name: tc.name}), objects[0].String())
 			if tc.applied {
 				assert.Empty(t, s[0].LeftOut)
 				return
@@ -146,23 +147,22 @@ func TestWhichConnectionsAPolicyOfAnotherKindMayDecide(t *testing.T) {
 				said = append(said, w.Message)
 			}
 			assert.Contains(t, said, fmt.Sprintf("%s is left out: netproof does not apply policies of %s, so nothing is proven about it",
-				nameOf(tc.kind, tc.namespace, tc.name), group.Group))
+				policy.Ref{Kind: schema.GroupVersionKind{Kind: tc.kind}, Namespace: tc.namespace, Name: tc.name}, group.Group))
 		})
 	}
 }
 
-// What can be applied and is no NetworkPolicy has a line of its own in the table: nobody has forgotten to think of it.
+// The influence of what can be applied follows from its line in package policy.
 func TestEveryPolicyThatIsAppliedHasAnInfluence(t *testing.T) {
-	for group, kinds := range policyKinds {
-		for kind, where := range kinds {
-			if group == NetworkPolicyKind.Group || kind == "Tier" {
-				continue
-			}
-			r := influenceOf(schema.GroupKind{Group: group, Kind: kind}, "p")
-			assert.NotEqual(t, noPolicy, r, "%s %s", group, kind)
-			if where == clusterScoped {
-				assert.NotEqual(t, ownNamespace, r, "%s %s", group, kind)
-			}
+	for _, kind := range policy.Kinds() {
+		if kind.Family == policy.Kubernetes || kind.Role == policy.Tier {
+			continue
+		}
+		r := influenceOf(kind.GroupKind, "p")
+		assert.NotEqual(t, noPolicy, r, "%s", kind.GroupKind)
+		assert.Equal(t, kind.Role == policy.Rules, r > inert, "%s", kind.GroupKind)
+		if !kind.Namespaced {
+			assert.NotEqual(t, ownNamespace, r, "%s", kind.GroupKind)
 		}
 	}
 }
@@ -177,7 +177,7 @@ func TestAnUnnamedNamespaceIsDefault(t *testing.T) {
 func TestASlipInTheGroupIsNoOtherKind(t *testing.T) {
 	for _, apiVersion := range []string{"networking.k8s.oi/v1", "network.k8s.io/v1", "projectcalico.og/v3", "extensions/v1beta1", "v1", "apps/v1"} {
 		problems := problemsOf(t, map[string]string{"a.yaml": besidePods, "b.yaml": "apiVersion: " + apiVersion + "\nkind: NetworkPolicy\nmetadata: {name: p, namespace: x}\nspec: {podSelector: {}}\n"})
-		assert.Contains(t, problems.Error(), "mend: write `apiVersion: networking.k8s.io/v1`", apiVersion)
+		assert.Contains(t, problems.Error(), "fix: write `apiVersion: networking.k8s.io/v1`", apiVersion)
 	}
 }
 
@@ -229,4 +229,14 @@ func TestOfManyObjectsTheFirstAreNamed(t *testing.T) {
 	text, err := json.Marshal(object("a"))
 	require.NoError(t, err)
 	assert.JSONEq(t, `{"group": "cilium.io", "kind": "CiliumNetworkPolicy", "namespace": "x", "name": "a", "source": "f.yaml:3", "applied": false}`, string(text))
+}
+
+func TestAPolicyWithoutAVersionIsToldTheOneOfItsKind(t *testing.T) {
+	for kind, version := range map[string]string{
+		"NetworkPolicy": "networking.k8s.io/v1", "GlobalNetworkPolicy": "projectcalico.org/v3", "CiliumNetworkPolicy": "cilium.io/v2",
+		"AdminNetworkPolicy": "policy.networking.k8s.io/v1alpha1", "ConfigMap": "networking.k8s.io/v1",
+	} {
+		problems := problemsOf(t, map[string]string{"a.yaml": "kind: " + kind + "\nmetadata: {name: p}\n"})
+		assert.Contains(t, problems.Error(), "fix: add `apiVersion: "+version+"`", kind)
+	}
 }

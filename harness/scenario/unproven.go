@@ -9,10 +9,11 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/policy"
 )
 
-// unproven says what a plan leaves out. In a folder of manifests every connection between two pods counts. A scenario file chooses
-// its own pods and probes, so there each policy has to be met by a probe.
+// unproven says what a plan leaves out. In a folder of manifests every connection between two pods counts. A scenario
+// file chooses its own pods and probes, so there each policy has to be met by a probe.
 func (p *planner) unproven(plan *Plan) (out []string) {
 	if len(plan.Steps) > 0 && !slices.ContainsFunc(plan.Steps, func(s PlannedStep) bool { return len(s.InForce) > 0 }) {
 		return []string{"no step has a policy in force: nothing is proven about policies"}
@@ -27,14 +28,14 @@ func (p *planner) unproven(plan *Plan) (out []string) {
 	for _, u := range p.s.LeftOut {
 		out = append(out, fmt.Sprintf("%s is left out: nothing is proven about it", u))
 	}
-	met := map[string]bool{}
+	met := map[policy.Ref]bool{}
 	var order []ApplyObject
 	for _, step := range plan.Steps {
 		for _, a := range step.InForce {
 			if a.Policy == nil {
 				continue
 			}
-			key := objectKey(NetworkPolicyKind.GroupKind(), a.Policy.Namespace, a.Policy.Name)
+			key := a.Ref().Key()
 			if _, seen := met[key]; !seen {
 				order = append(order, a)
 			}
@@ -42,10 +43,10 @@ func (p *planner) unproven(plan *Plan) (out []string) {
 		}
 	}
 	for _, a := range order {
-		key := objectKey(NetworkPolicyKind.GroupKind(), a.Policy.Namespace, a.Policy.Name)
+		key := a.Ref().Key()
 		// One that selects no pod at all is vacuous, and said to be.
 		if !met[key] && p.selected[key] {
-			out = append(out, fmt.Sprintf("no probe meets a pod that %s (%s) isolates", nameOf("NetworkPolicy", a.Policy.Namespace, a.Policy.Name), a.Source.Short()))
+			out = append(out, fmt.Sprintf("no probe meets a pod that %s (%s) isolates", a.Ref(), a.Source.Short()))
 		}
 	}
 	return out
@@ -68,15 +69,15 @@ func leftOut(step PlannedStep) (left, all int) {
 }
 
 // meets tells whether a cell of the step has an end that the policy isolates for that direction.
-func meets(step PlannedStep, policy *networkingv1.NetworkPolicy) bool {
-	selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
+func meets(step PlannedStep, p *networkingv1.NetworkPolicy) bool {
+	selector, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
 	if err != nil {
 		return true // reported when it was read
 	}
 	selected := map[model.Endpoint]bool{}
 	for i := range step.Topology.Pods {
 		pod := &step.Topology.Pods[i]
-		if pod.Namespace == policy.Namespace && selector.Matches(labels.Set(pod.Labels)) {
+		if pod.Namespace == p.Namespace && selector.Matches(labels.Set(pod.Labels)) {
 			selected[pod.Endpoint()] = true
 		}
 	}
@@ -85,7 +86,7 @@ func meets(step PlannedStep, policy *networkingv1.NetworkPolicy) bool {
 		s := &step.Topology.Services[i]
 		behind[s.Endpoint()] = slices.ContainsFunc(backends(s, &step.Topology), func(pod *model.Pod) bool { return selected[pod.Endpoint()] })
 	}
-	ingress, egress := directions(policy)
+	ingress, egress := directions(p)
 	return slices.ContainsFunc(step.Cells, func(c PlannedCell) bool {
 		conn := c.Connection
 		to := selected[conn.To]
@@ -96,12 +97,12 @@ func meets(step PlannedStep, policy *networkingv1.NetworkPolicy) bool {
 	})
 }
 
-// directions are those for which a policy isolates. Without policyTypes it is ingress, and egress where there are egress rules: API
-// reference of NetworkPolicySpec.
-func directions(policy *networkingv1.NetworkPolicy) (ingress, egress bool) {
-	types := policy.Spec.PolicyTypes
+// directions are those for which a policy isolates. Without policyTypes it is ingress, and egress where there are
+// egress rules: API reference of NetworkPolicySpec.
+func directions(p *networkingv1.NetworkPolicy) (ingress, egress bool) {
+	types := p.Spec.PolicyTypes
 	if len(types) == 0 {
-		return true, len(policy.Spec.Egress) > 0
+		return true, len(p.Spec.Egress) > 0
 	}
 	return slices.Contains(types, networkingv1.PolicyTypeIngress), slices.Contains(types, networkingv1.PolicyTypeEgress)
 }

@@ -15,8 +15,8 @@ type Decision struct {
 	// By tells which sides refuse a connection that is denied; empty for all others, and when some readings put the
 	// refusal on one side and some on the other.
 	By model.Side
-	// NeedsAddresses is true when the verdict depends on an address that is not known yet. It is then Undefined for now:
-	// an evaluator that knows the addresses may say otherwise.
+	// NeedsAddresses is true when the verdict depends on an address that is not known yet. It is then Undefined for
+	// now: an evaluator that knows the addresses may say otherwise.
 	NeedsAddresses bool
 	Egress         SideDecision
 	Ingress        SideDecision
@@ -62,12 +62,12 @@ func (p possible) verdict() (v model.Verdict, needsAddresses bool) {
 // Decide tells what must become of a connection. With [model.ViaService] and [model.ViaNodePort] the destination is a
 // service and the port is the service's.
 //
-// A connection is allowed or denied as a whole, reply traffic included: "Reply traffic for those allowed connections will
-// also be implicitly allowed", concept page, "The two sorts of pod isolation". Whether the destination serves the port
-// is not asked.
+// A connection is allowed or denied as a whole, reply traffic included: "Reply traffic for those allowed connections
+// will also be implicitly allowed", concept page, "The two sorts of pod isolation". Whether the destination serves the
+// port is not asked.
 //
-// The error says why there is no such connection: an end that is not in the topology, a service without the port, an end
-// without an address of the family.
+// The error says why there is no such connection: an end that is not in the topology, a service without the port, an
+// end without an address of the family.
 func (e *Evaluator) Decide(c model.Connection) (Decision, error) {
 	c, err := checked(c)
 	if err != nil {
@@ -192,8 +192,8 @@ func refusers(egress, ingress model.Verdict) model.Side {
 }
 
 // DecidingPolicies returns the policies that a reader should look at first: those that isolate on a side that refuses,
-// those that admit where both sides allow, those that isolate where the verdict is undefined. It is empty when no policy
-// touches the connection.
+// those that admit where both sides allow, those that isolate where the verdict is undefined. It is empty when no
+// policy touches the connection.
 func (d Decision) DecidingPolicies() []Policy {
 	var out []Policy
 	add := func(policies ...Policy) {

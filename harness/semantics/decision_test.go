@@ -663,7 +663,7 @@ func TestServices(t *testing.T) {
 			want:     expectation{"x/a -> y/web 443/TCP service": "allow"},
 		},
 		{
-			name: "a pod without the target's name is no endpoint", topology: withService("80/TCP", "metrics"),
+			name: "a pod without the target's name is not an endpoint", topology: withService("80/TCP", "metrics"),
 			want: expectation{svc: "undefined"},
 		},
 		{
@@ -757,7 +757,7 @@ func TestServices(t *testing.T) {
 			want: expectation{nodePort: "undefined"}, // Through the pod's own node the contradiction about it counts.
 		},
 		{
-			name: "a pod without an address of the family is no endpoint",
+			name: "a pod without an address of the family is not an endpoint",
 			topology: func(topo *model.Topology) {
 				both(topo)
 				pod, _ := topo.Pod("y/a")
@@ -776,16 +776,6 @@ func TestServices(t *testing.T) {
 			want:     expectation{nodePort + " IPv6": "allow", nodePort: "undefined"},
 		},
 	})
-}
-
-func TestSelectedListsThePodsOfAPolicy(t *testing.T) {
-	p := makePolicy("p", "x", selecting("pod in (a,c)"))
-	vacuous := makePolicy("q", "x", selecting("no=such"))
-	e := newEvaluator(t, testTopology(), vacuous, p)
-	assert.Equal(t, []model.Endpoint{"x/a", "x/c"}, e.Selected(p))
-	assert.Empty(t, e.Selected(vacuous))
-	assert.Empty(t, e.Selected(makePolicy("unknown", "x")))
-	assert.Equal(t, []Policy{p, vacuous}, e.Policies(), "by name")
 }
 
 func TestDecisionsNameThePoliciesAndRulesThatCount(t *testing.T) {

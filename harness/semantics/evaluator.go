@@ -18,7 +18,8 @@ const metadataName = "kubernetes.io/metadata.name"
 // none stands for no pod and for no node where an index is wanted.
 const none = -1
 
-// Evaluator decides connections of one topology under one set of policies. It is immutable, and safe for concurrent use.
+// Evaluator decides connections of one topology under one set of policies. It is immutable, and safe for concurrent
+// use.
 type Evaluator struct {
 	pods       []model.Pod
 	podIndex   map[model.Endpoint]int
@@ -131,33 +132,6 @@ func (e *Evaluator) compile(policies []Policy) error {
 		}
 	}
 	return nil
-}
-
-// Selected returns the pods that a policy of the evaluator selects, in the order of the topology; none for a policy that
-// it does not have. A policy that selects no pod has no effect, and proves nothing.
-func (e *Evaluator) Selected(p Policy) []model.Endpoint {
-	for _, c := range e.policies {
-		if c.key() != p.key() {
-			continue
-		}
-		var out []model.Endpoint
-		for i, selected := range c.selects {
-			if selected {
-				out = append(out, e.pods[i].Endpoint())
-			}
-		}
-		return out
-	}
-	return nil
-}
-
-// Policies returns the policies of the evaluator, ordered by namespace and name.
-func (e *Evaluator) Policies() []Policy {
-	out := make([]Policy, 0, len(e.policies))
-	for _, c := range e.policies {
-		out = append(out, c.Policy)
-	}
-	return out
 }
 
 // comparePolicies orders by namespace and name.

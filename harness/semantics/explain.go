@@ -10,6 +10,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // NearMiss is a rule that would have admitted a connection but for something.
@@ -24,7 +25,7 @@ type NearMiss struct {
 
 // String renders the near miss: x/web (web.yaml:3) ingress[0] would, but for: port 81/TCP is not 80/TCP.
 func (n NearMiss) String() string {
-	return fmt.Sprintf("%s would, but for: %s", n.Rule, and(n.But))
+	return fmt.Sprintf("%s would, but for: %s", n.Rule, words.And(n.But))
 }
 
 // witness is one way to read a connection, and where it leads.
@@ -122,7 +123,8 @@ func (d Decision) answerOf() answer {
 	}
 }
 
-// scenes lists the readings again. They existed when the decision was made, and nothing they depend on can have changed.
+// scenes lists the readings again. They existed when the decision was made, and nothing they depend on can have
+// changed.
 func (d Decision) scenes() []scene {
 	if d.evaluator == nil || d.silent != "" {
 		return nil
@@ -176,7 +178,7 @@ func (e *Evaluator) missing(w *witness) string {
 	if len(of) == 1 {
 		return fmt.Sprintf("depends on the address of %s, which is not known yet", of[0])
 	}
-	return fmt.Sprintf("depends on the addresses of %s, which are not known yet", and(of))
+	return fmt.Sprintf("depends on the addresses of %s, which are not known yet", words.And(of))
 }
 
 // refusal says in a line why one side refuses, with the rule that comes nearest if it misses by one thing only.
@@ -230,8 +232,8 @@ func exemptionText(h *half) string {
 	}
 }
 
-// NearMisses returns the rules that would have admitted a denied connection but for something, egress first. It is empty
-// for connections that are not denied.
+// NearMisses returns the rules that would have admitted a denied connection but for something, egress first. It is
+// empty for connections that are not denied.
 func (d Decision) NearMisses() []NearMiss {
 	if d.Verdict != model.Deny {
 		return nil
@@ -279,8 +281,8 @@ func portDistance(r *rule, c *ports) distance {
 	}
 }
 
-// nearMisses lists for a side that refuses, rule by rule, what the peers lack that come with a matching port, and what the
-// port lacks if a peer matches.
+// nearMisses lists for a side that refuses, rule by rule, what the peers lack that come with a matching port, and what
+// the port lacks if a peer matches.
 func (e *Evaluator) nearMisses(h *half) (out []nearMiss) {
 	if result, _ := e.judge(h); result != no {
 		return nil
@@ -334,7 +336,7 @@ func (e *Evaluator) peerMiss(namespace string, p *peer, h *half) []string {
 	}
 	if end.pod == none {
 		if end.name.IsNode() || end.name.IsHost() {
-			return []string{fmt.Sprintf("%s is no pod", end.name)}
+			return []string{fmt.Sprintf("%s is not a pod", end.name)}
 		}
 		return []string{fmt.Sprintf("%s counts as its node, which no selector matches", end.name)}
 	}
@@ -465,7 +467,7 @@ func names(policies []Policy) string {
 		}
 		out = append(out, p.String())
 	}
-	return and(out)
+	return words.And(out)
 }
 
 func texts(list []assumption) string {
@@ -473,12 +475,5 @@ func texts(list []assumption) string {
 	for _, a := range list {
 		out = append(out, a.text)
 	}
-	return and(out)
-}
-
-func and(list []string) string {
-	if len(list) < 2 {
-		return strings.Join(list, "")
-	}
-	return strings.Join(list[:len(list)-1], ", ") + " and " + list[len(list)-1]
+	return words.And(out)
 }

@@ -12,11 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/words"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// TestExplanationsReadAsTheyDid compares explanations with testdata/explain/*.golden; run with -update to accept new ones.
+// TestExplanationsReadAsTheyDid compares explanations with testdata/explain/*.golden; run with -update to accept new
+// ones.
 func TestExplanationsReadAsTheyDid(t *testing.T) {
 	deny := makePolicy("deny", "x", typeBoth)
 	web := makePolicy("web", "x", selecting("pod in (b,c)"),
@@ -145,7 +147,7 @@ func TestWhatALabelLacksIsSaid(t *testing.T) {
 		p := makePolicy("p", "x", selecting(sel))
 		e := newEvaluator(t, testTopology(), p)
 		got := labelMisses(e.policies[0].selector, model.Labels{"app": "api", "empty": ""}, "it")
-		assert.Equal(t, want, and(got), sel)
+		assert.Equal(t, want, words.And(got), sel)
 	}
 }
 

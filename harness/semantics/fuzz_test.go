@@ -10,8 +10,8 @@ import (
 )
 
 // FuzzDecide takes a world from a seed and one policy from JSON. The evaluator must refuse the policy or decide every
-// connection; it must never panic; and the order of things must not matter. Run it with -fuzzminimizetime 10x: by default
-// Go spends a minute on making each new input smaller.
+// connection; it must never panic; and the order of things must not matter. Run it with -fuzzminimizetime 10x: by
+// default Go spends a minute on making each new input smaller.
 func FuzzDecide(f *testing.F) {
 	for seed := range uint64(8) {
 		p := newGenerator(seed, 0).policy("p")

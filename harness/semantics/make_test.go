@@ -143,8 +143,9 @@ var testPorts = []model.Port{
 	{Name: "signal", Number: 90, Protocol: model.SCTP},
 }
 
-// testTopology has the namespaces x, y and z (label ns), in each the pods a, b and c (label pod), a and b on node 0, c on
-// node 1, two nodes, and an outside host. Addresses: x/a is 10.0.0.1 and fd00::1, z/c is 10.0.2.3; node 0 is 172.18.0.10.
+// testTopology has the namespaces x, y and z (label ns), in each the pods a, b and c (label pod), a and b on node 0, c
+// on node 1, two nodes, and an outside host. Addresses: x/a is 10.0.0.1 and fd00::1, z/c is 10.0.2.3; node 0 is
+// 172.18.0.10.
 func testTopology() *model.Topology {
 	t := &model.Topology{
 		Nodes: []model.Node{

@@ -29,8 +29,8 @@ type party struct {
 	addr netip.Addr
 }
 
-// nodePortFirst and nodePortLast are the range that node ports are allocated from unless the API server is told
-// otherwise: Services page, "type: NodePort".
+// nodePortFirst and nodePortLast are the range that node ports are allocated from unless the API server has the flag
+// for otherwise: Services page, "type: NodePort".
 const (
 	nodePortFirst = 30000
 	nodePortLast  = 32767
@@ -52,10 +52,10 @@ const (
 type ports struct {
 	protocol model.Protocol
 	family   model.IPFamily
-	// pod is the pod whose port names count; none when the destination is no pod.
+	// pod is the pod whose port names count; none when the destination is not a pod.
 	pod int
-	// onPod is the number of the port on the pod. Selectors and names speak of it: "a numerical or named port on a pod",
-	// NetworkPolicyPort.port.
+	// onPod is the number of the port on the pod. Selectors and names speak of it: "a numerical or named port on a
+	// pod", NetworkPolicyPort.port.
 	onPod int
 	// wire is the number in the packet; the same as onPod unless policy sees the packet before a service rewrites it.
 	wire int
@@ -79,7 +79,7 @@ type half struct {
 	direction direction
 	// subject is the pod; none when no policy counts on this side.
 	subject int
-	// name is the subject's, also when it is no pod or does not count as one.
+	// name is the subject's, also when it is not a pod or does not count as one.
 	name   model.Endpoint
 	peer   party
 	ports  ports

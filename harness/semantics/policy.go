@@ -20,8 +20,8 @@ type Policy struct {
 	Object *networkingv1.NetworkPolicy
 	// Source is file and line, such as deny.yaml:3; may be empty.
 	Source string
-	// Written is Object as its author wrote it, for the texts of explanations: networks that stand for addresses which are not
-	// known yet are named by what was written. It has the same rules and peers. Nil if Object says it all.
+	// Written is Object as its author wrote it, for the texts of explanations: networks that stand for addresses which
+	// are not known yet are named by what was written. It has the same rules and peers. Nil if Object says it all.
 	Written *networkingv1.NetworkPolicy
 }
 
@@ -50,7 +50,7 @@ type Rule struct {
 // String names the rule: x/web (web.yaml:7) ingress[0].
 func (r Rule) String() string { return r.Policy.String() + " " + r.Field }
 
-// PolicyError says which field of which policy cannot be evaluated. The API server refuses such a policy.
+// PolicyError says which field cannot be evaluated, and the policy that it is in. The API server refuses such a policy.
 type PolicyError struct {
 	Policy Policy
 	// Field is the path of the field: spec.ingress[0].from[1].ipBlock.cidr.
@@ -115,13 +115,13 @@ type peer struct {
 
 	block  netip.Prefix // invalid unless the peer is an IP block
 	except []netip.Prefix
-	// written is how the block is told; nil for its networks.
+	// written is the block as messages show it; nil for its networks.
 	written *networkingv1.IPBlock
 }
 
 func (p *peer) isBlock() bool { return p.block.IsValid() }
 
-// blockText is how the block's network is told.
+// blockText is the block's network as messages show it.
 func (p *peer) blockText() string {
 	if p.written != nil {
 		return p.written.CIDR
@@ -129,7 +129,7 @@ func (p *peer) blockText() string {
 	return p.block.String()
 }
 
-// exceptText is how an exception is told.
+// exceptText is an exception as messages show it.
 func (p *peer) exceptText(i int) string {
 	if p.written != nil && i < len(p.written.Except) {
 		return p.written.Except[i]
@@ -231,7 +231,7 @@ func (p *compiled) tellAsWritten(d direction, index int, peers []networkingv1.Ne
 
 // policyTypes tells which directions a policy applies to. "If no policyTypes are specified on a NetworkPolicy then by
 // default Ingress will always be set and Egress will be set if the NetworkPolicy has any egress rules": concept page,
-// "The NetworkPolicy resource". An empty list is no list: the API server's defaulting looks at its length.
+// "The NetworkPolicy resource". An empty list is not a list: the API server's defaulting looks at its length.
 func policyTypes(spec *networkingv1.NetworkPolicySpec) (applies [2]bool, err error) {
 	if len(spec.PolicyTypes) == 0 {
 		return [2]bool{ingress: true, egress: len(spec.Egress) > 0}, nil

@@ -127,7 +127,8 @@ func TestAFurtherRuleNeverDenies(t *testing.T) {
 		before := verdicts(t, topology, policies)
 		more := clone(policies)
 		spec := &more[g.IntN(len(more))].Object.Spec
-		// Written out, or a first egress rule would also make the policy one for egress, which is a further restriction.
+		// Written out, or a first egress rule would also make the policy one for egress, which is a further
+		// restriction.
 		if applies, _ := policyTypes(spec); len(spec.PolicyTypes) == 0 && !applies[egress] {
 			spec.PolicyTypes = []networkingv1.PolicyType{"Ingress"}
 		}

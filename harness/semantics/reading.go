@@ -3,7 +3,6 @@ package semantics
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 
 	"github.com/netproof/netproof/harness/model"
 )
@@ -30,8 +29,8 @@ const (
 	// sourceAddress: a node has several addresses of a family, and the specification does not tell which it sends from.
 	sourceAddress
 	// toOwnNode: the concept page's overview says that traffic "to and from" the node of a pod is always allowed, its
-	// section "The two sorts of pod isolation" and NetworkPolicySpec.egress exempt only traffic from it. The contradiction
-	// is raised in kubernetes-sigs/kube-network-policies issue 283.
+	// section "The two sorts of pod isolation" and NetworkPolicySpec.egress exempt only traffic from it. The
+	// contradiction is raised in kubernetes-sigs/kube-network-policies issue 283.
 	toOwnNode
 	// toItselfByService: "a pod cannot block access to itself", but whether that holds through a service is
 	// implementation-defined: kubernetes-sigs/network-policy-api issue 343, kubernetes/kubernetes issue 95879.
@@ -159,10 +158,10 @@ func (e *Evaluator) backends(c model.Connection) (out []backend, service *model.
 	}
 	for i := range e.pods {
 		pod := &e.pods[i]
-		if pod.Namespace != service.Namespace || !subset(service.Selector, pod.Labels) {
+		if !service.Selects(pod) {
 			continue
 		}
-		number, ok := targetPort(sp, pod)
+		number, ok := sp.On(pod)
 		if !ok {
 			continue
 		}
@@ -180,32 +179,6 @@ func (e *Evaluator) backends(c model.Connection) (out []backend, service *model.
 	return out, service, reason, nil
 }
 
-func subset(want, have model.Labels) bool {
-	for k, v := range want {
-		if got, ok := have[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
-}
-
-// targetPort resolves the target of a service port on one pod: a number, a name of one of the pod's ports, or the same
-// number as the service's. A pod that has no port of that name is no endpoint: Services page, "Defining a Service".
-func targetPort(sp *model.ServicePort, pod *model.Pod) (int, bool) {
-	if sp.Target == "" {
-		return sp.Port.Number, true
-	}
-	if number, err := strconv.Atoi(sp.Target); err == nil {
-		return number, true
-	}
-	for _, p := range pod.Ports {
-		if p.Name == sp.Target && p.Protocol == sp.Port.Protocol {
-			return p.Number, true
-		}
-	}
-	return 0, false
-}
-
 // stage is what the scenes of a connection are made from.
 type stage struct {
 	evaluator *Evaluator
@@ -214,8 +187,8 @@ type stage struct {
 	service   *model.Service
 }
 
-// scenes lists the readings of a connection. Without a service, a hostNetwork pod or a node among its ends there is one.
-// reason is set, and there are no scenes, when the specification has nothing to say.
+// scenes lists the readings of a connection. Without a service, a hostNetwork pod or a node among its ends there is
+// one. reason is set, and there are no scenes, when the specification has nothing to say.
 func (e *Evaluator) scenes(c model.Connection) (out []scene, reason string, err error) {
 	from, err := e.locate(c.From, c.IPFamily)
 	if err != nil {
@@ -226,9 +199,9 @@ func (e *Evaluator) scenes(c model.Connection) (out []scene, reason string, err 
 		return nil, reason, err
 	}
 	s := &stage{evaluator: e, conn: c, from: from, service: service}
-	// Where the source may be rewritten, it is to the node that the connection enters through. "Packets sent to Services
-	// with Type=NodePort are source NAT'd by default", "packets sent to ClusterIP from within the cluster are never
-	// source NAT'd": tutorial "Using Source IP".
+	// Where the source may be rewritten, it is to the node that the connection enters through. "Packets sent to
+	// Services with Type=NodePort are source NAT'd by default", "packets sent to ClusterIP from within the cluster are
+	// never source NAT'd": tutorial "Using Source IP".
 	entries := []int{none}
 	if c.Via == model.ViaNodePort || (c.Via == model.ViaService && from.node == none) {
 		entries = e.nodeIndexes
@@ -279,8 +252,8 @@ func choices(open bool, d dimension, texts ...string) (out []assumption) {
 	return out
 }
 
-// scene settles which pod answers, what hostNetwork pods count as, where the connection enters, and whether it is exempt
-// as one of a pod to itself.
+// scene settles which pod answers, what hostNetwork pods count as, where the connection enters, and whether it is
+// exempt as one of a pod to itself.
 func (s *stage) scene(to *backend, asNodes bool, entry int, itself bool) scene {
 	fromPod, toPod := s.from.pod, to.pod
 	if asNodes && s.from.shared {
@@ -414,8 +387,9 @@ func (s *stage) sentFrom(base half, source party) []half {
 	if source.node == none {
 		return []half{base}
 	}
-	// The pod's own node is exempt by the overview, by "The two sorts of pod isolation" and by NetworkPolicySpec.ingress.
-	// That includes the hostNetwork pods on it: "their connections will be treated as node connections".
+	// The pod's own node is exempt by the overview, by "The two sorts of pod isolation" and by
+	// NetworkPolicySpec.ingress. That includes the hostNetwork pods on it: "their connections will be treated as node
+	// connections".
 	if source.node == s.evaluator.pods[base.subject].Node {
 		base.exempt = ownNode
 		return []half{base}

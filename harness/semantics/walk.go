@@ -9,6 +9,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // Walk explains the verdict rule by rule, one line each, indented by two spaces for each level: for each side the
@@ -134,7 +135,7 @@ func (w *walker) side(indent int, h *half) {
 	indent++
 	if h.subject == none {
 		if h.name.IsNode() || h.name.IsHost() {
-			w.line(indent, "%s is no pod: no policy applies to it", h.name)
+			w.line(indent, "%s is not a pod: no policy applies to it", h.name)
 		} else {
 			w.line(indent, "%s counts as its node: no policy applies to it", h.name)
 		}
@@ -174,7 +175,7 @@ func (w *walker) others(indent int, h *half) {
 				w.line(indent, "%s selects %s, but does not apply to %s", p, h.name, h.direction.side())
 			}
 		case !p.selects[h.subject]:
-			w.line(indent, "%s does not select %s: %s", p, h.name, and(labelMisses(p.selector, pod.Labels, string(h.name))))
+			w.line(indent, "%s does not select %s: %s", p, h.name, words.And(labelMisses(p.selector, pod.Labels, string(h.name))))
 		}
 	}
 }
@@ -202,7 +203,7 @@ func (w *walker) policy(indent int, p *compiled, h *half, misses map[Rule][]near
 		}
 		w.rule(indent+1, p, r, h)
 		for _, miss := range misses[Rule{Policy: p.Policy, Field: r.field}] {
-			w.line(indent+1, "would have admitted %s but for: %s", h.peer.name, and(miss.But))
+			w.line(indent+1, "would have admitted %s but for: %s", h.peer.name, words.And(miss.But))
 		}
 	}
 }
@@ -218,7 +219,7 @@ func (w *walker) rule(indent int, p *compiled, r *rule, h *half) {
 		case yes:
 			w.line(indent, "%s: matches", entry)
 		case no:
-			w.line(indent, "%s: %s", entry, and(e.peerMiss(p.Object.Namespace, &r.peers[i], h)))
+			w.line(indent, "%s: %s", entry, words.And(e.peerMiss(p.Object.Namespace, &r.peers[i], h)))
 		case unknown:
 			w.line(indent, "%s: the address of %s is not known yet", entry, h.peer.at)
 		}
@@ -226,7 +227,8 @@ func (w *walker) rule(indent int, p *compiled, r *rule, h *half) {
 	if len(r.ports) == 0 {
 		w.line(indent, "no ports: every port matches")
 	}
-	// Selectors speak of the pod's port, the rest of the packet's; they differ only where a service rewrites the packet.
+	// Selectors speak of the pod's port, the rest of the packet's; they differ only where a service rewrites the
+	// packet.
 	onPod := slices.ContainsFunc(r.peers, func(p peer) bool { return !p.isBlock() && p.admits(&h.peer, h.ports.family) != no })
 	for i := range r.ports {
 		single := &rule{ports: r.ports[i : i+1]}

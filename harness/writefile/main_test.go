@@ -1,3 +1,5 @@
+//go:build linux
+
 package writefile_test
 
 import (

@@ -9,9 +9,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Check tells whether [Replace] would refuse path as things are now. It makes and changes nothing.
@@ -44,7 +43,8 @@ func CheckFile(path string) error {
 	return p.checkFolder()
 }
 
-// IsStream tells whether path names a descriptor, a device or a pipe: what is written there is gone, and no file lies beside it.
+// IsStream tells whether path names a descriptor, a device or a pipe: what is written there is gone, and no file lies
+// beside it.
 func IsStream(path string) bool {
 	if _, ok := Descriptor(path); ok {
 		return true
@@ -58,9 +58,9 @@ func IsStream(path string) bool {
 	return err == nil && t.kind == stream
 }
 
-// Replace writes a file whole or not at all: into a new file beside it, to the disk, then renamed to path. A reader sees the old
-// content or the new one, never a part. A new file has mode 0644 less the umask, and one that replaces another has its mode. A stream
-// is written to directly; a pipe that nobody reads for ten seconds is an error.
+// Replace writes a file whole or not at all: into a new file beside it, to the disk, then renamed to path. A reader
+// sees the old content or the new one, never a part. A new file has mode 0644 less the umask, and one that replaces
+// another has its mode. A stream is written to directly; a pipe that nobody reads for ten seconds is an error.
 func Replace(path string, write func(io.Writer) error) error {
 	return replace(path, write, func(t target) (fs.FileMode, bool) {
 		if t.kind == nothing {
@@ -114,7 +114,7 @@ func replace(path string, write func(io.Writer) error, mode func(target) (perm f
 	if _, err := p.look(); err != nil { // it may have changed meanwhile
 		return errors.Join(err, p.unlink(temporary))
 	}
-	if err := unix.Renameat(p.dir, temporary, p.dir, p.name); err != nil {
+	if err := p.rename(temporary); err != nil {
 		return errors.Join(p.failed(err), p.unlink(temporary))
 	}
 	return nil
@@ -123,11 +123,10 @@ func replace(path string, write func(io.Writer) error, mode func(target) (perm f
 // create makes a new file beside the place.
 func (p *place) create(perm fs.FileMode, exact bool) (*os.File, string, error) {
 	name := ".netproof-" + rand.Text() + ".tmp"
-	fd, err := unix.Openat(p.dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, uint32(perm))
+	f, err := p.openNew(name, perm)
 	if err != nil {
 		return nil, "", p.failed(err)
 	}
-	f := os.NewFile(uintptr(fd), p.path)
 	if exact {
 		err = f.Chmod(perm)
 	}
@@ -138,7 +137,7 @@ func (p *place) create(perm fs.FileMode, exact bool) (*os.File, string, error) {
 }
 
 func (p *place) unlink(name string) error {
-	if err := unix.Unlinkat(p.dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := p.remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove what was begun of %s: %w", p.path, err)
 	}
 	return nil
@@ -160,8 +159,8 @@ type File struct {
 	id    ID
 }
 
-// Create makes a new file under path, in place of a regular file of ours. What is written is appended, and seen under path at once.
-// The caller closes it.
+// Create makes a new file under path, in place of a regular file of ours. What is written is appended, and seen under
+// path at once. The caller closes it.
 func Create(path string) (*File, error) {
 	p, err := find(path)
 	if err != nil {
@@ -177,7 +176,7 @@ func Create(path string) (*File, error) {
 		return nil, err
 	}
 	// The name is taken over from an old file, which exists until then: so the new one has another ID.
-	if err := unix.Renameat(p.dir, temporary, p.dir, p.name); err != nil {
+	if err := p.rename(temporary); err != nil {
 		defer p.close()
 		return nil, errors.Join(p.failed(err), f.Close(), p.unlink(temporary))
 	}
@@ -195,26 +194,26 @@ func Open(path string) (*File, error) {
 		return nil, err
 	}
 	// Should it be a pipe by now, nobody waits for its other end.
-	fd, err := unix.Openat(p.dir, p.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := p.open(os.O_RDONLY | syscall.O_NONBLOCK)
 	if err != nil {
 		p.close()
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return p.file(os.NewFile(uintptr(fd), path))
+	return p.file(f)
 }
 
 // file takes over f and the place.
 func (p *place) file(f *os.File) (*File, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		defer p.close()
 		return nil, errors.Join(p.failed(err), f.Close())
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if !info.Mode().IsRegular() {
 		defer p.close()
 		return nil, errors.Join(p.refuse("it is not a regular file any more", "name another file"), f.Close())
 	}
-	return &File{File: f, place: p, id: idOf(&st)}, nil
+	return &File{File: f, place: p, id: idOf(f, info)}, nil
 }
 
 // ID gives the identity of the file.
@@ -236,8 +235,7 @@ func (f *File) Remove() error {
 		return fmt.Errorf("remove %s: %w", f.Name(), os.ErrClosed)
 	}
 	var err error
-	var st unix.Stat_t
-	if unix.Fstatat(f.place.dir, f.place.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && idOf(&st) == f.id {
+	if f.place.isNameOf(f.File) {
 		err = f.place.unlink(f.place.name)
 	}
 	return errors.Join(err, f.Close())
@@ -246,8 +244,8 @@ func (f *File) Remove() error {
 // descriptors are the names of standard output and standard error.
 var descriptors = map[string]int{"/dev/stdout": 1, "/dev/stderr": 2}
 
-// Descriptor tells which descriptor of this process a path names, such as 1 for /dev/stdout and 63 for /dev/fd/63. It looks at the
-// text alone: a link to one of these is none.
+// Descriptor tells which descriptor of this process a path names, such as 1 for /dev/stdout and 63 for /dev/fd/63. It
+// looks at the text alone: a link to one of these is none.
 func Descriptor(path string) (fd int, ok bool) {
 	if fd, ok = descriptors[path]; ok {
 		return fd, true
@@ -261,39 +259,8 @@ func Descriptor(path string) (fd int, ok bool) {
 	return 0, false
 }
 
-func checkDescriptor(path string, fd int) error {
-	// What this program has opened itself is closed when it starts another; what it was given is not.
-	own, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	if err != nil || own&unix.FD_CLOEXEC != 0 {
-		return &refusedError{path: path, reason: "this descriptor is not open", fix: "name a file", err: err}
-	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if flags&unix.O_ACCMODE == unix.O_RDONLY {
-		return &refusedError{path: path, reason: "this descriptor is only open for reading", fix: "name a file"}
-	}
-	return nil
-}
-
-func writeToDescriptor(path string, fd int, write func(io.Writer) error) error {
-	if err := checkDescriptor(path, fd); err != nil {
-		return err
-	}
-	// What is written goes on where the descriptor stands; opening /dev/fd/N would begin a file anew.
-	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	f := os.NewFile(uintptr(own), path)
-	if err := errors.Join(write(f), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
-
-// readerPatience is how long a pipe may have no reader. One that a script has just started in the background is there soon.
+// readerPatience is how long a pipe may have no reader. One that a script has just started in the background is there
+// soon.
 const readerPatience = 10 * time.Second
 
 func (p *place) writeToStream(write func(io.Writer) error) error {
@@ -313,11 +280,11 @@ func (p *place) openStream() (*os.File, error) {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		fd, err := unix.Openat(p.dir, p.name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		f, err := p.open(os.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOCTTY)
 		if err == nil {
-			return p.checkStream(os.NewFile(uintptr(fd), p.path))
+			return p.checkStream(f)
 		}
-		if !errors.Is(err, unix.ENXIO) {
+		if !errors.Is(err, syscall.ENXIO) {
 			return nil, p.failed(err)
 		}
 		select {

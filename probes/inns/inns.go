@@ -1,3 +1,5 @@
+//go:build linux
+
 package inns
 
 import (
@@ -35,7 +37,8 @@ func Do(ns netns.NsHandle, fn func() error) error {
 }
 
 // New makes a network namespace, with nothing in it but a loopback interface that is down. It lasts as long as the
-// handle is open, a socket or an interface pair's other end refers to it, or a thread is inside. No thread is left inside.
+// handle is open, a socket or an interface pair's other end refers to it, or a thread is inside. No thread is left
+// inside.
 func New() (netns.NsHandle, error) {
 	ns := netns.None()
 	err := away(func() error {
@@ -84,9 +87,9 @@ type visit struct {
 }
 
 func (v *visit) run(leave, fn func() error) {
-	// The goroutine ends after this call. Unless the lock is released below, the runtime ends the thread with it:
-	// a thread left in a foreign namespace must never serve another goroutine. (The process's first thread cannot end; the
-	// runtime parks it for good. So /proc/self/ns/net may lie after that: read /proc/thread-self/ns/net.)
+	// The goroutine ends after this call. Unless the lock is released below, the runtime ends the thread with it: a
+	// thread left in a foreign namespace must never serve another goroutine. (The process's first thread cannot end;
+	// the runtime parks it for good. So /proc/self/ns/net may lie after that: read /proc/thread-self/ns/net.)
 	runtime.LockOSThread()
 
 	home, err := netns.Get()

@@ -1,3 +1,5 @@
+//go:build linux
+
 package nsagent
 
 import (
@@ -39,8 +41,8 @@ var _ probes.Agent = (*Agent)(nil)
 // Identity says whose agent this is.
 func (a *Agent) Identity() probes.Identity { return a.identity }
 
-// SetKey makes the agent take part in another run: from now on its servers answer only probes that were made with this key, and its
-// probes carry it.
+// SetKey makes the agent take part in another run: from now on its servers answer only probes that were made with this
+// key, and its probes carry it.
 func (a *Agent) SetKey(k message.Key) { a.secret.Store(&k) }
 
 func (a *Agent) key() message.Key { return *a.secret.Load() }
@@ -59,9 +61,9 @@ func (a *Agent) enter() error {
 func (a *Agent) leave() { a.calls.Done() }
 
 // Listen begins to serve ports, on all addresses of both IP families, as far as the kernel has them. When it returns
-// nil, the servers answer. A port that is served already stays as it is. Ports that cannot be served are told in one error, which wraps
-// [ErrNotSupported] for a protocol this kernel lacks; the others are served nevertheless, and [Agent.Liveness] reports
-// on all of them until [Agent.Stop].
+// nil, the servers answer. A port that is served already stays as it is. Ports that cannot be served stand in one
+// error, which wraps [ErrNotSupported] for a protocol this kernel lacks; the others are served nevertheless, and
+// [Agent.Liveness] reports on all of them until [Agent.Stop].
 func (a *Agent) Listen(ports ...model.Port) error {
 	if err := a.enter(); err != nil {
 		return err

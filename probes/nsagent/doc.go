@@ -15,8 +15,9 @@
 //
 //   - Every probe has a source port of its own that was not used toward the same destination for longer than
 //     connection tracking remembers (see [Options]); when none is left the probe is an error, never a stale "allowed".
-//   - The outcome is what the kernel says on the socket's error queue, down to the ICMP type and code. An error that was
-//     raised before anything could leave (no route, no free port) is Error with Sent=false: it says nothing about a path.
+//   - The outcome is what the kernel says on the socket's error queue, down to the ICMP type and code. An error that
+//     was raised before anything could leave (no route, no free port) is Error with Sent=false: it says nothing about a
+//     path.
 //   - A Timeout is declared only by a loop that was awake: an answer already in the socket counts, and time during
 //     which this process was starved does not.
 package nsagent

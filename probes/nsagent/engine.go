@@ -1,3 +1,5 @@
+//go:build linux
+
 package nsagent
 
 import (
@@ -28,9 +30,9 @@ type Options struct {
 	MaxSockets int
 	// MaxRecords is the number of nonces that the servers of one endpoint remember. Default 262144.
 	MaxRecords int
-	// UDPPortRest and TCPPortRest are how long a source port is not used again toward the same destination. The
-	// default for UDP, 185 s, is longer than Linux remembers a stream (nf_conntrack_udp_timeout_stream, 120 s; older
-	// kernels 180 s). For TCP, whose connections are reset, 1 s; after an unanswered TCP probe the port rests as for UDP.
+	// UDPPortRest and TCPPortRest are how long a source port is not used again toward the same destination. The default
+	// for UDP, 185 s, is longer than Linux remembers a stream (nf_conntrack_udp_timeout_stream, 120 s; older kernels
+	// 180 s). For TCP, whose connections are reset, 1 s; after an unanswered TCP probe the port rests as for UDP.
 	UDPPortRest, TCPPortRest time.Duration
 	// LivenessTimeout is how long a server may take to answer its own endpoint. Default 1 s.
 	LivenessTimeout time.Duration
@@ -177,7 +179,8 @@ func (e *Engine) inside(ns netns.NsHandle, fn func() error) error {
 type Config struct {
 	Identity probes.Identity
 	// Namespace is an open handle of the network namespace to act in; the agent keeps a copy of its own. With
-	// [netns.None] (beware: the zero value is file descriptor 0) it is the one of the process, and no privilege is needed.
+	// [netns.None] (beware: the zero value is file descriptor 0) it is the one of the process, and no privilege is
+	// needed.
 	Namespace netns.NsHandle
 	// Key authenticates probes and answers; nil for none.
 	Key message.Key

@@ -1,3 +1,5 @@
+//go:build linux
+
 package nsagent
 
 import (
@@ -37,7 +39,7 @@ func openFiles(t *testing.T) []string {
 	return files
 }
 
-// freeSockets is what is left of the bound on open sockets.
+// freeSockets are those that the bound on open sockets leaves.
 func freeSockets(e *Engine) int {
 	e.limiter.mu.Lock()
 	defer e.limiter.mu.Unlock()

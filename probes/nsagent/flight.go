@@ -1,3 +1,5 @@
+//go:build linux
+
 package nsagent
 
 import (
@@ -98,8 +100,8 @@ func (f *flight) makeSocket() {
 	f.conclude(outcome, errno, fmt.Sprintf("make %s socket for %s: %v", f.protocol, f.destination.Addr(), err))
 }
 
-// send binds the socket to a fresh source port and sends the first packet. The kernel's errors here are this host's own:
-// nothing left it, with the two exceptions below.
+// send binds the socket to a fresh source port and sends the first packet. The kernel's errors here are this host's
+// own: nothing left it, with the two exceptions below.
 func (f *flight) send(scratch []byte) {
 	ipv6 := f.destination.Addr().Is6()
 	if err := f.bind(ipv6); err != nil {
@@ -108,8 +110,8 @@ func (f *flight) send(scratch []byte) {
 		f.conclude(probes.Error, errno, err.Error())
 		return
 	}
-	// Without these the error queue stays empty, and a connection attempt does not notice ICMP messages that arrive while
-	// its own SYN is being sent, as they do when the refusing host is this machine.
+	// Without these the error queue stays empty, and a connection attempt does not notice ICMP messages that arrive
+	// while its own SYN is being sent, as they do when the refusing host is this machine.
 	if ipv6 {
 		_ = unix.SetsockoptInt(f.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
 	} else {

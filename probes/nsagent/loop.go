@@ -1,3 +1,5 @@
+//go:build linux
+
 package nsagent
 
 import (
@@ -75,7 +77,7 @@ type loop struct {
 	oob     []byte
 	// identities are those of answers, each kept once.
 	identities map[string]probes.Identity
-	// freed counts the sockets closed in this round; release is told at its end.
+	// freed counts the sockets closed in this round; release hears it at its end.
 	freed   int
 	release func(int)
 }

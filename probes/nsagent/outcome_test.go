@@ -1,3 +1,5 @@
+//go:build linux
+
 package nsagent
 
 import (
@@ -16,7 +18,7 @@ import (
 	"github.com/netproof/netproof/probes/internal/netlab"
 )
 
-// want is what is expected of a response; empty fields are not looked at, except that Errno must then be empty too.
+// want says how a response should be; empty fields are not looked at, except that Errno must then be empty too.
 type want struct {
 	outcome probes.Outcome
 	errno   string

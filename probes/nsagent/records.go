@@ -1,3 +1,5 @@
+//go:build linux
+
 package nsagent
 
 import (
@@ -52,7 +54,8 @@ func (r *records) add(nonce []byte, peer netip.AddrPort) {
 	r.young[probes.Nonce(nonce)] = peer
 }
 
-// find returns the records of those nonces that were seen, and those of which that cannot be told any more.
+// find returns the records of those nonces that were seen, and the nonces whose records were evicted, so that nobody
+// can say.
 func (r *records) find(nonces []probes.Nonce) (seen []probes.Record, forgotten []probes.Nonce) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

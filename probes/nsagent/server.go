@@ -1,3 +1,5 @@
+//go:build linux
+
 package nsagent
 
 import (
@@ -15,7 +17,8 @@ import (
 const (
 	// backlog is how many connections may wait to be accepted; the kernel bounds it by net.core.somaxconn.
 	backlog = 4096
-	// receiveBuffer lets a burst of datagrams wait while this process does something else: an overflow looks like a drop.
+	// receiveBuffer lets a burst of datagrams wait while this process does something else: an overflow looks like a
+	// drop.
 	receiveBuffer = 4 << 20
 	// acceptsPerEvent keeps one busy listener from starving the others.
 	acceptsPerEvent = 64
@@ -287,8 +290,8 @@ func (c *connection) read(l *loop) bool {
 			resetOnClose(c.watch.fd)
 			return true
 		}
-		// The answer fits into the socket's buffer, and closing sends what is in it. The client ends the connection with
-		// a reset as soon as it has read the answer, so that neither side keeps it in TIME_WAIT.
+		// The answer fits into the socket's buffer, and closing sends what is in it. The client ends the connection
+		// with a reset as soon as it has read the answer, so that neither side keeps it in TIME_WAIT.
 		_, _ = sendBytes(c.watch.fd, answer, unix.MSG_MORE)
 		return true
 	}

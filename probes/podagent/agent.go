@@ -1,3 +1,5 @@
+//go:build linux
+
 package podagent
 
 import (
@@ -39,7 +41,7 @@ var (
 	_ wire.Guard   = (*agent)(nil)
 )
 
-// newAgent starts to serve the ports. Those that cannot be served are told by Liveness.
+// newAgent starts to serve the ports. Liveness says which cannot be served.
 func newAgent(s Settings) (*agent, error) {
 	engine, err := nsagent.NewEngine(nsagent.Options{})
 	if err != nil {
@@ -88,7 +90,7 @@ func (a *agent) Probe(ctx context.Context, batch []probes.Request, deliver func(
 			admitted = append(admitted, r)
 			continue
 		}
-		deliver(probes.Response{ID: r.ID, Nonce: r.Nonce, Outcome: probes.Error, Detail: fmt.Sprintf("%s is no endpoint of this run", r.Address)})
+		deliver(probes.Response{ID: r.ID, Nonce: r.Nonce, Outcome: probes.Error, Detail: fmt.Sprintf("%s is not an endpoint of this run", r.Address)})
 	}
 	return a.Agent.Probe(ctx, admitted, deliver)
 }
@@ -148,7 +150,8 @@ type readWriter struct {
 // bridgePatience bounds the wait for the pod's process, which may have been started a moment ago.
 const bridgePatience = 10 * time.Second
 
-// Bridge connects standard input and output to the agent that serves in the same container. It returns when either ends.
+// Bridge connects standard input and output to the agent that serves in the same container. It returns when either
+// ends.
 func Bridge(ctx context.Context, s Settings, in io.Reader, out io.Writer) error {
 	conn, err := dial(ctx, s.socketName())
 	if err != nil {
@@ -178,8 +181,8 @@ func Bridge(ctx context.Context, s Settings, in io.Reader, out io.Writer) error 
 	return nil
 }
 
-// checkPeer makes sure that the other end of a connection is a process of the same user in the same container. Others that share the
-// network, as on a node, see the name of a socket once it is there.
+// checkPeer makes sure that the other end of a connection is a process of the same user in the same container. Others
+// that share the network, as on a node, see the name of a socket once it is there.
 func checkPeer(conn net.Conn) error {
 	unixConn, ok := conn.(*net.UnixConn)
 	if !ok {

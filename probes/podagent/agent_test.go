@@ -1,3 +1,5 @@
+//go:build linux
+
 package podagent
 
 import (
@@ -141,7 +143,7 @@ func TestAnAgentProbesEndpointsOfItsRunOnly(t *testing.T) {
 	r := probe(t, from, loopback, port, model.TCP)
 	assert.Equal(t, probes.Error, r.Outcome)
 	assert.False(t, r.Sent)
-	assert.Equal(t, "127.0.0.1 is no endpoint of this run", r.Detail)
+	assert.Equal(t, "127.0.0.1 is not an endpoint of this run", r.Detail)
 }
 
 func TestAnAgentWorksForNobodyWithoutTheKey(t *testing.T) {

@@ -21,7 +21,7 @@ const (
 	UIDEnv = "NETPROOF_POD_UID"
 )
 
-// Settings are what an agent is told when it starts. There is no secret among them.
+// Settings are those of an agent, given when it starts. There is no secret among them.
 type Settings struct {
 	// Identity says whose agent it is. The UID of a pod comes from [UIDEnv].
 	Identity probes.Identity `json:"identity"`
@@ -29,13 +29,14 @@ type Settings struct {
 	Ports []model.Port `json:"ports,omitempty"`
 	// Commitment to the key of the run: see [Commitment].
 	Commitment string `json:"commitment"`
-	// Nonce names the socket where the agent and those who ask it meet. Pods on a node's network share its names with every process
-	// there, and who cannot guess a name cannot hold it first. Each call of Environment makes one where there is none.
+	// Nonce names the socket where the agent and those who ask it meet. Pods on a node's network share its names with
+	// every process there, and who cannot guess a name cannot hold it first. Each call of Environment makes one where
+	// there is none.
 	Nonce string `json:"nonce"`
 }
 
-// Commitment is the digest of a run's key. An agent that knows it can tell the key when it is shown, and nobody can learn the key from
-// it: so it may stand in a pod's specification, where many can read it.
+// Commitment is the digest of a run's key. An agent that knows it can tell the key when it is shown, and nobody can
+// learn the key from it: so it may stand in a pod's specification, where many can read it.
 func Commitment(key []byte) string {
 	sum := sha256.Sum256(key)
 	return hex.EncodeToString(sum[:])

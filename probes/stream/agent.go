@@ -18,9 +18,11 @@ import (
 type Dial func(ctx context.Context) (io.ReadWriteCloser, error)
 
 var (
-	// ErrLost is matched by what a call returns when there is no connection, or it was lost: nothing is known about the rest.
+	// ErrLost is matched by what a call returns when there is no connection, or it was lost: nothing is known about the
+	// rest.
 	ErrLost = errors.New("no connection to the agent")
-	// ErrRestarted says that the agent's program was started again: what its servers had seen is forgotten. It is final.
+	// ErrRestarted says that the agent's program was started again: what its servers had seen is forgotten. It is
+	// final.
 	ErrRestarted = errors.New("the agent was started again")
 
 	errClosed = errors.New("agent is closed")
@@ -28,12 +30,13 @@ var (
 
 // Options of an [Agent]. The zero value is good.
 type Options struct {
-	// Targets are the addresses that may be probed, and a number that changes with them. Nil means that the agent is not told any.
+	// Targets are the addresses that may be probed, and a number that changes with them. Nil means that the agent is
+	// not told any.
 	Targets func() (version int64, list []netip.Addr)
 	// Backoff is the pause before the second try to connect; it doubles up to MaxBackoff. Defaults: 50 ms and 2 s.
 	Backoff, MaxBackoff time.Duration
-	// Patience bounds the time in which an agent greets, or answers a ping. Default: 5 s. An agent that does not answer any more is
-	// as good as gone: a node that stops says nothing to those who were connected through it.
+	// Patience bounds the time in which an agent greets, or answers a ping. Default: 5 s. An agent that does not answer
+	// any more is as good as gone: a node that stops says nothing to those who were connected through it.
 	Patience time.Duration
 	// Calls counts the calls that go over the connection; nil to count nothing.
 	Calls *atomic.Int64
@@ -41,7 +44,8 @@ type Options struct {
 	Connections *atomic.Int64
 }
 
-// Agent is a [probes.Agent] whose work is done at the other end of a connection. It connects at once, and keeps trying until Close.
+// Agent is a [probes.Agent] whose work is done at the other end of a connection. It connects at once, and keeps trying
+// until Close.
 type Agent struct {
 	identity probes.Identity
 	key      []byte
@@ -205,7 +209,8 @@ func (a *Agent) watch(ctx context.Context, client *wire.Client) error {
 	}
 }
 
-// connected gives the connection that there is. It does not wait for one: who asks every few milliseconds wants to know now.
+// connected gives the connection that there is. It does not wait for one: who asks every few milliseconds wants to know
+// now.
 func (a *Agent) connected() (*wire.Client, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -47,7 +47,8 @@ type call struct {
 // also after an error: it is closed with it if it can be closed.
 func Dial(ctx context.Context, rw io.ReadWriter) (*Client, error) { return DialWithKey(ctx, rw, nil) }
 
-// DialWithKey is [Dial] for an agent that wants to see the key of its run. The error matches [ErrRefused] when it is not the right one.
+// DialWithKey is [Dial] for an agent that wants to see the key of its run. The error matches [ErrRefused] when it is
+// not the right one.
 func DialWithKey(ctx context.Context, rw io.ReadWriter, key []byte) (*Client, error) {
 	linger := time.Duration(0)
 	if len(key) > 0 {
@@ -363,7 +364,8 @@ func (c *Client) Liveness(ctx context.Context) ([]probes.ServerStatus, error) {
 	return servers, nil
 }
 
-// Forget drops all records of the agent's servers. It is for a caller that will not ask again for any nonce used before.
+// Forget drops all records of the agent's servers. It is for a caller that will not ask again for any nonce used
+// before.
 func (c *Client) Forget(ctx context.Context) error {
 	if err := c.do(ctx, question{Forget: true}, nothing); err != nil {
 		return fmt.Errorf("forget records of %s: %w", c.identity.Endpoint, err)

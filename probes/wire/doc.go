@@ -13,8 +13,8 @@
 //	-> {"call":2,"records":["…"]}   {"call":3,"liveness":true}   {"call":4,"forget":true}   {"cancel":1}
 //	-> {"call":5,"targets":["10.244.1.7"]}   {"call":6,"ping":true}
 //
-// An agent that others could reach is a [Guard]: the client's hello shows the key of its run, and before that the agent says
-// nothing.
+// An agent that others could reach is a [Guard]: the client's hello shows the key of its run, and before that the agent
+// says nothing.
 //
 // A stream can end at any byte, and an exec over the Kubernetes API reports success when its connection drops. So only
 // whole lines that say exactly what is expected count, a result is complete only with its end and its count, and

@@ -31,7 +31,8 @@ const (
 )
 
 var (
-	// ErrStream says that the stream broke, or something came that is not of the protocol. What was in flight is unknown.
+	// ErrStream says that the stream broke, or something came that is not of the protocol. What was in flight is
+	// unknown.
 	ErrStream = errors.New("probe stream broken")
 	// ErrVersion says that the other side speaks another version of the protocol.
 	ErrVersion = errors.New("probe stream of another version")
@@ -166,11 +167,12 @@ type lineWriter struct {
 	err  error
 }
 
-// remoteLinger suits a stream through an exec: what is written goes through five programs, each of which wakes up for it, and hundreds of
-// results come at the same moment. A round trip takes longer than this anyway.
+// remoteLinger suits a stream through an exec: what is written goes through five programs, and each wakes up for
+// it, and hundreds of results come at the same moment. A round trip takes longer than this anyway.
 const remoteLinger = 2 * time.Millisecond
 
-// A batch of manyProbes or more has answers for longer than that. They are written together as long as none waits for longer than gather.
+// A batch of manyProbes or more has answers for longer than that. They are written together as long as none waits for
+// longer than gather.
 const (
 	manyProbes = 16
 	gather     = 50 * time.Millisecond

@@ -20,7 +20,7 @@ type Forgetter interface {
 
 // Guard is an agent that works only for those who show the key of its run, and probes only the endpoints of that run.
 type Guard interface {
-	// Admit is given what the client showed, and returns an error if it is not the key. The client is told it.
+	// Admit is given what the client showed, and returns an error if it is not the key. The client hears it.
 	Admit(key []byte) error
 	// Boot is another one each time the agent's program starts. What its servers had seen before is forgotten.
 	Boot() string

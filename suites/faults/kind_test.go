@@ -23,8 +23,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/netproof/netproof/harness/cluster"
-	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind"
+	"github.com/netproof/netproof/harness/cluster/lease"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/prooftest"
 	"github.com/netproof/netproof/harness/run"
@@ -35,7 +36,7 @@ import (
 func TestMain(m *testing.M) { prooftest.MainOutside(m) }
 
 const (
-	// clusterEnv names the kind cluster that is broken, and mended again.
+	// clusterEnv names the kind cluster that is broken, and fixed again.
 	clusterEnv = "NETPROOF_TEST_KIND_CLUSTER"
 	// programEnv is a static netproof.
 	programEnv = "NETPROOF_TEST_KIND_AGENT"
@@ -114,11 +115,12 @@ func docker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// fault is what is done to a cluster while isolation is proven on it.
+// fault breaks a cluster while isolation is proven on it.
 type fault struct {
-	// afterOpen is called before the policy is applied, before when it was and nothing was sampled yet, after when the step was sampled.
+	// afterOpen is called before the policy is applied, before when it was and nothing was sampled yet, after when the
+	// step was sampled.
 	afterOpen, before, after func(*testing.T, *kind.Cluster)
-	// heal mends what the run could not survive, once it is over.
+	// heal fixes what the run could not survive, once it is over.
 	heal func(*testing.T, *kind.Cluster)
 	// expect looks at the run.
 	expect func(*testing.T, model.Run)
@@ -129,11 +131,11 @@ func prove(t *testing.T, c cluster.Cluster, opts run.Options) model.Run {
 	t.Helper()
 	list, err := scenario.Load(t.Context(), []string{"isolation"}, scenario.Options{FS: fstest.MapFS{"isolation/scenario.yaml": {Data: []byte(isolation)}}})
 	require.NoError(t, err)
-	prepared, err := run.Prepare(list, c.Info().IPFamilies, c.Info().Nodes)
+	prepared, err := expect.Prepare(list, expect.Options{Families: c.Info().IPFamilies, Nodes: c.Info().Nodes})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	r, err := run.Run(ctx, c, prepared, opts)
+	r, _, err := run.Run(ctx, c, prepared, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -183,14 +185,14 @@ func (g *ground) suffer(t *testing.T, f fault) {
 	require.NoError(t, next.Close(context.WithoutCancel(t.Context())))
 }
 
-// healed returns when the cluster is well again, or this run can have no more of it: an API server that is away for longer than a Lease lasts
-// ends the run.
+// healed returns when the cluster is well again, or this run can have no more of it: an API server that is away for
+// longer than a Lease lasts ends the run.
 func healed(t *testing.T, c *kind.Cluster) (lost bool) {
 	t.Helper()
 	var ill error
 	assert.Eventually(t, func() bool {
 		ill = c.Health(t.Context())
-		lost = errors.Is(ill, existing.ErrLeaseLost)
+		lost = errors.Is(ill, lease.ErrLost)
 		return ill == nil || lost
 	}, patience, 500*time.Millisecond, "the cluster heals")
 	if !lost {
@@ -199,7 +201,8 @@ func healed(t *testing.T, c *kind.Cluster) (lost bool) {
 	return lost
 }
 
-// honest requires that nothing was claimed which is not so: the policy works, so no cell can have failed; what passed was observed.
+// honest requires that nothing was claimed which is not so: the policy works, so no cell can have failed; what passed
+// was observed.
 func honest(t *testing.T, r model.Run) {
 	t.Helper()
 	assert.Contains(t, []int{model.ExitOK, model.ExitInconclusive, model.ExitCleanupFailed}, model.ExitCode(r))
@@ -307,7 +310,8 @@ func TestAProbePodThatIsKilledProvesNothing(t *testing.T) {
 	})
 }
 
-// The kernel shakes hands for a server whose program has stopped: that must neither be taken for a canary that works nor for a denial.
+// The kernel shakes hands for a server whose program has stopped: that must neither be taken for a canary that works
+// nor for a denial.
 func TestProbePodsThatAreStoppedProveNothing(t *testing.T) {
 	g := open(t)
 	const agents = "'[a]gent serve'"
@@ -379,8 +383,8 @@ func TestANetworkPluginThatIsKilledComesBack(t *testing.T) {
 
 func TestANodeWithoutEnforcementBlamesNoPolicy(t *testing.T) {
 	g := open(t)
-	// Felix would put its rules back, at once if it has something to do anyway. Until then the node lets through what policies forbid, the
-	// canary's too.
+	// Felix would put its rules back, at once if it has something to do anyway. Until then the node lets through what
+	// policies forbid, the canary's too.
 	const flush = `pkill -STOP -f '[c]alico-node -felix'; for i in iptables-nft iptables-legacy; do $i -w -F FORWARD 2>/dev/null; $i -w -P FORWARD ACCEPT 2>/dev/null; done; true`
 	g.suffer(t, fault{
 		before: func(t *testing.T, c *kind.Cluster) { shell(t, node(c, 1), flush) },

@@ -8,22 +8,18 @@ import (
 	"sync"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/netproof/netproof/harness/cluster/local/doctor"
+	"github.com/netproof/netproof/harness/cluster/check"
 )
-
-// Check is one thing that was looked at; it has the form of those for local clusters.
-type Check = doctor.Check
 
 // reviewsAtOnce bounds the questions that are under way at once.
 const reviewsAtOnce = 8
 
-// Review asks the API server for each right whether this client has it, with a SelfSubjectAccessReview, which everybody may make.
-// There is one check for each grant, in their order.
-func Review(ctx context.Context, client kubernetes.Interface, grants []Grant) []Check {
+// Review asks the API server for each right whether this client has it, with a SelfSubjectAccessReview, which everybody
+// may make. There is one check for each grant, in their order.
+func Review(ctx context.Context, client kubernetes.Interface, grants []Grant) []check.Check {
 	type answer struct {
 		grant   int
 		access  Access
@@ -46,7 +42,7 @@ func Review(ctx context.Context, client kubernetes.Interface, grants []Grant) []
 		})
 	}
 	asking.Wait()
-	checks := make([]Check, len(grants))
+	checks := make([]check.Check, len(grants))
 	for i, g := range grants {
 		var lacking, failed []string
 		for _, a := range answers {
@@ -64,22 +60,22 @@ func Review(ctx context.Context, client kubernetes.Interface, grants []Grant) []
 }
 
 // judge makes a check of the answers about one grant.
-func judge(g Grant, lacking, failed []string) Check {
-	c := Check{Name: "right to " + subject(g), State: doctor.OK, Detail: strings.Join(g.Rule.Verbs, ", ")}
+func judge(g Grant, lacking, failed []string) check.Check {
+	c := check.Check{Name: "right to " + subject(g), State: check.OK, Detail: strings.Join(g.Rule.Verbs, ", ")}
 	if len(lacking)+len(failed) == 0 {
 		return c
 	}
-	c.State, c.Detail = doctor.Missing, "may not "+strings.Join(lacking, ", ")
+	c.State, c.Detail = check.Missing, "may not "+strings.Join(lacking, ", ")
 	if len(lacking) == 0 {
 		c.Detail = "cannot be asked for: " + strings.Join(failed, "; ")
 	}
 	c.Detail += "; needed to " + g.Purpose
 	if g.Optional != "" {
-		c.State = doctor.Limited
+		c.State = check.Limited
 		c.Detail += "; without it " + g.Optional
 	}
 	if len(lacking) > 0 {
-		c.Mend = "let an administrator apply what netproof rbac prints, and run as that service account or bind its roles to your user"
+		c.Fix = "let an administrator apply what netproof rbac prints, and run as that service account or bind its roles to your user"
 	}
 	return c
 }
@@ -163,30 +159,4 @@ func (a Access) String() string {
 		text += "." + a.Group
 	}
 	return text
-}
-
-// allows tells whether a grant allows an access.
-func (g Grant) allows(a Access) bool {
-	return matches(g.Rule.Verbs, a.Verb) && (a.Path != "" && allowsPath(g.Rule, a.Path) || a.Path == "" && g.allowsResource(a))
-}
-
-func allowsPath(r rbacv1.PolicyRule, path string) bool {
-	return slices.ContainsFunc(r.NonResourceURLs, func(url string) bool {
-		prefix, pattern := strings.CutSuffix(url, "*")
-		return url == path || pattern && strings.HasPrefix(path, prefix)
-	})
-}
-
-func (g Grant) allowsResource(a Access) bool {
-	resource := a.Resource
-	if a.Subresource != "" {
-		resource += "/" + a.Subresource
-	}
-	return matches(g.Rule.APIGroups, a.Group) && matches(g.Rule.Resources, resource) &&
-		(g.Namespace == "" || g.Namespace == a.Namespace) &&
-		(len(g.Rule.ResourceNames) == 0 || slices.Contains(g.Rule.ResourceNames, a.Name))
-}
-
-func matches(list []string, word string) bool {
-	return slices.Contains(list, word) || slices.Contains(list, "*")
 }

@@ -19,8 +19,8 @@ import (
 // unknownPlugin is what reports say where no network plugin is recognised.
 const unknownPlugin = "unknown"
 
-// pluginOf picks the network plugin that a run speaks about: the one that enforces policies, else the first. It is nil for none. wanted
-// is the name that the user asked for, or "".
+// pluginOf picks the network plugin that a run speaks about: the one that enforces policies, else the first. It is nil
+// for none. wanted is the name that the user asked for, or "".
 func pluginOf(found []install.Found, wanted string) (*install.Found, error) {
 	if err := install.CheckOneEnforcer(found); err != nil {
 		return nil, err
@@ -51,9 +51,9 @@ func cniOf(plugin *install.Found) model.CNI {
 // podPage is how many pods are looked at, at once, for addresses.
 const podPage = 200
 
-// familiesOf are the IP families of pods, the primary one first: those of pods that run, else those of the nodes' pod networks, else
-// those of the nodes. Pods know best, since a network plugin may leave the networks that Kubernetes gives to nodes aside; they are only asked
-// where all of them may be looked at.
+// familiesOf are the IP families of pods, the primary one first: those of pods that run, else those of the nodes' pod
+// networks, else those of the nodes. Pods know best, since a network plugin may leave the networks that Kubernetes
+// gives to nodes aside; they are only asked where all of them may be looked at.
 func familiesOf(ctx context.Context, client kubernetes.Interface, askPods bool) ([]model.IPFamily, error) {
 	if askPods {
 		families, err := podFamilies(ctx, client)
@@ -133,7 +133,8 @@ func longer[T any](a, b []T) []T {
 	return a
 }
 
-// choose picks the families that a run wants out of those that the cluster has, in the cluster's order. None wanted means all.
+// choose picks the families that a run wants out of those that the cluster has, in the cluster's order. None wanted
+// means all.
 func choose(wanted, have []model.IPFamily) ([]model.IPFamily, error) {
 	if len(have) == 0 {
 		return nil, fmt.Errorf("the IP families of the cluster cannot be told: no pod runs, and no node has an address")
@@ -157,8 +158,8 @@ func list[T ~string](words []T) string {
 	return strings.Join(out, " and ")
 }
 
-// nodesFor are the nodes of a run: the first n that take pods, 0 for all. Those on which the agent of the network plugin is not ready
-// are left out; why tells which.
+// nodesFor are the nodes of a run: the first n that take pods, 0 for all. Those on which the agent of the network
+// plugin is not ready are left out; why tells which.
 func nodesFor(ctx context.Context, client kubernetes.Interface, plugin *install.Found, n int) (nodes []model.Node, why []string, err error) {
 	all, err := remote.Nodes(ctx, client)
 	if err != nil {
@@ -197,8 +198,8 @@ func because(why []string) string {
 	return " (" + strings.Join(why, "; ") + ")"
 }
 
-// illAgents are the agents of a network plugin that are not ready, by node, with what is the matter. A node without any agent is not among
-// them: whether policies hold there is what a run finds out.
+// illAgents are the agents of a network plugin that are not ready, by node, with what is the matter. A node without any
+// agent is not among them: whether policies hold there is what a run finds out.
 func illAgents(ctx context.Context, client kubernetes.Interface, plugin install.Found) (map[string]string, error) {
 	namespace, _, _ := strings.Cut(plugin.DaemonSet, "/")
 	pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: plugin.Agent.Selector})

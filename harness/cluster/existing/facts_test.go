@@ -2,6 +2,7 @@ package existing
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/lease"
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/model"
 )
@@ -182,7 +184,7 @@ func TestTheHealthOfTheNetworkPluginIsThatOfItsAgentsOnTheNodesOfTheRun(t *testi
 	health := func(change func(*appsv1.DaemonSet), nodes ...string) error {
 		set := set.DeepCopy()
 		change(set)
-		r := &running{client: fake.NewClientset(set, a, b), plugin: &calico, nodes: map[string]bool{}, lease: &Lease{}}
+		r := &running{client: fake.NewClientset(set, a, b), plugin: &calico, nodes: map[string]bool{}, lease: &lease.Lease{}}
 		for _, n := range nodes {
 			r.nodes[n] = true
 		}
@@ -196,11 +198,15 @@ func TestTheHealthOfTheNetworkPluginIsThatOfItsAgentsOnTheNodesOfTheRun(t *testi
 		"was changed during the run")
 	require.ErrorContains(t, health(func(s *appsv1.DaemonSet) { s.Name = "another" }, "a"), "was removed during the run")
 
-	lost := &running{client: fake.NewClientset(), lease: &Lease{name: "netproof"}}
+	client := fake.NewClientset()
+	held, err := lease.Acquire(t.Context(), client, lease.Options{RunID: "one", Timing: &quick})
+	require.NoError(t, err)
+	lost := &running{client: client, lease: held}
 	require.NoError(t, lost.Health(t.Context()))
-	lost.lease.lose("somebody deleted it", nil)
-	require.ErrorIs(t, lost.Health(t.Context()), ErrLeaseLost)
-	require.ErrorIs(t, lost.Health(t.Context()), ErrLeaseLost)
+	require.NoError(t, client.CoordinationV1().Leases(lease.Namespace).Delete(t.Context(), held.Name(), metav1.DeleteOptions{}))
+	eventually(t, "the loss is noticed", func() bool { return held.Err() != nil })
+	require.ErrorIs(t, lost.Health(t.Context()), lease.ErrLost)
+	require.ErrorIs(t, lost.Health(t.Context()), lease.ErrLost)
 }
 
 func TestALookAtAClusterTellsReportsWhatItIs(t *testing.T) {
@@ -218,4 +224,10 @@ func TestALookAtAClusterTellsReportsWhatItIs(t *testing.T) {
 	assert.Equal(t, model.Cluster{
 		Provider: "existing", CNI: model.CNI{Name: "calico", Version: "v3.30.1"}, Nodes: 2, IPFamilies: []model.IPFamily{model.IPv4},
 	}, seen.info)
+}
+
+// quick is a timing for tests in real time.
+var quick = lease.Timing{
+	Duration: 6 * time.Second, RenewEvery: 250 * time.Millisecond, RenewWithin: 5 * time.Second, EndedDuration: time.Second,
+	Look: 50 * time.Millisecond, Call: 2 * time.Second,
 }

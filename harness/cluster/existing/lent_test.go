@@ -1,3 +1,5 @@
+//go:build linux
+
 package existing
 
 import (
@@ -16,18 +18,21 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/netproof/netproof/harness/cluster"
-	"github.com/netproof/netproof/harness/cluster/local/doctor"
+	"github.com/netproof/netproof/harness/cluster/check"
+	"github.com/netproof/netproof/harness/cluster/lease"
+	"github.com/netproof/netproof/harness/cluster/sweep"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/policy"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
 // tenancy are the rights of an account that was lent two namespaces.
-var tenancy = RBACOptions{ServiceAccount: "tenant", Namespaces: []string{"shop", "bank"}, Policies: []string{AdminPolicies, CalicoPolicies}}
+var tenancy = RBACOptions{ServiceAccount: "tenant", Namespaces: []string{"shop", "bank"}, Policies: []string{policy.Admin, policy.Calico}}
 
 // tenant gives the access of that account.
 func (l *lab) tenant() *rest.Config {
-	return l.as("system:serviceaccount:"+Namespace+":tenant", "system:serviceaccounts", "system:serviceaccounts:"+Namespace)
+	return l.as("system:serviceaccount:"+lease.Namespace+":tenant", "system:serviceaccounts", "system:serviceaccounts:"+lease.Namespace)
 }
 
 // lend makes the namespaces, lends them, and gives the account its rights in them and no others.
@@ -129,7 +134,7 @@ func (l *lab) contents(t *testing.T) (names []string) {
 		for _, p := range policies.Items {
 			names = append(names, "policy "+ns+"/"+p.Name)
 		}
-		if l.there(t, Object{"networkpolicies.crd.projectcalico.org", ns, "default.shut", ""}) {
+		if l.there(t, object("networkpolicies.crd.projectcalico.org", ns, "default.shut", "")) {
 			names = append(names, "policy "+ns+"/default.shut")
 		}
 	}
@@ -142,17 +147,17 @@ func TestARunWithRightsInLentNamespacesOnlyIsGreenAndUsesThemAll(t *testing.T) {
 	before, err := l.client.CoreV1().Namespaces().Get(t.Context(), "shop", metav1.GetOptions{})
 	require.NoError(t, err)
 
-	var recorder Recorder
+	var asked recorder
 	var said heard
 	cfg := l.tenant()
-	recorder.Wrap(cfg)
+	asked.Wrap(cfg)
 	c := l.borrow(t, cfg, said.add)
 	said.contains(t, "the network plugin is not looked for")
 	assert.Equal(t, model.Cluster{
 		Provider: "existing", Name: "the lab", CNI: model.CNI{Name: "unknown"}, Kubernetes: l.Info().Kubernetes, Nodes: 2,
 		IPFamilies: []model.IPFamily{model.IPv4},
 	}, c.Info())
-	result, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepare(t, c, shopping), borrowed)
+	result, _, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepare(t, c, shopping), borrowed)
 	require.NoError(t, err)
 	assert.Equal(t, model.ExitOK, model.ExitCode(result), "%+v", result.Findings)
 	require.Len(t, result.Scenarios, 1)
@@ -165,11 +170,11 @@ func TestARunWithRightsInLentNamespacesOnlyIsGreenAndUsesThemAll(t *testing.T) {
 	assert.Equal(t, before.ResourceVersion, after.ResourceVersion, "the namespace itself is untouched")
 
 	grants := Grants(tenancy)
-	assert.Empty(t, recorder.Uncovered(grants))
+	assert.Empty(t, asked.Uncovered(grants))
 	for _, c := range Review(soon(t), mustClient(t, l.tenant()), grants) {
-		assert.Equal(t, doctor.OK, c.State, "%+v", c)
+		assert.Equal(t, check.OK, c.State, "%+v", c)
 	}
-	assert.Equal(t, []string{"create pods/exec", "get /api/*", "get /apis/*", "get pods/exec"}, slices.DeleteFunc(recorder.Unused(grants), func(right string) bool {
+	assert.Equal(t, []string{"create pods/exec", "get /api/*", "get /apis/*", "get pods/exec"}, slices.DeleteFunc(asked.Unused(grants), func(right string) bool {
 		// The namespace bank has no service, and no policy of Kubernetes; Calico's other kinds are like the one.
 		return strings.Contains(right, ".policy.") || strings.HasSuffix(right, "projectcalico.org") || strings.Contains(right, "services") || strings.Contains(right, "networkpolicies") ||
 			strings.Contains(right, "pods") && !strings.Contains(right, "exec")
@@ -203,7 +208,7 @@ func TestNamespacesAreOnlyUsedWhereTheyAreLentAndEmpty(t *testing.T) {
 	tried := func(t *testing.T, text string) error {
 		t.Helper()
 		c := l.borrow(t, l.tenant(), func(string) {})
-		_, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepare(t, c, text), borrowed)
+		_, _, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepare(t, c, text), borrowed)
 		require.NoError(t, c.Close(t.Context()))
 		return err
 	}
@@ -240,20 +245,23 @@ func TestNamespacesAreOnlyUsedWhereTheyAreLentAndEmpty(t *testing.T) {
 func TestWhatAKilledRunLeftInLentNamespacesIsRemovedWithTheSameRights(t *testing.T) {
 	l := theLab(t)
 	l.lend(t)
-	left := l.abandon(t, l.borrow(t, l.tenant(), func(string) {}), shopping, "changed", borrowed)
+	cfg, die := cuttable(t, l.tenant())
+	left := l.abandon(t, l.borrow(t, cfg, func(string) {}), die, shopping, "changed", borrowed)
 	require.NotEmpty(t, l.contents(t))
-	removed, err := cleanUp(soon(t), l.tenant(), CleanupOptions{Namespaces: tenancy.Namespaces}, quick)
+	removed, err := sweep.Cleanup(soon(t), l.tenant(), sweep.Options{Namespaces: tenancy.Namespaces, Timing: &quick})
 	require.NoError(t, err)
 	assert.NotEmpty(t, removed.Objects)
 	assert.Empty(t, removed.Stays)
 	assert.Empty(t, l.contents(t))
-	assert.Empty(t, remaining(soon(t), l.tenant(), []string{left}, tenancy.lent()))
-	assert.True(t, l.there(t, Object{"namespaces", "", "shop", ""}))
+	removed, err = sweep.Cleanup(soon(t), l.tenant(), sweep.Options{RunID: left, Namespaces: tenancy.Namespaces, DryRun: true, Timing: &quick})
+	require.NoError(t, err)
+	assert.Empty(t, removed, "nothing is left")
+	assert.True(t, l.there(t, object("namespaces", "", "shop", "")))
 }
 
-// abandon runs a scenario on a cluster until a step is sampled, and lets go of it there as a run does that is killed: nothing is undone. It
-// returns the run's id.
-func (l *lab) abandon(t *testing.T, c *Cluster, text, step string, opts run.Options) string {
+// abandon runs a scenario on a cluster until a step is sampled, and lets go of it there as a run does that is killed:
+// nothing is undone. To die ends its signs of life. It returns the run's id.
+func (l *lab) abandon(t *testing.T, c *Cluster, die func(), text, step string, opts run.Options) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var there sync.Once
@@ -271,15 +279,15 @@ func (l *lab) abandon(t *testing.T, c *Cluster, text, step string, opts run.Opti
 	go func() {
 		defer close(ended)
 		// From the moment on that it is let go of, none of its calls gets through.
-		s := run.Open(ctx, cut{asAccount{l.Cluster, c}, ctx}, opts)
-		_, _ = s.Prove(ctx, prepared.Scenarios()[0])
+		lanes := run.OpenLanes(ctx, cut{asAccount{l.Cluster, c}, ctx}, opts)
+		_, _ = lanes.Prove(ctx, prepared.Scenarios()[0])
 	}()
 	select {
 	case <-reached:
 	case <-ended:
 		require.Fail(t, "the run ended before it was let go of")
 	}
-	vanish(c.Lease())
+	die()
 	cancel()
 	close(end)
 	<-ended
@@ -310,7 +318,8 @@ func (c *cutting) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.next.RoundTrip(r)
 }
 
-// charts has the label that every chart of Helm sets, wherever a file can have labels, and policies in a namespace of others.
+// charts has the label that every chart of Helm sets, wherever a file can have labels, and policies in a namespace of
+// others.
 const charts = `
 apiVersion: netproof.dev/v1alpha1
 kind: Scenario
@@ -350,27 +359,28 @@ func TestWhatChartsLabelIsRemovedAfterAKillAndLabelsAreAsTheyWere(t *testing.T) 
 	before, err := namespaces.Get(soon(t), "default", metav1.GetOptions{})
 	require.NoError(t, err)
 
-	c, err := open(t.Context(), l.account(), "the lab", Options{Image: digest, timing: &quick}, cluster.Options{}, func(string) {})
+	cfg, die := cuttable(t, l.account())
+	c, err := open(t.Context(), cfg, "the lab", Options{Image: digest, timing: &quick}, cluster.Options{}, func(string) {})
 	require.NoError(t, err)
-	id := l.abandon(t, c, charts, "cut", run.Options{Allow: scenario.Reaches()})
+	id := l.abandon(t, c, die, charts, "cut", run.Options{Allow: scenario.Reaches()})
 	during, err := namespaces.Get(soon(t), "default", metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.Equal(t, "red", during.Labels["team"])
 	assert.Contains(t, during.Annotations, cluster.RestoreAnnotation)
 	patch(`{"metadata":{"labels":{"zone":"new"}}}`) // somebody else goes on working
 
-	removed, err := cleanUp(soon(t), l.account(), CleanupOptions{}, quick)
+	removed, err := sweep.Cleanup(soon(t), l.account(), sweep.Options{Timing: &quick})
 	require.NoError(t, err)
-	for _, o := range []Object{
-		{"namespaces", "", "x", id}, {"pods", "x", "a", id}, {"pods", "default", "netproof-b", id}, {"services", "default", "netproof-b", id},
-		{"networkpolicies.networking.k8s.io", "default", "netproof-cut", id},
-		{"globalnetworkpolicies.crd.projectcalico.org", "", "default.netproof-cut", id},
+	for _, o := range []sweep.Object{
+		object("namespaces", "", "x", id), object("pods", "x", "a", id), object("pods", "default", "netproof-b", id), object("services", "default", "netproof-b", id),
+		object("networkpolicies.networking.k8s.io", "default", "netproof-cut", id),
+		object("globalnetworkpolicies.crd.projectcalico.org", "", "default.netproof-cut", id),
 	} {
 		assert.Contains(t, removed.Objects, o)
 		assert.False(t, l.there(t, o), o)
 	}
 	assert.Equal(t, []string{"default"}, removed.Restored)
-	assert.Contains(t, removed.Stays, Stay{"a label of namespace default", `zone is "new", and was not there before run ` + id + ", which did not change it"})
+	assert.Contains(t, removed.Stays, stay("a label of namespace default", `zone is "new", and was not there before run `+id+", which did not change it"))
 	after, err := namespaces.Get(soon(t), "default", metav1.GetOptions{})
 	require.NoError(t, err)
 	delete(after.Labels, "zone")

@@ -1,3 +1,5 @@
+//go:build linux
+
 package existing
 
 import (
@@ -8,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -23,13 +24,13 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/lease"
 	"github.com/netproof/netproof/harness/cluster/local"
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/cluster/sweep"
+	"github.com/netproof/netproof/harness/policy"
 )
-
-// patience bounds whatever a test waits for. Nothing here takes a tenth of it.
-const patience = 60 * time.Second
 
 // TestMain runs the tests in a sandbox. The engines are built outside, where there is a network.
 func TestMain(m *testing.M) {
@@ -67,8 +68,8 @@ func ensureEngines() (*engine.Engines, error) {
 	})
 }
 
-// lab is a real cluster of netproof's own that asks for rights, as clusters of others do. Its pods have no images, so that a run reaches
-// them by its own way; everything else is what any client finds.
+// lab is a real cluster of netproof's own that asks for rights, as clusters of others do. Its pods have no images, so
+// that a run reaches them by its own way; everything else is what any client finds.
 type lab struct {
 	*local.Cluster
 	engines []*engine.Engines
@@ -79,7 +80,7 @@ type lab struct {
 }
 
 // labRights are those on all the policies that the lab serves.
-var labRights = RBACOptions{Policies: []string{AdminPolicies, CalicoPolicies}}
+var labRights = RBACOptions{Policies: []string{policy.Admin, policy.Calico}}
 
 // shared is made by the first test that needs it.
 var shared *lab
@@ -176,7 +177,7 @@ func (l *lab) as(user string, groups ...string) *rest.Config {
 
 // account gives the access of the service account of the manifest.
 func (l *lab) account() *rest.Config {
-	return l.as("system:serviceaccount:"+Namespace+":netproof", "system:serviceaccounts", "system:serviceaccounts:"+Namespace)
+	return l.as("system:serviceaccount:"+lease.Namespace+":netproof", "system:serviceaccounts", "system:serviceaccounts:"+lease.Namespace)
 }
 
 // apply applies the documents of a text as an administrator would. Unknown fields are errors.
@@ -205,12 +206,12 @@ func (l *lab) apply(t *testing.T, text string) {
 func (l *lab) clear(t *testing.T) {
 	t.Helper()
 	ctx := soon(t)
-	leases := l.client.CoordinationV1().Leases(Namespace)
+	leases := l.client.CoordinationV1().Leases(lease.Namespace)
 	require.NoError(t, leases.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 	all, err := l.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	require.NoError(t, err)
 	for _, ns := range all.Items {
-		if isBuiltIn(ns.Name) {
+		if sweep.IsBuiltIn(ns.Name) {
 			continue
 		}
 		err := l.client.CoreV1().Namespaces().Delete(ctx, ns.Name, metav1.DeleteOptions{})
@@ -224,8 +225,14 @@ func (l *lab) clear(t *testing.T) {
 	}
 }
 
+func object(resource, namespace, name, runID string) sweep.Object {
+	return sweep.Object{Resource: resource, Namespace: namespace, Name: name, Run: runID}
+}
+
+func stay(what, why string) sweep.Stay { return sweep.Stay{What: what, Why: why} }
+
 // there tells whether an object is there, such as pods x/a.
-func (l *lab) there(t *testing.T, o Object) bool {
+func (l *lab) there(t *testing.T, o sweep.Object) bool {
 	t.Helper()
 	dyn, err := dynamic.NewForConfig(l.admin)
 	require.NoError(t, err)
@@ -236,30 +243,6 @@ func (l *lab) there(t *testing.T, o Object) bool {
 		require.NoError(t, err)
 	}
 	return err == nil
-}
-
-// soon is a context for one thing.
-func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func eventually(t *testing.T, what string, check func() bool) {
-	t.Helper()
-	end := time.Now().Add(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !check() {
-		require.Less(t, time.Now(), end, "not in time: %s", what)
-		<-tick.C
-	}
-}
-
-// quick is a timing for tests in real time.
-var quick = timing{
-	duration: 6 * time.Second, renewEvery: 250 * time.Millisecond, renewWithin: 5 * time.Second, endedDuration: time.Second,
-	look: 50 * time.Millisecond, call: 2 * time.Second,
 }
 
 // heard collects what progress says.

@@ -17,28 +17,32 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/lease"
+	"github.com/netproof/netproof/harness/cluster/sweep"
 )
 
 // Options say which cluster is meant, and how a run behaves there.
 type Options struct {
-	// Kubeconfig is the path of a file. Empty means the usual places: $KUBECONFIG, then ~/.kube/config, and in a pod without any of
-	// these the pod's service account.
+	// Kubeconfig is the path of a file. Empty means the usual places: $KUBECONFIG, then ~/.kube/config, and in a pod
+	// without any of these the pod's service account.
 	Kubeconfig string
 	// Context in the kubeconfig; empty for its current one.
 	Context string
-	// Image of the probe pods, required. It should be a reference by digest: what a tag points at can differ from node to node.
+	// Image of the probe pods, required. It should be a reference by digest: what a tag points at can differ from node
+	// to node.
 	Image string
-	// NamespacePrefix goes before the names of all namespaces of the run. Runs with different prefixes can run side by side.
+	// NamespacePrefix goes before the names of all namespaces of the run. Runs with different prefixes can run side by
+	// side.
 	NamespacePrefix string
-	// Namespaces of the cluster that an administrator lends to the run, by [cluster.LentLabel]; that of the canaries, [cluster.CanaryNamespace]
-	// with the prefix, comes on top. With any, nothing is asked about all of the cluster but its nodes: see [RBACOptions.Namespaces]. The network
-	// plugin and what it cannot do are not known then.
+	// Namespaces of the cluster that an administrator lends to the run, by [cluster.LentLabel]; that of the canaries,
+	// [cluster.CanaryNamespace] with the prefix, comes on top. With any, nothing is asked about all of the cluster but
+	// its nodes: see [RBACOptions.Namespaces]. The network plugin and what it cannot do are not known then.
 	Namespaces []string
-	// Progress is told in plain words what goes on, until a call of Create brings its own; it may be nil.
+	// Progress hears in plain words what goes on, until a call of Create brings its own; it may be nil.
 	Progress func(string)
 
 	// timing is that of the Lease; nil for the usual one.
-	timing *timing
+	timing *lease.Timing
 }
 
 // Errors that are about what the user gave.
@@ -70,7 +74,7 @@ func checkNamespaces(list []string) error {
 		if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
 			return fmt.Errorf("namespace %q: %s", ns, strings.Join(problems, "; "))
 		}
-		if isBuiltIn(ns) {
+		if sweep.IsBuiltIn(ns) {
 			return fmt.Errorf("namespace %s is everybody's, and cannot be lent to a run", ns)
 		}
 	}
@@ -97,7 +101,8 @@ func byDigest(image string) bool {
 	return err == nil
 }
 
-// RESTConfig gives access to the cluster that the options mean, and what it is called: the name of the context, or in-cluster.
+// RESTConfig gives access to the cluster that the options mean, and what it is called: the name of the context, or
+// in-cluster.
 func RESTConfig(o Options) (*rest.Config, string, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.Kubeconfig

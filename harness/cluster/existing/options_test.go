@@ -70,7 +70,7 @@ func TestWithoutAClusterTheErrorSaysHowToNameOne(t *testing.T) {
 	require.ErrorContains(t, err, "read kubeconfig")
 	checks := Doctor(t.Context(), Options{})
 	require.Len(t, checks, 1)
-	assert.NotEmpty(t, checks[0].Mend)
+	assert.NotEmpty(t, checks[0].Fix)
 }
 
 func TestWrongOptionsAreToldBeforeTheClusterIsAsked(t *testing.T) {

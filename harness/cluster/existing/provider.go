@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,7 +13,9 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/lease"
 	"github.com/netproof/netproof/harness/cluster/remote"
+	"github.com/netproof/netproof/harness/cluster/sweep"
 	"github.com/netproof/netproof/harness/cni"
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/model"
@@ -32,8 +33,9 @@ var _ cluster.Provider = (*Provider)(nil)
 // New makes a provider. Nothing is looked at before Create.
 func New(opts Options) *Provider { return &Provider{opts: opts} }
 
-// Create implements [cluster.Provider]. Of its options, CNI says what the network plugin must be, and IPFamilies which of the cluster's are
-// wanted; empty takes what there is. Nodes limits the run to the first ones, 0 takes all that take pods. The cluster is a [*Cluster].
+// Create implements [cluster.Provider]. Of its options, CNI says what the network plugin must be, and IPFamilies which
+// of the cluster's are wanted; empty takes what there is. Nodes limits the run to the first ones, 0 takes all that take
+// pods. The cluster is a [*Cluster].
 //
 // Nothing is made on the cluster but the Lease of the run. What a run left that died while it had the Lease is removed.
 func (p *Provider) Create(ctx context.Context, opts cluster.Options) (cluster.Cluster, error) {
@@ -49,7 +51,7 @@ type Cluster struct {
 	*remote.Cluster
 
 	plugin *install.Found
-	lease  *Lease
+	lease  *lease.Lease
 }
 
 // Plugin is the network plugin as it was found; ok is false where none was recognised.
@@ -71,7 +73,7 @@ func (c *Cluster) Capabilities() (capabilities cni.Capabilities, ok bool) {
 }
 
 // Lease is the run's right to use the cluster.
-func (c *Cluster) Lease() *Lease { return c.lease }
+func (c *Cluster) Lease() *lease.Lease { return c.lease }
 
 // Open is Create with the concrete type as its result.
 func (p *Provider) Open(ctx context.Context, opts cluster.Options) (*Cluster, error) {
@@ -104,7 +106,7 @@ func open(ctx context.Context, cfg *rest.Config, called string, own Options, wan
 		progress("namespaces get the prefix " + own.NamespacePrefix + ", also where policies select them by name; policies of the cluster's scope " +
 			"and changes of built-in namespaces still reach all that runs here")
 	}
-	client, err := connect(cfg)
+	client, err := cluster.Connect(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -123,74 +125,16 @@ func open(ctx context.Context, cfg *rest.Config, called string, own Options, wan
 	if err != nil {
 		return nil, err
 	}
-	if r.client, err = connect(c.RESTConfig()); err != nil { // it outlives an API server that is started again
+	if r.client, err = cluster.Connect(c.RESTConfig()); err != nil { // it outlives an API server that is started again
 		return nil, err
 	}
-	t := usual
-	if own.timing != nil {
-		t = *own.timing
-	}
-	r.lease, err = hold(ctx, cfg, client, LeaseOptions{
-		RunID: c.RunID(), NamespacePrefix: own.NamespacePrefix, Namespaces: own.Namespaces, Progress: progress,
-	}, t)
+	r.lease, err = sweep.Hold(ctx, cfg, own.Namespaces, lease.Options{
+		RunID: c.RunID(), NamespacePrefix: own.NamespacePrefix, Progress: progress, Timing: own.timing,
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &Cluster{Cluster: c, plugin: seen.plugin, lease: r.lease}, nil
-}
-
-// Hold takes the Lease of a cluster for a run, as [AcquireLease] does, and removes what runs before it left.
-func Hold(ctx context.Context, cfg *rest.Config, opts LeaseOptions) (*Lease, error) {
-	client, err := connect(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return hold(ctx, cfg, client, opts, usual)
-}
-
-func hold(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, opts LeaseOptions, t timing) (*Lease, error) {
-	if opts.Progress == nil {
-		opts.Progress = func(string) {}
-	}
-	lease, err := acquire(ctx, client, opts, t)
-	if err != nil {
-		return nil, err
-	}
-	lent := lentTo(opts.Namespaces, opts.NamespacePrefix)
-	lease.remains = func(ctx context.Context) []string {
-		return remaining(ctx, cfg, append(slices.Clone(lease.Previous()), opts.RunID), lent)
-	}
-	if err := removeRemains(ctx, cfg, lease.Previous(), lent, opts.Progress); err != nil {
-		return nil, errors.Join(err, lease.Release(context.WithoutCancel(ctx)))
-	}
-	return lease, nil
-}
-
-// connect makes a client without a rate limit of its own: the API server has one.
-func connect(cfg *rest.Config) (*kubernetes.Clientset, error) {
-	cfg = rest.CopyConfig(cfg)
-	cfg.QPS = -1
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	return client, nil
-}
-
-// removeRemains removes what earlier runs left. It would be in the way, or in force.
-func removeRemains(ctx context.Context, cfg *rest.Config, runs, namespaces []string, progress func(string)) error {
-	if len(runs) == 0 {
-		return nil
-	}
-	progress("removing what run " + strings.Join(runs, ", ") + " left")
-	removed, err := sweep(ctx, cfg, runs, namespaces, progress)
-	for _, s := range removed.Stays {
-		progress(s.String())
-	}
-	if err != nil {
-		return fmt.Errorf("remove what run %s left (netproof cleanup tries it again): %w", strings.Join(runs, ", "), err)
-	}
-	return nil
 }
 
 // sighting is what was found on a cluster, as a run takes it.
@@ -209,7 +153,7 @@ func look(ctx context.Context, client kubernetes.Interface, lent []string, wante
 	var found []install.Found
 	if len(lent) == 0 {
 		if found, err = install.Detect(ctx, client); err != nil {
-			return sighting{}, allow(err)
+			return sighting{}, cluster.ExplainForbidden(err)
 		}
 	}
 	plugin, err := pluginOf(found, wanted.CNI)
@@ -224,7 +168,7 @@ func look(ctx context.Context, client kubernetes.Interface, lent []string, wante
 	}
 	have, err := familiesOf(ctx, client, len(lent) == 0)
 	if err != nil {
-		return sighting{}, allow(err)
+		return sighting{}, cluster.ExplainForbidden(err)
 	}
 	families, err := choose(wanted.IPFamilies, have)
 	if err != nil {
@@ -232,7 +176,7 @@ func look(ctx context.Context, client kubernetes.Interface, lent []string, wante
 	}
 	nodes, leftOut, err := nodesFor(ctx, client, plugin, wanted.Nodes)
 	if err != nil {
-		return sighting{}, allow(err)
+		return sighting{}, cluster.ExplainForbidden(err)
 	}
 	for _, why := range leftOut {
 		progress("left out " + why)
@@ -243,21 +187,13 @@ func look(ctx context.Context, client kubernetes.Interface, lent []string, wante
 	}, nil
 }
 
-// allow says what to do about a right that is missing.
-func allow(err error) error {
-	if apierrors.IsForbidden(err) {
-		return fmt.Errorf("%w; netproof rbac prints the rights that a run needs, netproof doctor --provider existing checks them", err)
-	}
-	return err
-}
-
 // running is what is known of an existing cluster beyond its API.
 type running struct {
 	client kubernetes.Interface
 	plugin *install.Found
 	// nodes are the names of those that the run uses.
 	nodes map[string]bool
-	lease *Lease
+	lease *lease.Lease
 }
 
 var _ remote.Provider = (*running)(nil)
@@ -288,8 +224,9 @@ func (r *running) Health(ctx context.Context) error {
 	return r.pluginHealth(ctx)
 }
 
-// pluginHealth finds agents of the network plugin that are not ready on nodes of the run, and a plugin that was replaced by
-// another version. What the DaemonSet says of itself is one small object, so the agents are only looked at where that tells of trouble.
+// pluginHealth finds agents of the network plugin that are not ready on nodes of the run, and a plugin that was
+// replaced by another version. What the DaemonSet says of itself is one small object, so the agents are only looked at
+// where that tells of trouble.
 func (r *running) pluginHealth(ctx context.Context) error {
 	if r.plugin == nil {
 		return nil

@@ -12,20 +12,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/lease"
+	"github.com/netproof/netproof/harness/policy"
 )
 
 // RBACOptions say for whom rights are, and what for.
 type RBACOptions struct {
-	// ServiceAccount and Namespace name the account; empty for netproof in [Namespace].
+	// ServiceAccount and Namespace name the account; empty for netproof in [lease.Namespace].
 	ServiceAccount, Namespace string
-	// Policies are the families of policies beyond NetworkPolicy that scenarios apply: see [PolicyFamilies]. Most of their kinds are
-	// of the cluster's scope, and reach all that runs there.
+	// Policies are the families of policies beyond NetworkPolicy that scenarios apply: see [policy.Families]. Most of
+	// their kinds are of the cluster's scope, and reach all that runs there.
 	Policies []string
-	// Namespaces that are there already and that are lent to runs. With any, all rights but to look at nodes are in these, in that of
-	// the canaries and in [Namespace].
+	// Namespaces that are there already and that are lent to runs. With any, all rights but to look at nodes are in
+	// these, in that of the canaries and in [lease.Namespace].
 	Namespaces []string
 	// NamespacePrefix of the runs, with Namespaces: it is part of the name of the canaries' namespace.
 	NamespacePrefix string
@@ -33,22 +36,22 @@ type RBACOptions struct {
 
 func (o RBACOptions) withDefaults() RBACOptions {
 	o.ServiceAccount = cmp.Or(o.ServiceAccount, cluster.ManagedBy)
-	o.Namespace = cmp.Or(o.Namespace, Namespace)
+	o.Namespace = cmp.Or(o.Namespace, lease.Namespace)
 	return o
 }
 
 // Check tells what is wrong with the options.
 func (o RBACOptions) Check() error {
 	for _, family := range o.Policies {
-		if !slices.Contains(PolicyFamilies(), family) {
-			return fmt.Errorf("no family of policies is called %s: there is %s", family, strings.Join(PolicyFamilies(), ", "))
+		if !slices.Contains(policy.Families(), family) {
+			return fmt.Errorf("no family of policies is called %s: there is %s", family, strings.Join(policy.Families(), ", "))
 		}
 	}
 	return errors.Join(checkNamespaces(o.Namespaces), CheckPrefix(o.NamespacePrefix))
 }
 
 // lent are the namespaces that the rights are in; none for the whole cluster.
-func (o RBACOptions) lent() []string { return lentTo(o.Namespaces, o.NamespacePrefix) }
+func (o RBACOptions) lent() []string { return cluster.LentTo(o.Namespaces, o.NamespacePrefix) }
 
 // Grant is a rule, with what it is for.
 type Grant struct {
@@ -59,12 +62,14 @@ type Grant struct {
 	Rule      rbacv1.PolicyRule
 	// Optional says that a run can do without, and what it misses then.
 	Optional string
-	// Implied says that the API server, or one behind it, asks for this right in the course of other calls, and nobody calls it by its name.
+	// Implied says that the API server, or one behind it, asks for this right in the course of other calls, and nobody
+	// calls it by its name.
 	Implied bool
 }
 
-// Grants are the rights that a run and a clean-up need, and no more. What they are is derived from the calls that harness/run,
-// harness/cluster/remote, install.Detect and this package make; [Recorder] tells where that is not so any more.
+// Grants are the rights that a run and a clean-up need, and no more. What they are is derived from the calls that
+// harness/run, harness/cluster/remote, install.Detect and this package make; the recorder of the tests tells where that
+// is not so any more.
 func Grants(o RBACOptions) []Grant {
 	if len(o.Namespaces) > 0 {
 		return lentGrants(o)
@@ -109,7 +114,7 @@ func Grants(o RBACOptions) []Grant {
 		},
 		{
 			Purpose: "try (as a dry run), apply and remove policies, and see that nobody else changed them meanwhile",
-			Rule:    rule("networking.k8s.io", []string{"networkpolicies"}, "create", "get", "list", "patch", "delete"),
+			Rule:    policyRule(policy.KubernetesGroup, policy.OfFamily(policy.Kubernetes)),
 		},
 	}
 	for _, family := range slices.Compact(slices.Sorted(slices.Values(o.Policies))) {
@@ -125,7 +130,7 @@ var (
 	}
 	leaseGrant = Grant{
 		Purpose:   "keep other runs away, and find out which runs are alive",
-		Namespace: Namespace,
+		Namespace: lease.Namespace,
 		Rule:      rule("coordination.k8s.io", []string{"leases"}, "create", "get", "list", "update", "delete"),
 	}
 )
@@ -143,8 +148,9 @@ func lentGrants(o RBACOptions) []Grant {
 	for _, family := range families {
 		for _, g := range policyGrants(family, false) {
 			g.Purpose = "see policies of the cluster's scope that act on pods of the run: it can change none"
-			g.Rule.Resources = slices.DeleteFunc(slices.Clone(g.Rule.Resources), func(kind string) bool {
-				return !slices.Contains(clusterScoped, kind) || !strings.HasSuffix(kind, "networkpolicies") || strings.HasPrefix(kind, "staged")
+			g.Rule.Resources = slices.DeleteFunc(slices.Clone(g.Rule.Resources), func(resource string) bool {
+				kind, known := policy.LookupResource(schema.GroupResource{Group: g.Rule.APIGroups[0], Resource: resource})
+				return !known || kind.Namespaced || kind.Role != policy.Rules
 			})
 			g.Rule.Verbs, g.Optional = []string{"list"}, "such policies are not seen"
 			if len(g.Rule.Resources) > 0 {
@@ -176,7 +182,7 @@ func lentGrants(o RBACOptions) []Grant {
 			},
 			{
 				Purpose: "try (as a dry run), apply and remove policies, and see that nobody else changed them meanwhile",
-				Rule:    rule("networking.k8s.io", []string{"networkpolicies"}, "create", "get", "list", "patch", "delete"),
+				Rule:    policyRule(policy.KubernetesGroup, policy.OfFamily(policy.Kubernetes)),
 			},
 		}
 		for _, family := range families {
@@ -190,41 +196,40 @@ func lentGrants(o RBACOptions) []Grant {
 	return append(grants, leaseGrant)
 }
 
-// purposes of the families of policies.
-var purposes = map[string]string{
-	AdminPolicies:  "the same for policies of the Network Policy API",
-	CalicoPolicies: "the same for Calico's own policies",
-	CiliumPolicies: "the same for Cilium's own policies",
-}
-
-// policyGrants are the rights on a family of policies, a rule for each API group: on all of its kinds, or on those that are in namespaces.
+// policyGrants are the rights on a family of policies, a rule for each API group: on all of its kinds, or on those that
+// are in namespaces.
 func policyGrants(family string, namespaced bool) []Grant {
-	resources := map[string][]string{}
-	for _, kind := range policyKinds[family] {
-		if namespaced && slices.Contains(clusterScoped, kind.Resource) {
-			continue
+	kinds := map[string][]policy.Kind{}
+	for _, kind := range policy.OfFamily(family) {
+		if kind.Namespaced || !namespaced {
+			kinds[kind.Group] = append(kinds[kind.Group], kind)
 		}
-		resources[kind.Group] = append(resources[kind.Group], kind.Resource)
 	}
 	var out []Grant
-	for _, group := range slices.Sorted(maps.Keys(resources)) {
-		out = append(out, Grant{
-			Purpose: purposes[family], Rule: rule(group, resources[group], "create", "get", "list", "patch", "delete"),
-			Optional: "scenarios with policies of " + group + " cannot be proven",
-		})
-		if group == "projectcalico.org" {
-			tiers := []string{"tier.networkpolicies", "tier.globalnetworkpolicies", "tier.stagednetworkpolicies", "tier.stagedglobalnetworkpolicies"}
-			if namespaced {
-				tiers = []string{"tier.networkpolicies", "tier.stagednetworkpolicies"}
-			}
-			out = append(out, Grant{
-				Purpose:  "Calico's API server wants rights on the tier of a policy as well",
-				Rule:     rule(group, tiers, "create", "get", "list", "patch", "delete"),
-				Optional: "scenarios with policies of " + group + " cannot be proven", Implied: true,
-			})
+	for _, group := range slices.Sorted(maps.Keys(kinds)) {
+		missed := "scenarios with policies of " + group + " cannot be proven"
+		out = append(out, Grant{Purpose: "the same for " + policy.Describe(family), Rule: policyRule(group, kinds[group]), Optional: missed})
+		if group != policy.CalicoAPIGroup {
+			continue
 		}
+		tiers := policyRule(group, slices.DeleteFunc(kinds[group], func(k policy.Kind) bool { return !k.Tiered }))
+		for i, resource := range tiers.Resources {
+			tiers.Resources[i] = "tier." + resource
+		}
+		out = append(out, Grant{
+			Purpose: "Calico's API server wants rights on the tier of a policy as well", Rule: tiers, Optional: missed, Implied: true,
+		})
 	}
 	return out
+}
+
+// policyRule is what a run does with policies of some kinds of a group.
+func policyRule(group string, kinds []policy.Kind) rbacv1.PolicyRule {
+	var resources []string
+	for _, kind := range kinds {
+		resources = append(resources, kind.Resource)
+	}
+	return rule(group, resources, "create", "get", "list", "patch", "delete")
 }
 
 func rule(group string, resources []string, verbs ...string) rbacv1.PolicyRule {
@@ -236,7 +241,7 @@ func named(r rbacv1.PolicyRule, names ...string) rbacv1.PolicyRule {
 	return r
 }
 
-// Rules are the rules of [Grants], of the cluster and of [Namespace] together.
+// Rules are the rules of [Grants], of the cluster and of [lease.Namespace] together.
 func Rules(o RBACOptions) []rbacv1.PolicyRule {
 	var out []rbacv1.PolicyRule
 	for _, g := range Grants(o) {
@@ -245,8 +250,8 @@ func Rules(o RBACOptions) []rbacv1.PolicyRule {
 	return out
 }
 
-// Manifest renders everything that gives a service account the rights of [Grants], as YAML for kubectl apply. Each rule has a comment
-// that says what it is for.
+// Manifest renders everything that gives a service account the rights of [Grants], as YAML for kubectl apply. Each rule
+// has a comment that says what it is for.
 func Manifest(o RBACOptions) ([]byte, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -266,18 +271,18 @@ func Manifest(o RBACOptions) ([]byte, error) {
 	roleName := o.ServiceAccount
 
 	lent := o.lent()
-	namespaces := []string{Namespace}
-	if o.Namespace != Namespace && !slices.Contains(lent, o.Namespace) {
+	namespaces := []string{lease.Namespace}
+	if o.Namespace != lease.Namespace && !slices.Contains(lent, o.Namespace) {
 		namespaces = append(namespaces, o.Namespace)
 	}
 	for _, ns := range namespaces {
 		object := &corev1.Namespace{TypeMeta: typeOf("v1", "Namespace"), ObjectMeta: about("", ns)}
-		object.Labels = namespaceLabels()
+		object.Labels = lease.NamespaceLabels()
 		render(&b, object)
 	}
 	if canaries := o.NamespacePrefix + cluster.CanaryNamespace; len(lent) > 0 {
 		object := &corev1.Namespace{TypeMeta: typeOf("v1", "Namespace"), ObjectMeta: about("", canaries)}
-		object.Labels = namespaceLabels()
+		object.Labels = lease.NamespaceLabels()
 		object.Labels[cluster.LentLabel] = cluster.Lent
 		render(&b, object)
 	}
@@ -289,7 +294,7 @@ func Manifest(o RBACOptions) ([]byte, error) {
 		TypeMeta: typeOf(rbac, "ClusterRoleBinding"), ObjectMeta: about("", roleName), Subjects: account,
 		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: roleName},
 	})
-	for _, ns := range append([]string{Namespace}, lent...) {
+	for _, ns := range append([]string{lease.Namespace}, lent...) {
 		renderRole(&b, &rbacv1.Role{TypeMeta: typeOf(rbac, "Role"), ObjectMeta: about(ns, roleName)}, o, ns)
 		render(&b, &rbacv1.RoleBinding{
 			TypeMeta: typeOf(rbac, "RoleBinding"), ObjectMeta: about(ns, roleName), Subjects: account,

@@ -16,8 +16,10 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/netproof/netproof/harness/cluster/lease"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
-	"github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/policy"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
@@ -56,14 +58,14 @@ func read[T any](t *testing.T, docs [][]byte, kind, name string) T {
 }
 
 func TestTheManifestGivesTheRightsAndNothingElse(t *testing.T) {
-	opts := RBACOptions{ServiceAccount: "ci", Namespace: "ci-jobs", Policies: PolicyFamilies()}
+	opts := RBACOptions{ServiceAccount: "ci", Namespace: "ci-jobs", Policies: policy.Families()}
 	text, err := Manifest(opts)
 	require.NoError(t, err)
 	docs := documents(t, text)
 	assert.Len(t, docs, 7)
 
 	role, clusterRole := read[rbacv1.Role](t, docs, "Role", "ci"), read[rbacv1.ClusterRole](t, docs, "ClusterRole", "ci")
-	assert.Equal(t, Namespace, role.Namespace)
+	assert.Equal(t, lease.Namespace, role.Namespace)
 	assert.ElementsMatch(t, Rules(opts), append(slices.Clone(role.Rules), clusterRole.Rules...))
 	account := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "ci-jobs", Name: "ci"}}
 	assert.Equal(t, account, read[rbacv1.RoleBinding](t, docs, "RoleBinding", "ci").Subjects)
@@ -74,7 +76,7 @@ func TestTheManifestGivesTheRightsAndNothingElse(t *testing.T) {
 }
 
 func TestRightsInNamespacesAreInNoOthers(t *testing.T) {
-	opts := RBACOptions{Namespaces: []string{"shop", "bank"}, NamespacePrefix: "team-", Policies: PolicyFamilies()}
+	opts := RBACOptions{Namespaces: []string{"shop", "bank"}, NamespacePrefix: "team-", Policies: policy.Families()}
 	text, err := Manifest(opts)
 	require.NoError(t, err)
 	docs := documents(t, text)
@@ -92,11 +94,13 @@ func TestRightsInNamespacesAreInNoOthers(t *testing.T) {
 		if within[g.Namespace] = true; g.Namespace == "" {
 			continue
 		}
-		for _, kind := range clusterScoped {
-			assert.NotContains(t, g.Rule.Resources, kind, "a right in a namespace is none on what is in no namespace")
+		for _, kind := range policy.Kinds() {
+			if !kind.Namespaced {
+				assert.NotContains(t, g.Rule.Resources, kind.Resource, "a right in a namespace is none on what is in no namespace")
+			}
 		}
 	}
-	assert.Equal(t, map[string]bool{"": true, "bank": true, "shop": true, "team-netproof-canary": true, Namespace: true}, within)
+	assert.Equal(t, map[string]bool{"": true, "bank": true, "shop": true, "team-netproof-canary": true, lease.Namespace: true}, within)
 	assert.Equal(t, "true", read[corev1.Namespace](t, docs, "Namespace", "team-netproof-canary").Labels["netproof.dev/lent"])
 	assert.NotContains(t, string(text), "kind: Namespace\nmetadata:\n  name: shop", "what is there already is not touched")
 	assert.Contains(t, string(text), "# In the namespaces bank, shop, team-netproof-canary these rights are as good as all:")
@@ -109,7 +113,7 @@ func TestRightsInNamespacesAreInNoOthers(t *testing.T) {
 		"kube-system is everybody's":       {Namespaces: []string{"kube-system"}},
 		`namespace "No": `:                 {Namespaces: []string{"No"}},
 		"namespace default is everybody's": {Namespaces: []string{"shop", "default"}},
-		"netproof-system is everybody's":   {Namespaces: []string{Namespace}},
+		"netproof-system is everybody's":   {Namespaces: []string{lease.Namespace}},
 	} {
 		_, err := Manifest(wrong)
 		require.ErrorContains(t, err, says)
@@ -117,7 +121,7 @@ func TestRightsInNamespacesAreInNoOthers(t *testing.T) {
 }
 
 func TestNoRightIsAWildcardOrReadsSecrets(t *testing.T) {
-	for _, g := range append(Grants(RBACOptions{Policies: PolicyFamilies()}), Grants(RBACOptions{Namespaces: []string{"shop"}, Policies: PolicyFamilies()})...) {
+	for _, g := range append(Grants(RBACOptions{Policies: policy.Families()}), Grants(RBACOptions{Namespaces: []string{"shop"}, Policies: policy.Families()})...) {
 		assert.NotEmpty(t, g.Purpose)
 		for _, list := range [][]string{g.Rule.Verbs, g.Rule.APIGroups, g.Rule.Resources} {
 			assert.NotContains(t, list, "*")
@@ -137,9 +141,9 @@ func TestRightsOnAPluginsOwnPoliciesAreGivenOnRequest(t *testing.T) {
 	}
 	assert.NotContains(t, strings.Join(groups(), " "), "cilium")
 	assert.NotContains(t, strings.Join(groups(), " "), "calico")
-	assert.Contains(t, groups(CiliumPolicies), "cilium.io")
-	assert.Contains(t, groups(CalicoPolicies), "crd.projectcalico.org")
-	assert.Contains(t, groups(AdminPolicies), "policy.networking.k8s.io")
+	assert.Contains(t, groups(policy.Cilium), "cilium.io")
+	assert.Contains(t, groups(policy.Calico), "crd.projectcalico.org")
+	assert.Contains(t, groups(policy.Admin), "policy.networking.k8s.io")
 	_, err := Manifest(RBACOptions{Policies: []string{"weave"}})
 	require.ErrorContains(t, err, "admin, calico, cilium")
 }
@@ -174,7 +178,7 @@ func TestTheJobsRunWhatTheySayAndNeedNoPrivilege(t *testing.T) {
 	docs := documents(t, text)
 	for _, name := range []string{"netproof", "netproof-shards"} {
 		job := read[batchv1.Job](t, docs, "Job", name)
-		assert.Equal(t, Namespace, job.Namespace)
+		assert.Equal(t, lease.Namespace, job.Namespace)
 		pod := job.Spec.Template.Spec
 		assert.Equal(t, "netproof", pod.ServiceAccountName)
 		assert.True(t, *pod.AutomountServiceAccountToken)
@@ -219,6 +223,6 @@ func TestTheScenariosOfTheJobsAreSound(t *testing.T) {
 	loaded, err := scenario.Load(t.Context(), []string{dir}, scenario.Options{})
 	require.NoError(t, err)
 	require.Len(t, loaded, 4, "one for each shard")
-	_, err = run.Prepare(loaded, []model.IPFamily{model.IPv4}, 2)
+	_, err = expect.Prepare(loaded, expect.Options{Families: []model.IPFamily{model.IPv4}, Nodes: 2})
 	require.NoError(t, err)
 }

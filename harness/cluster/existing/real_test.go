@@ -1,9 +1,13 @@
+//go:build linux
+
 package existing
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,8 +27,11 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/check"
+	"github.com/netproof/netproof/harness/cluster/lease"
 	"github.com/netproof/netproof/harness/cluster/local"
-	"github.com/netproof/netproof/harness/cluster/local/doctor"
+	"github.com/netproof/netproof/harness/cluster/sweep"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
@@ -78,12 +85,12 @@ metadata:
 `
 
 // left are the objects of remains.
-var left = []Object{
-	{"globalnetworkpolicies.crd.projectcalico.org", "", "left", "dead0001"},
-	{"namespaces", "", "x", "dead0001"},
-	{"networkpolicies.networking.k8s.io", "default", "left", "dead0001"},
-	{"pods", "x", "a", "dead0001"},
-	{"services", "default", "left", "dead0001"},
+var left = []sweep.Object{
+	object("globalnetworkpolicies.crd.projectcalico.org", "", "left", "dead0001"),
+	object("namespaces", "", "x", "dead0001"),
+	object("networkpolicies.networking.k8s.io", "default", "left", "dead0001"),
+	object("pods", "x", "a", "dead0001"),
+	object("services", "default", "left", "dead0001"),
 }
 
 // notOurs are objects that look like a run's, and are not: each lacks one of the labels.
@@ -108,22 +115,38 @@ metadata: {name: mine, namespace: mine, labels: {netproof.dev/managed-by: netpro
 spec: {ports: [{port: 80}]}
 `
 
-var untouched = []Object{
-	{"namespaces", "", "mine", ""}, {"pods", "mine", "mine", ""}, {"networkpolicies.networking.k8s.io", "mine", "mine", ""}, {"services", "mine", "mine", ""},
+var untouched = []sweep.Object{
+	object("namespaces", "", "mine", ""), object("pods", "mine", "mine", ""), object("networkpolicies.networking.k8s.io", "mine", "mine", ""), object("services", "mine", "mine", ""),
 }
 
 // deadLease is the Lease of run dead0001, which was on this machine.
-func (l *lab) deadLease(t *testing.T, opts LeaseOptions) {
+func (l *lab) deadLease(t *testing.T) {
 	t.Helper()
-	opts.RunID = "dead0001"
-	lease, err := acquire(t.Context(), l.client, opts, quick)
+	cfg, cut := cuttable(t, l.admin)
+	held, err := lease.Acquire(t.Context(), mustClient(t, cfg), lease.Options{RunID: "dead0001", Timing: &quick})
 	require.NoError(t, err)
-	vanish(lease)
-	me := self()
-	me.Started = "1"
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, processAnnotation, me.String())
-	_, err = l.client.CoordinationV1().Leases(Namespace).Patch(t.Context(), lease.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	cut()
+	leases := l.client.CoordinationV1().Leases(lease.Namespace)
+	got, err := leases.Get(t.Context(), held.Name(), metav1.GetOptions{})
 	require.NoError(t, err)
+	const annotation = "netproof.dev/process"
+	process := map[string]any{}
+	require.NoError(t, json.Unmarshal([]byte(got.Annotations[annotation]), &process))
+	process["started"] = "1" // its number is another process's now
+	text, err := json.Marshal(process)
+	require.NoError(t, err)
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, annotation, text)
+	_, err = leases.Patch(t.Context(), held.Name(), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	require.NoError(t, err)
+}
+
+// cuttable gives an access of which no call gets through any more once it was cut: to others, whoever has it has died.
+func cuttable(t *testing.T, cfg *rest.Config) (cuttable *rest.Config, cut func()) {
+	ctx, cut := context.WithCancel(context.Background())
+	t.Cleanup(cut)
+	cfg = rest.CopyConfig(cfg)
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &cutting{next, ctx} })
+	return cfg, cut
 }
 
 // asAccount is a cluster that a run reaches as the service account.
@@ -180,13 +203,13 @@ spec:
 `
 
 // prepare prepares a scenario for a cluster.
-func prepare(t *testing.T, c cluster.Cluster, text string) *run.Prepared {
+func prepare(t *testing.T, c cluster.Cluster, text string) *expect.Prepared {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "scenario.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	loaded, err := scenario.Load(t.Context(), []string{file}, scenario.Options{})
 	require.NoError(t, err)
-	prepared, err := run.Prepare(loaded, c.Info().IPFamilies, c.Info().Nodes)
+	prepared, err := expect.Prepare(loaded, expect.Options{Families: c.Info().IPFamilies, Nodes: c.Info().Nodes})
 	require.NoError(t, err)
 	return prepared
 }
@@ -196,12 +219,12 @@ func TestARunWithTheRightsOfTheManifestIsGreenAndUsesThemAll(t *testing.T) {
 	l.apply(t, agents)
 	l.awaitAgents(t)
 	l.apply(t, remains)
-	l.deadLease(t, LeaseOptions{})
+	l.deadLease(t)
 
-	var recorder Recorder
+	var asked recorder
 	var said heard
 	cfg := l.account()
-	recorder.Wrap(cfg)
+	asked.Wrap(cfg)
 	c, err := open(t.Context(), cfg, "the lab", Options{Image: digest, timing: &quick}, cluster.Options{}, said.add)
 	require.NoError(t, err)
 	said.contains(t, "has died: taking its Lease over")
@@ -215,7 +238,7 @@ func TestARunWithTheRightsOfTheManifestIsGreenAndUsesThemAll(t *testing.T) {
 	}, c.Info())
 
 	prepared := prepare(t, c, everything)
-	result, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepared, run.Options{Allow: scenario.Reaches()})
+	result, _, err := run.Run(t.Context(), asAccount{l.Cluster, c}, prepared, run.Options{Allow: scenario.Reaches()})
 	require.NoError(t, err)
 	assert.Equal(t, model.ExitOK, model.ExitCode(result), "%+v", result.Findings)
 	require.NoError(t, c.Close(t.Context()))
@@ -223,16 +246,17 @@ func TestARunWithTheRightsOfTheManifestIsGreenAndUsesThemAll(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, again.Close(t.Context()))
 
-	leases, err := l.client.CoordinationV1().Leases(Namespace).List(t.Context(), metav1.ListOptions{})
+	leases, err := l.client.CoordinationV1().Leases(lease.Namespace).List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	assert.Empty(t, leases.Items, "the Lease is given back")
 
 	grants := Grants(labRights)
-	assert.Empty(t, recorder.Uncovered(grants))
-	// What only a cluster with kubelets, with Cilium, or with an API server before 1.26 shows. The other policies are like the one.
+	assert.Empty(t, asked.Uncovered(grants))
+	// What only a cluster with kubelets, with Cilium, or with an API server before 1.26 shows. The other policies are
+	// like the one.
 	assert.Equal(t, []string{
 		"create pods/exec", "deletecollection pods", "get /api/*", "get /apis/*", "get configmaps", "get pods/exec",
-	}, slices.DeleteFunc(recorder.Unused(grants), func(right string) bool {
+	}, slices.DeleteFunc(asked.Unused(grants), func(right string) bool {
 		_, kind, _ := strings.Cut(right, " ")
 		return strings.Contains(kind, ".policy.") || strings.HasSuffix(kind, "projectcalico.org") && kind != "globalnetworkpolicies.crd.projectcalico.org"
 	}))
@@ -259,21 +283,22 @@ func TestWhatADeadRunLeftIsRemovedAndNothingElse(t *testing.T) {
 	l := theLab(t)
 	l.apply(t, remains)
 	l.apply(t, notOurs)
-	l.deadLease(t, LeaseOptions{})
-	alive, err := acquire(t.Context(), l.client, LeaseOptions{RunID: "alive001", NamespacePrefix: "other-"}, quick)
+	l.deadLease(t)
+	alive, err := lease.Acquire(t.Context(), l.client, lease.Options{RunID: "alive001", NamespacePrefix: "other-", Timing: &quick})
 	require.NoError(t, err)
 	l.apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: other-x, labels: {netproof.dev/managed-by: netproof, netproof.dev/run: alive001}}}`)
-	lease := Object{"leases.coordination.k8s.io", Namespace, "netproof", "dead0001"}
-	all := slices.SortedFunc(slices.Values(append(slices.Clone(left), lease)), byText)
-	living := Stay{"run alive001", "its Lease netproof-system/netproof-other is alive, on host " + machine(t)}
-	clean := func(opts CleanupOptions) (Removed, error) {
-		removed, err := cleanUp(soon(t), l.account(), opts, quick)
+	itself := object("leases.coordination.k8s.io", lease.Namespace, "netproof", "dead0001")
+	all := slices.SortedFunc(slices.Values(append(slices.Clone(left), itself)), byText)
+	living := stay("run alive001", "its Lease netproof-system/netproof-other is alive, on host "+machine(t))
+	clean := func(opts sweep.Options) (sweep.Removed, error) {
+		opts.Timing = &quick
+		removed, err := sweep.Cleanup(soon(t), l.account(), opts)
 		slices.SortFunc(removed.Objects, byText)
 		return removed, err
 	}
 
 	t.Run("young runs are left alone", func(t *testing.T) {
-		removed, err := clean(CleanupOptions{OlderThan: time.Hour})
+		removed, err := clean(sweep.Options{OlderThan: time.Hour})
 		require.NoError(t, err)
 		assert.Empty(t, removed.Objects)
 		require.Len(t, removed.Stays, 2)
@@ -281,28 +306,28 @@ func TestWhatADeadRunLeftIsRemovedAndNothingElse(t *testing.T) {
 		assert.Contains(t, removed.Stays[1].String(), "only what is older than 1h0m0s was asked for")
 	})
 	t.Run("another run is left alone", func(t *testing.T) {
-		removed, err := clean(CleanupOptions{RunID: "0000"})
+		removed, err := clean(sweep.Options{RunID: "0000"})
 		require.NoError(t, err)
-		assert.Equal(t, Removed{}, removed)
+		assert.Equal(t, sweep.Removed{}, removed)
 	})
 	t.Run("a dry run removes nothing", func(t *testing.T) {
-		removed, err := clean(CleanupOptions{DryRun: true})
+		removed, err := clean(sweep.Options{DryRun: true})
 		require.NoError(t, err)
-		assert.Equal(t, Removed{Objects: all, Restored: []string{"kube-system"}, Stays: []Stay{living}}, removed)
+		assert.Equal(t, sweep.Removed{Objects: all, Restored: []string{"kube-system"}, Stays: []sweep.Stay{living}}, removed)
 		for _, o := range all {
 			assert.True(t, l.there(t, o), o)
 		}
 	})
 	t.Run("the dead one's remains go", func(t *testing.T) {
 		var said heard
-		removed, err := clean(CleanupOptions{Progress: said.add})
+		removed, err := clean(sweep.Options{Progress: said.add})
 		require.NoError(t, err)
-		assert.Equal(t, Removed{Objects: all, Restored: []string{"kube-system"}, Stays: []Stay{living}}, removed)
+		assert.Equal(t, sweep.Removed{Objects: all, Restored: []string{"kube-system"}, Stays: []sweep.Stay{living}}, removed)
 		for _, o := range all {
 			assert.False(t, l.there(t, o), o)
 			said.contains(t, "removed "+o.String())
 		}
-		for _, o := range append(slices.Clone(untouched), Object{"namespaces", "", "other-x", ""}) {
+		for _, o := range append(slices.Clone(untouched), object("namespaces", "", "other-x", "")) {
 			assert.True(t, l.there(t, o), o)
 		}
 		ns, err := l.client.CoreV1().Namespaces().Get(t.Context(), "kube-system", metav1.GetOptions{})
@@ -313,9 +338,9 @@ func TestWhatADeadRunLeftIsRemovedAndNothingElse(t *testing.T) {
 		require.NoError(t, alive.Err())
 	})
 	t.Run("there is nothing to do the second time", func(t *testing.T) {
-		removed, err := clean(CleanupOptions{RunID: "dead0001"})
+		removed, err := clean(sweep.Options{RunID: "dead0001"})
 		require.NoError(t, err)
-		assert.Equal(t, Removed{}, removed)
+		assert.Equal(t, sweep.Removed{}, removed)
 	})
 	require.NoError(t, alive.Release(t.Context()))
 }
@@ -323,13 +348,13 @@ func TestWhatADeadRunLeftIsRemovedAndNothingElse(t *testing.T) {
 func TestWhatARunCouldNotRemoveIsRemovedByTheNext(t *testing.T) {
 	l := theLab(t)
 	var said heard
-	take := func(id string) *Lease {
-		lease, err := hold(soon(t), l.account(), mustClient(t, l.account()), LeaseOptions{RunID: id, Progress: said.add}, quick)
+	take := func(id string) *lease.Lease {
+		held, err := sweep.Hold(soon(t), l.account(), nil, lease.Options{RunID: id, Progress: said.add, Timing: &quick})
 		require.NoError(t, err)
-		return lease
+		return held
 	}
 	leases := func() []coordinationv1.Lease {
-		list, err := l.client.CoordinationV1().Leases(Namespace).List(soon(t), metav1.ListOptions{})
+		list, err := l.client.CoordinationV1().Leases(lease.Namespace).List(soon(t), metav1.ListOptions{})
 		require.NoError(t, err)
 		return list.Items
 	}
@@ -338,17 +363,17 @@ func TestWhatARunCouldNotRemoveIsRemovedByTheNext(t *testing.T) {
 	require.NoError(t, one.Release(t.Context()))
 	require.Len(t, leases(), 1)
 	assert.Nil(t, leases()[0].Spec.HolderIdentity, "nobody has to wait for it")
-	assert.True(t, l.there(t, Object{"namespaces", "", "left", "one"}))
+	assert.True(t, l.there(t, object("namespaces", "", "left", "one")))
 
 	two := take("two")
 	assert.Equal(t, []string{"one"}, two.Previous())
 	said.contains(t, "removing what run one left")
-	assert.False(t, l.there(t, Object{"namespaces", "", "left", "one"}))
+	assert.False(t, l.there(t, object("namespaces", "", "left", "one")))
 	require.NoError(t, two.Release(t.Context()))
 	assert.Empty(t, leases())
 }
 
-func byText(a, b Object) int { return strings.Compare(a.String(), b.String()) }
+func byText(a, b sweep.Object) int { return strings.Compare(a.String(), b.String()) }
 
 func machine(t *testing.T) string {
 	t.Helper()
@@ -384,14 +409,14 @@ spec: {ports: [{port: 80}]}
 		assert.NoError(t, err)
 	})
 	why := errors.New("no more time")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, why)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 8*time.Second, why) // all calls get through before
 	defer cancel()
-	removed, err := cleanUp(ctx, l.admin, CleanupOptions{}, quick)
+	removed, err := sweep.Cleanup(ctx, l.admin, sweep.Options{Timing: &quick})
 	require.ErrorIs(t, err, why)
 	require.ErrorContains(t, err, "networkpolicies.networking.k8s.io held/held of run dead0001 is still there, held by its finalizers netproof.dev/held")
 	require.ErrorContains(t, err, "kubectl patch networkpolicies.networking.k8s.io held -n held --type=merge")
 	require.ErrorContains(t, err, "namespaces held of run dead0001 is still there")
-	assert.Equal(t, []Object{{"services", "default", "free", "dead0001"}}, removed.Objects)
+	assert.Equal(t, []sweep.Object{object("services", "default", "free", "dead0001")}, removed.Objects)
 }
 
 func TestCleanUpSaysWhatItMayNotDo(t *testing.T) {
@@ -419,42 +444,43 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
 		_, err := reader.CoreV1().Namespaces().Get(soon(t), "default", metav1.GetOptions{})
 		return err == nil
 	}, 10*time.Second, 20*time.Millisecond)
-	removed, err := cleanUp(soon(t), l.as("reader"), CleanupOptions{}, quick)
+	removed, err := sweep.Cleanup(soon(t), l.as("reader"), sweep.Options{Timing: &quick})
 	require.ErrorContains(t, err, "delete networkpolicies.networking.k8s.io default/left of run dead0001")
 	require.ErrorContains(t, err, "delete namespaces x of run dead0001")
 	require.ErrorContains(t, err, "restore the labels of namespace kube-system")
 	assert.Empty(t, removed.Objects)
-	assert.Contains(t, removed.Stays, Stay{"objects of crd.projectcalico.org", "they may not be listed, so they were not looked at"})
+	assert.Contains(t, removed.Stays, stay("objects of crd.projectcalico.org", "they may not be listed, so they were not looked at"))
 
-	_, err = cleanUp(soon(t), l.admin, CleanupOptions{}, quick)
+	_, err = sweep.Cleanup(soon(t), l.admin, sweep.Options{Timing: &quick})
 	require.NoError(t, err)
 }
 
 func TestARealAPIServer(t *testing.T) {
 	l := theLab(t)
-	client, err := kubernetes.NewForConfig(l.account())
-	require.NoError(t, err)
-	take := func(id string) (*Lease, error) { return acquire(soon(t), client, LeaseOptions{RunID: id}, quick) }
+	take := func(id string) (*lease.Lease, error) {
+		return lease.Acquire(soon(t), mustClient(t, l.account()), lease.Options{RunID: id, Timing: &quick})
+	}
 	one, err := take("one")
 	require.NoError(t, err)
 	_, err = take("two")
-	require.ErrorIs(t, err, ErrBusy)
+	require.ErrorIs(t, err, lease.ErrBusy)
 	require.NoError(t, one.Err())
 	require.NoError(t, one.Release(t.Context()))
 
-	two, err := take("two")
+	cfg, cut := cuttable(t, l.account())
+	two, err := lease.Acquire(soon(t), mustClient(t, cfg), lease.Options{RunID: "two", Timing: &quick})
 	require.NoError(t, err)
 	assert.Empty(t, two.Previous())
-	vanish(two)
+	cut()
 	three, err := take("three")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"two"}, three.Previous())
-	require.NoError(t, l.client.CoordinationV1().Leases(Namespace).Delete(t.Context(), "netproof", metav1.DeleteOptions{}))
+	require.NoError(t, l.client.CoordinationV1().Leases(lease.Namespace).Delete(t.Context(), "netproof", metav1.DeleteOptions{}))
 	eventually(t, "the loss is noticed", func() bool { return three.Err() != nil })
-	require.ErrorIs(t, three.Err(), ErrLeaseLost)
+	require.ErrorIs(t, three.Err(), lease.ErrLost)
 	require.NoError(t, three.Release(t.Context()))
 
-	_, err = acquire(soon(t), mustClient(t, l.as("nobody")), LeaseOptions{RunID: "four"}, quick)
+	_, err = lease.Acquire(soon(t), mustClient(t, l.as("nobody")), lease.Options{RunID: "four", Timing: &quick})
 	require.ErrorContains(t, err, "netproof rbac")
 }
 
@@ -503,7 +529,7 @@ func TestAClusterIsOpenedFromAKubeconfig(t *testing.T) {
 	id := got.(cluster.Identified).RunID()
 
 	_, err = New(opts).Create(soon(t), cluster.Options{})
-	var busy *BusyError
+	var busy *lease.BusyError
 	require.ErrorAs(t, err, &busy)
 	assert.Equal(t, id, busy.RunID)
 	require.ErrorContains(t, err, "use cluster lab")
@@ -514,17 +540,17 @@ func TestAClusterIsOpenedFromAKubeconfig(t *testing.T) {
 	require.NoError(t, other.Close(t.Context()))
 
 	checks := Doctor(soon(t), Options{Kubeconfig: opts.Kubeconfig, Image: digest})
-	states := map[string]doctor.State{}
+	states := map[string]check.State{}
 	for _, c := range checks {
 		states[c.Name] = c.State
 	}
-	assert.Equal(t, doctor.Limited, states["lease"], "another run has it")
-	assert.Equal(t, doctor.OK, states["right to pods/exec"])
-	assert.False(t, doctor.Missed(checks), "%+v", checks)
+	assert.Equal(t, check.Limited, states["lease"], "another run has it")
+	assert.Equal(t, check.OK, states["right to pods/exec"])
+	assert.False(t, check.Missed(checks), "%+v", checks)
 
-	require.NoError(t, l.client.CoordinationV1().Leases(Namespace).Delete(t.Context(), "netproof", metav1.DeleteOptions{}))
+	require.NoError(t, l.client.CoordinationV1().Leases(lease.Namespace).Delete(t.Context(), "netproof", metav1.DeleteOptions{}))
 	eventually(t, "the loss is noticed", func() bool { return got.Health(t.Context()) != nil })
-	require.ErrorIs(t, got.Health(t.Context()), ErrLeaseLost)
+	require.ErrorIs(t, got.Health(t.Context()), lease.ErrLost)
 	require.NoError(t, got.Close(t.Context()))
 
 	_, err = New(opts).Create(soon(t), cluster.Options{IPFamilies: []model.IPFamily{model.IPv6}})
@@ -540,19 +566,19 @@ func TestAReviewTellsWhichRightsAreMissing(t *testing.T) {
 	l := theLab(t)
 	grants := Grants(labRights)
 	for _, c := range Review(soon(t), mustClient(t, l.account()), grants) {
-		assert.Equal(t, doctor.OK, c.State, "%+v", c)
+		assert.Equal(t, check.OK, c.State, "%+v", c)
 	}
 	for i, c := range Review(soon(t), mustClient(t, l.as("nobody")), grants) {
 		switch g := grants[i]; {
 		case len(g.Rule.NonResourceURLs) > 0:
-			assert.Equal(t, doctor.OK, c.State, "everybody may")
+			assert.Equal(t, check.OK, c.State, "everybody may")
 		case g.Optional != "":
-			assert.Equal(t, doctor.Limited, c.State, "%+v", c)
+			assert.Equal(t, check.Limited, c.State, "%+v", c)
 			assert.Contains(t, c.Detail, g.Optional)
 		default:
-			assert.Equal(t, doctor.Missing, c.State, "%+v", c)
+			assert.Equal(t, check.Missing, c.State, "%+v", c)
 			assert.Contains(t, c.Detail, "may not "+g.Rule.Verbs[0]+" "+g.Rule.Resources[0])
-			assert.Contains(t, c.Mend, "netproof rbac")
+			assert.Contains(t, c.Fix, "netproof rbac")
 		}
 	}
 }
@@ -567,21 +593,21 @@ func TestAnAPIServerTakesTheJobsAndTheirPods(t *testing.T) {
 	t.Cleanup(func() {
 		background := metav1.DeletePropagationBackground
 		opts := metav1.DeleteOptions{PropagationPolicy: &background}
-		assert.NoError(t, l.client.BatchV1().Jobs(Namespace).DeleteCollection(soon(t), opts, metav1.ListOptions{}))
-		assert.NoError(t, l.client.CoreV1().ConfigMaps(Namespace).Delete(soon(t), "netproof-scenarios", metav1.DeleteOptions{}))
+		assert.NoError(t, l.client.BatchV1().Jobs(lease.Namespace).DeleteCollection(soon(t), opts, metav1.ListOptions{}))
+		assert.NoError(t, l.client.CoreV1().ConfigMaps(lease.Namespace).Delete(soon(t), "netproof-scenarios", metav1.DeleteOptions{}))
 	})
-	jobs, err := l.client.BatchV1().Jobs(Namespace).List(t.Context(), metav1.ListOptions{})
+	jobs, err := l.client.BatchV1().Jobs(lease.Namespace).List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	require.Len(t, jobs.Items, 2)
 	for _, job := range jobs.Items {
 		// The namespace enforces the level restricted.
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: job.Name, Labels: job.Spec.Template.Labels}, Spec: job.Spec.Template.Spec}
-		_, err := l.client.CoreV1().Pods(Namespace).Create(t.Context(), pod, metav1.CreateOptions{
+		_, err := l.client.CoreV1().Pods(lease.Namespace).Create(t.Context(), pod, metav1.CreateOptions{
 			DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict,
 		})
 		require.NoError(t, err)
 		pod.Spec.HostNetwork = true
-		_, err = l.client.CoreV1().Pods(Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		_, err = l.client.CoreV1().Pods(lease.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		require.ErrorContains(t, err, "restricted", "the namespace does enforce it")
 	}
 }

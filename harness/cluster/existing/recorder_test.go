@@ -12,6 +12,8 @@ import (
 	networkingv1 "k8s.io/client-go/applyconfigurations/networking/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/netproof/netproof/harness/cluster/lease"
 )
 
 func TestRequestsAreReadAsTheAPIServerReadsThem(t *testing.T) {
@@ -51,9 +53,9 @@ func TestARecorderComparesWhatIsDoneWithWhatIsAllowed(t *testing.T) {
 		_, _ = w.Write([]byte(`{}`))
 	}))
 	t.Cleanup(server.Close)
-	var recorder Recorder
+	var asked recorder
 	cfg := &rest.Config{Host: server.URL}
-	recorder.Wrap(cfg)
+	asked.Wrap(cfg)
 	client, err := kubernetes.NewForConfig(cfg)
 	require.NoError(t, err)
 
@@ -65,7 +67,7 @@ func TestARecorderComparesWhatIsDoneWithWhatIsAllowed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.CoordinationV1().Leases("elsewhere").Get(t.Context(), "netproof", metav1.GetOptions{})
 	require.NoError(t, err)
-	_, err = client.CoordinationV1().Leases(Namespace).Get(t.Context(), "netproof", metav1.GetOptions{})
+	_, err = client.CoordinationV1().Leases(lease.Namespace).Get(t.Context(), "netproof", metav1.GetOptions{})
 	require.NoError(t, err)
 	_, _ = client.Discovery().ServerVersion() // {} is no version
 
@@ -73,18 +75,18 @@ func TestARecorderComparesWhatIsDoneWithWhatIsAllowed(t *testing.T) {
 		{Rule: rule("", []string{"pods"}, "list", "watch")},
 		{Rule: named(rule("", []string{"configmaps"}, "get"), "cilium-config")},
 		{Rule: rule("networking.k8s.io", []string{"networkpolicies"}, "patch")},
-		{Rule: rule("coordination.k8s.io", []string{"leases"}, "get", "update"), Namespace: Namespace},
+		{Rule: rule("coordination.k8s.io", []string{"leases"}, "get", "update"), Namespace: lease.Namespace},
 		{Rule: rule("projectcalico.org", []string{"tier.networkpolicies"}, "get"), Implied: true},
 	}
 	assert.Equal(t, []string{
 		"create networkpolicies.networking.k8s.io in x", // an apply may have to create
 		"get /version",
 		"get leases.coordination.k8s.io in elsewhere",
-	}, recorder.Uncovered(grants))
-	assert.Equal(t, []string{"update leases.coordination.k8s.io", "watch pods"}, recorder.Unused(grants))
+	}, asked.Uncovered(grants))
+	assert.Equal(t, []string{"update leases.coordination.k8s.io", "watch pods"}, asked.Unused(grants))
 
 	all := []Grant{{Rule: rule("*", []string{"*"}, "*")}}
-	assert.Equal(t, []string{"get /version"}, recorder.Uncovered(all))
+	assert.Equal(t, []string{"get /version"}, asked.Uncovered(all))
 	other := append(grants[:1:1], Grant{Rule: named(rule("", []string{"configmaps"}, "get"), "another")})
-	assert.Contains(t, recorder.Uncovered(other), "get configmaps in kube-system")
+	assert.Contains(t, asked.Uncovered(other), "get configmaps in kube-system")
 }

@@ -34,8 +34,8 @@ var podSubnets = map[model.IPFamily]netip.Prefix{
 // versionInTag finds the version of Kubernetes in the name of a node image.
 var versionInTag = regexp.MustCompile(`:(v\d+\.\d+\.\d+)`)
 
-// Images are those that a cluster would be made of: that of its nodes, and then those of the network plugin, sorted. It may take a
-// download.
+// Images are those that a cluster would be made of: that of its nodes, and then those of the network plugin, sorted. It
+// may take a download.
 func Images(ctx context.Context, opts Options, wanted cluster.Options) ([]string, error) {
 	s, err := opts.plan(wanted)
 	if err != nil {
@@ -64,8 +64,8 @@ func loadBundle(ctx context.Context, s spec, o install.Options) (*install.Bundle
 	return install.Load(ctx, plugins[s.cni](), o)
 }
 
-// awaitPlugin waits until the agents of the network plugin are ready on every node, and refuses a cluster on which two plugins enforce
-// policies. It returns the one that does.
+// awaitPlugin waits until the agents of the network plugin are ready on every node, and refuses a cluster on which two
+// plugins enforce policies. It returns the one that does.
 func awaitPlugin(ctx context.Context, client kubernetes.Interface, plugin install.Plugin) (install.Found, error) {
 	limit, cancel := context.WithTimeout(ctx, readyWait)
 	defer cancel()

@@ -29,15 +29,16 @@ func ipFamily(families []model.IPFamily) (v1alpha4.ClusterIPFamily, error) {
 	return "", fmt.Errorf("IP families %v: there are IPv4, IPv6, and both", families)
 }
 
-// kubeletOnCgroupV1 keeps the kubelet of Kubernetes 1.35 and later from refusing control groups of version 1. Older ones ignore it with
-// a warning.
+// kubeletOnCgroupV1 keeps the kubelet of Kubernetes 1.35 and later from refusing control groups of version 1. Older
+// ones ignore it with a warning.
 const kubeletOnCgroupV1 = `kind: KubeletConfiguration
 apiVersion: kubelet.config.k8s.io/v1beta1
 failCgroupV1: false
 `
 
-// etcdWithoutSync spares etcd the wait for the disk: a cluster that lives as long as a run has nothing to lose in a power cut. The arguments
-// are a map in one version of kubeadm's configuration and a list in the next; kind applies the patch that fits.
+// etcdWithoutSync spares etcd the wait for the disk: a cluster that lives as long as a run has nothing to lose in a
+// power cut. The arguments are a map in one version of kubeadm's configuration and a list in the next; kind applies the
+// patch that fits.
 var etcdWithoutSync = []string{`kind: ClusterConfiguration
 apiVersion: kubeadm.k8s.io/v1beta3
 etcd:
@@ -50,7 +51,8 @@ etcd:
     extraArgs: [{name: unsafe-no-fsync, value: "true"}]
 `}
 
-// kindConfig is kind's configuration of a cluster, as JSON, which is YAML too. cgroup is the version of the engine's control groups.
+// kindConfig is kind's configuration of a cluster, as JSON, which is YAML too. cgroup is the version of the engine's
+// control groups.
 func kindConfig(s spec, cgroup int) ([]byte, error) {
 	family, err := ipFamily(s.families)
 	if err != nil {

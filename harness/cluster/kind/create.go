@@ -88,7 +88,8 @@ type Cluster struct {
 	run        *running
 	name       string
 	kubeconfig string
-	timeline   []Moment
+	// timeline is how the time until the cluster was ready was spent; empty for one that was there before.
+	timeline []moment
 }
 
 var _ cluster.Capable = (*Cluster)(nil)
@@ -102,13 +103,10 @@ func (c *Cluster) Name() string { return c.name }
 // Kubeconfig is the path of a file that gives access to the cluster; it goes with the cluster.
 func (c *Cluster) Kubeconfig() string { return c.kubeconfig }
 
-// Timeline tells how the time until the cluster was ready was spent. It is empty for a cluster that was there before.
-func (c *Cluster) Timeline() []Moment { return slices.Clone(c.timeline) }
-
-// Moment is when something was done, counted from the call of Create.
-type Moment struct {
-	What  string
-	After time.Duration
+// moment is when something was done, counted from the call of Create.
+type moment struct {
+	what  string
+	after time.Duration
 }
 
 // creation is a cluster in the making.
@@ -132,13 +130,13 @@ type creation struct {
 	client kubernetes.Interface
 
 	mu       sync.Mutex
-	timeline []Moment
+	timeline []moment
 }
 
 func (c *creation) moment(what string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.timeline = append(c.timeline, Moment{what, time.Since(c.started)})
+	c.timeline = append(c.timeline, moment{what, time.Since(c.started)})
 }
 
 // Start is Create with the concrete type as its result.
@@ -206,15 +204,16 @@ func (c *creation) checkEngine(ctx context.Context) error {
 // agentImage assembles the image of probe pods.
 func agentImage(executable string) (path string, img v1.Image, ref string, err error) {
 	if path = executable; path == "" {
-		// The running one, also if its file was replaced since; under this name other processes find it as well.
-		path = fmt.Sprintf("/proc/%d/exe", os.Getpid())
+		if path, err = image.Running(); err != nil {
+			return "", nil, "", err
+		}
 	}
 	img, ref, err = image.Agent(path)
 	return path, img, ref, err
 }
 
-// create makes the cluster. What can be done side by side is: kind makes one node after the other's control plane, and each step of ours
-// waits only for what it needs of that.
+// create makes the cluster. What can be done side by side is: kind makes one node after the other's control plane, and
+// each step of ours waits only for what it needs of that.
 func (c *creation) create(ctx context.Context) (*Cluster, error) {
 	if err := c.begin(ctx); err != nil {
 		return nil, err
@@ -311,8 +310,8 @@ func (c *creation) build(ctx context.Context) error {
 	return group.Wait()
 }
 
-// oneCoreDNS leaves one of kubeadm's two replicas: a second one is for clusters that outlive a node, and would start just when the network plugin
-// does. As long as no node is ready neither of them has.
+// oneCoreDNS leaves one of kubeadm's two replicas: a second one is for clusters that outlive a node, and would start
+// just when the network plugin does. As long as no node is ready neither of them has.
 func oneCoreDNS(ctx context.Context, client kubernetes.Interface) error {
 	_, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Patch(ctx, "coredns", types.MergePatchType,
 		[]byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{FieldManager: install.FieldManager})
@@ -361,8 +360,8 @@ func nodeNames(ctx context.Context, e *engine.Engine, name string) (all, workers
 // apiServerPort is the port of the API server in the control plane's container.
 const apiServerPort = "6443/tcp"
 
-// kubeconfigOf gives the content of a kubeconfig, as kind does but with few calls: it is asked for while the nodes start, when each takes
-// its time from them. The context is called as with kind.
+// kubeconfigOf gives the content of a kubeconfig, as kind does but with few calls: it is asked for while the nodes
+// start, when each takes its time from them. The context is called as with kind.
 func kubeconfigOf(ctx context.Context, e *engine.Engine, name string) ([]byte, error) {
 	node := name + "-" + roleControlPlane
 	fail := func(err error) ([]byte, error) {
@@ -403,7 +402,8 @@ func kubeconfigOf(ctx context.Context, e *engine.Engine, name string) ([]byte, e
 	return content, nil
 }
 
-// endpoint is where the API server in a container is reached from this machine. Docker Desktop tells by a label what it really published.
+// endpoint is where the API server in a container is reached from this machine. Docker Desktop tells by a label what it
+// really published.
 func (c container) endpoint() (string, error) {
 	if label := c.Config.Labels["desktop.docker.io/ports/"+apiServerPort]; label != "" {
 		return label, nil
@@ -423,7 +423,7 @@ func connect(ctx context.Context, e *engine.Engine, name string) (content []byte
 	}
 	if config, err = clientcmd.RESTConfigFromKubeConfig(content); err == nil {
 		config.UserAgent, config.WarningHandler, config.QPS = "netproof", rest.NoWarnings{}, -1
-		client, err = kubernetes.NewForConfig(config)
+		client, err = cluster.Connect(config)
 	}
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("get access to cluster %s: %w", name, err)
@@ -478,8 +478,8 @@ func (c *creation) finish(ctx context.Context) (*Cluster, error) {
 	return made, nil
 }
 
-// probeTimeout is how long an answer may take. All nodes are on one machine, so the network takes no time; the programs share its
-// processors with a control plane.
+// probeTimeout is how long an answer may take. All nodes are on one machine, so the network takes no time; the programs
+// share its processors with a control plane.
 const probeTimeout = 300 * time.Millisecond
 
 // assemble makes a cluster for runs out of one that is ready.
@@ -542,7 +542,8 @@ func (c *creation) close(ctx context.Context) error {
 // keep lets go of a cluster that stays.
 func (c *creation) keep(context.Context) error { return os.RemoveAll(c.dir) }
 
-// fail removes what there is of a cluster that did not get ready, after its logs were saved, and makes the error one to act on.
+// fail removes what there is of a cluster that did not get ready, after its logs were saved, and makes the error one to
+// act on.
 func (c *creation) fail(ctx context.Context, err error) error {
 	interrupted := ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled)
 	e := &CreateError{Name: c.name, Err: err}
@@ -598,7 +599,7 @@ func (c *creation) last() string {
 	if len(c.timeline) == 0 {
 		return "the beginning"
 	}
-	return c.timeline[len(c.timeline)-1].What
+	return c.timeline[len(c.timeline)-1].what
 }
 
 // diagnose looks for the cause of a failure in the error itself, and then in what nodes say.
@@ -618,15 +619,10 @@ func (c *creation) diagnose(ctx context.Context, own []container, err error) err
 			return p
 		}
 		if !node.State.Running {
-			return fmt.Errorf("%w\n  node %s ended with exit code %d: %s", err, node.Name, node.State.ExitCode, oneLine(lastOf(said, 3)))
+			return fmt.Errorf("%w\n  node %s ended with exit code %d: %s", err, node.Name, node.State.ExitCode, oneLine(engine.LastLines(said, 3)))
 		}
 	}
 	return err
-}
-
-func lastOf(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // explainKind recognises the cause of an error of kind's.
@@ -639,7 +635,7 @@ func explainKind(err error) error {
 		text = k.message + "\n" + k.output
 	} else if run := kindexec.RunErrorForError(err); run != nil {
 		text += "\n" + string(run.Output)
-		err = fmt.Errorf("%w: %s", err, oneLine(lastOf(string(run.Output), 5)))
+		err = fmt.Errorf("%w: %s", err, oneLine(engine.LastLines(string(run.Output), 5)))
 	}
 	if _, known := errors.AsType[*engine.Problem](err); known {
 		return err

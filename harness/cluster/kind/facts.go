@@ -4,18 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/check"
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
 	"github.com/netproof/netproof/harness/image"
+	"github.com/netproof/netproof/harness/meminfo"
 	"github.com/netproof/netproof/harness/model"
 )
 
@@ -30,6 +29,8 @@ type Facts struct {
 	// Local is true when containers run on this very kernel. What follows is unknown otherwise.
 	Local bool
 	Root  bool
+	// OtherSystem is true where this is not Linux: then containers run in a virtual machine, or on another machine.
+	OtherSystem bool
 
 	// FreeBytes of the file system that holds the engine's images and volumes.
 	FreeBytes    uint64
@@ -41,7 +42,8 @@ type Facts struct {
 	Instances, Watches int
 	// Modules are those that nodes need of the kernel.
 	Modules []Module
-	// Withheld are the numbers of the capabilities that no process here can get, and DefaultRuntime is what starts containers.
+	// Withheld are the numbers of the capabilities that no process here can get, and DefaultRuntime is what starts
+	// containers.
 	Withheld       []int
 	DefaultRuntime string
 	// IPv6 is false when the kernel has it not, or switched off.
@@ -118,7 +120,7 @@ func gather(ctx context.Context, e *engine.Engine, s *spec) Facts {
 		return facts(f)
 	}
 	f.DefaultRuntime = f.Info.Runtime
-	f.Local = f.Info.Kernel == kernelRelease() && f.Info.System != "Docker Desktop"
+	f.Local = onLinux && f.Info.Kernel == check.KernelRelease() && f.Info.System != "Docker Desktop"
 	if s != nil {
 		_, err := e.Output(ctx, "image", "inspect", "--format", "{{.Id}}", s.image)
 		f.ImageHere = err == nil
@@ -127,7 +129,7 @@ func gather(ctx context.Context, e *engine.Engine, s *spec) Facts {
 		}
 	}
 	if f.Local {
-		f.FreeBytes, f.FreeBytesErr = freeBytes(f.Info.Root)
+		f.FreeBytes, f.FreeBytesErr = check.FreeBytes(f.Info.Root)
 	}
 	return facts(f)
 }
@@ -135,25 +137,16 @@ func gather(ctx context.Context, e *engine.Engine, s *spec) Facts {
 // facts adds what the machine says, whatever the engine does.
 func facts(f Facts) Facts {
 	f.Root = os.Geteuid() == 0
-	if f.Engine != "" && f.InfoErr == nil && !f.Local {
+	f.OtherSystem = !onLinux
+	if f.OtherSystem || f.Engine != "" && f.InfoErr == nil && !f.Local {
 		return f
 	}
 	f.Instances, f.Watches = readNumber("/proc/sys/fs/inotify/max_user_instances"), readNumber("/proc/sys/fs/inotify/max_user_watches")
-	meminfo, _ := os.ReadFile("/proc/meminfo") // 0: unknown
-	f.MemoryAvailable = parseMeminfo(string(meminfo))
-	f.Modules = readModules("/", kernelRelease())
+	f.MemoryAvailable = meminfo.Available()
+	f.Modules = readModules("/", check.KernelRelease())
 	f.Withheld = withheld()
-	off, err := os.ReadFile("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-	f.IPv6 = err == nil && strings.TrimSpace(string(off)) == "0"
+	f.IPv6 = check.HaveIPv6()
 	return f
-}
-
-func kernelRelease() string {
-	var uname unix.Utsname
-	if unix.Uname(&uname) != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(uname.Release[:])
 }
 
 func readNumber(path string) int {
@@ -165,36 +158,8 @@ func readNumber(path string) int {
 	return n
 }
 
-// parseMeminfo picks the memory that can be had without swapping, in bytes, out of /proc/meminfo.
-func parseMeminfo(text string) uint64 {
-	for line := range strings.Lines(text) {
-		if rest, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
-			kib, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			if err == nil {
-				return kib << 10
-			}
-		}
-	}
-	return 0
-}
-
-// freeBytes asks the nearest folder that exists and may be looked at.
-func freeBytes(dir string) (uint64, error) {
-	for {
-		var s unix.Statfs_t
-		err := unix.Statfs(dir, &s)
-		if err == nil {
-			return s.Bavail * uint64(s.Bsize), nil
-		}
-		if parent := filepath.Dir(dir); (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) && parent != dir {
-			dir = parent
-			continue
-		}
-		return 0, fmt.Errorf("ask for free space of %s: %w", dir, err)
-	}
-}
-
-// readModules finds out which of the needed modules there are, from what the kernel shows and what lies in /lib/modules.
+// readModules finds out which of the needed modules there are, from what the kernel shows and what lies in
+// /lib/modules.
 func readModules(root, release string) []Module {
 	in := func(parts ...string) string { return filepath.Join(append([]string{root}, parts...)...) }
 	filesystems, _ := os.ReadFile(in("proc/filesystems"))

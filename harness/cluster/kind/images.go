@@ -20,8 +20,8 @@ import (
 	"github.com/netproof/netproof/harness/image"
 )
 
-// ensureNodeImage makes sure that the image is on the engine's machine, and pulls it if not. kind would do so as well, but nobody could
-// interrupt it, and it tries five times before it says why.
+// ensureNodeImage makes sure that the image is on the engine's machine, and pulls it if not. kind would do so as well,
+// but nobody could interrupt it, and it tries five times before it says why.
 func ensureNodeImage(ctx context.Context, e *engine.Engine, ref string, progress func(string)) error {
 	_, err := e.Output(ctx, "image", "inspect", "--format", "{{.Id}}", ref)
 	if err == nil {
@@ -40,8 +40,8 @@ func ensureNodeImage(ctx context.Context, e *engine.Engine, ref string, progress
 	return nil
 }
 
-// canonical gives a reference the form in which nodes list it: docker.io/calico/node:v3 for calico/node:v3. What is no reference
-// stays as it is.
+// canonical gives a reference the form in which nodes list it: docker.io/calico/node:v3 for calico/node:v3. What is no
+// reference stays as it is.
 func canonical(ref string) string {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
@@ -50,7 +50,7 @@ func canonical(ref string) string {
 	return strings.Replace(parsed.Name(), "index.docker.io/", "docker.io/", 1)
 }
 
-// criImages is what is used of crictl images -o json.
+// criImages has the fields of crictl images -o json that are read.
 type criImages struct {
 	Images []struct {
 		RepoTags    []string `json:"repoTags"`
@@ -73,11 +73,12 @@ func parseImages(text []byte) (map[string]bool, error) {
 	return names, nil
 }
 
-// runtimeWait bounds the start of the container runtime in a node. kind goes on before that is up; on a busy machine it takes a minute.
+// runtimeWait bounds the start of the container runtime in a node. kind goes on before that is up; on a busy machine it
+// takes a minute.
 const runtimeWait = 4 * time.Minute
 
-// listImages prints the images of a node as soon as its container runtime answers. The waiting is done in the node: to ask from outside again and
-// again would take more of a starting machine's time than it has to spare.
+// listImages prints the images of a node as soon as its container runtime answers. The waiting is done in the node: to
+// ask from outside again and again would take more of a starting machine's time than it has to spare.
 const listImages = `i=0; until [ -S /run/containerd/containerd.sock ] && crictl images -o json 2>/dev/null; do
 	i=$((i+1)); [ $i -lt 800 ] || exec crictl images -o json; sleep 0.3
 done`
@@ -128,8 +129,8 @@ func (l *loading) images(ctx context.Context, node string) (map[string]bool, err
 	return known, nil
 }
 
-// loadPlugin puts those images of the network plugin into the nodes that the engine has and a node does not. What neither has will be
-// pulled by the node.
+// loadPlugin puts those images of the network plugin into the nodes that the engine has and a node does not. What
+// neither has will be pulled by the node.
 func (l *loading) loadPlugin(ctx context.Context, all []string) error {
 	missing := make([][]string, len(all))
 	group, gctx := errgroup.WithContext(ctx)
@@ -220,8 +221,8 @@ func (l *loading) loadAgent(ctx context.Context, workers []string) error {
 	return nil
 }
 
-// importInNode imports an archive as kind's own loader does, in one call instead of two: the snapshotter is the one that the node's entrypoint
-// has written into the configuration.
+// importInNode imports an archive as kind's own loader does, in one call instead of two: the snapshotter is the one
+// that the node's entrypoint has written into the configuration.
 const importInNode = `s=$(sed -n 's/^ *snapshotter = "\(.*\)"/\1/p' /etc/containerd/config.toml | head -n 1)
 exec ctr --namespace=k8s.io images import --all-platforms --digests --snapshotter="${s:-overlayfs}" -`
 

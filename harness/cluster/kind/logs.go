@@ -24,8 +24,8 @@ const logsTimeout = 45 * time.Second
 
 func defaultLogs(name string) string { return filepath.Join(os.TempDir(), "netproof-logs-"+name) }
 
-// exportLogs writes what there is to know about a cluster that did not get ready. The client may be nil. What could not be had, such as the
-// journal of a node that has ended, is told in incomplete.txt.
+// exportLogs writes what there is to know about a cluster that did not get ready. The client may be nil. What could not
+// be had, such as the journal of a node that has ended, stands in incomplete.txt.
 func exportLogs(ctx context.Context, e *engine.Engine, name, dir string, client kubernetes.Interface, cause error) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("export logs: %w", err)

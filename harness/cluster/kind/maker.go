@@ -18,9 +18,10 @@ import (
 	"sigs.k8s.io/kind/pkg/log"
 
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
+	"github.com/netproof/netproof/harness/cluster/kind/inherit"
 )
 
-// makerTask is what a maker is told.
+// makerTask is the order to a maker.
 type makerTask struct {
 	Engine     string          `json:"engine"`
 	Name       string          `json:"name"`
@@ -36,10 +37,11 @@ type makerEvent struct {
 	Output string `json:"output,omitempty"`
 }
 
-// Descriptors of a maker that its children keep open: the one of all commands on behalf of the runner, and the one of its own.
+// Files of a maker that its children keep open: the one of all commands on behalf of the runner, and the one of its
+// own.
 const (
-	makerHeldFD = 3 + iota
-	makerOwnFD
+	makerHeld = iota
+	makerOwn
 )
 
 // makerMain is the life of a maker. It ends when the process that started it does.
@@ -49,7 +51,7 @@ func makerMain() int {
 	out := &events{encoder: json.NewEncoder(os.Stdout)}
 	err := readTask(in, &task)
 	if err == nil {
-		err = inheritable(makerHeldFD, makerOwnFD)
+		err = inherit.PassOn(makerHeld, makerOwn)
 	}
 	if err == nil {
 		err = os.Setenv(networkEnv[task.Engine], networkOf(task.Name))
@@ -183,7 +185,7 @@ func startMaker(e *engine.Engine, task makerTask, progress func(string)) (*maker
 		m.phases[phase] = make(chan struct{})
 	}
 	cmd := roleCommand(roleMaker, task.Name, e.Held, ownW)
-	cmd.SysProcAttr = sessionOfItsOwn()
+	inherit.OwnSession(cmd)
 	var crash strings.Builder
 	cmd.Stderr = &crash
 	cmd.WaitDelay = time.Second

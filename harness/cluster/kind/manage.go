@@ -21,7 +21,8 @@ import (
 // State is the state of a cluster, as far as can be told without its API server.
 type State string
 
-// The states. Incomplete clusters are being made or removed, or were left by a run that was killed together with its watchdog.
+// The states. Incomplete clusters are being made or removed, or were left by a run that was killed together with its
+// watchdog.
 const (
 	Ready      State = "ready"
 	Incomplete State = "incomplete"
@@ -55,8 +56,8 @@ func markReady(ctx context.Context, e *engine.Engine, name string) error {
 	return nil
 }
 
-// List tells about the clusters that netproof has made with the engine, or for an empty name with any that answers, in the order of their
-// names.
+// List tells about the clusters that netproof has made with the engine, or for an empty name with any that answers, in
+// the order of their names.
 func List(ctx context.Context, runtime string) ([]Info, error) {
 	engines, err := engine.All(ctx, runtime)
 	if err != nil {
@@ -142,8 +143,8 @@ func nodesOf(own []container) []container {
 	return slices.DeleteFunc(slices.Clone(own), func(c container) bool { return c.Config.Labels[labelKind] == "" })
 }
 
-// stateOf judges by the nodes' containers, how many there should be, and what the control plane's container says: the version of
-// Kubernetes, and whether the cluster was ready once.
+// stateOf judges by the nodes' containers, how many there should be, and what the control plane's container says: the
+// version of Kubernetes, and whether the cluster was ready once.
 func stateOf(nodes []container, want int, marks string) (State, string) {
 	run := 0
 	for _, n := range nodes {
@@ -213,11 +214,11 @@ func find(ctx context.Context, e *engine.Engine, name string) (mark, error) {
 		return mark{}, fmt.Errorf("cluster %s: %w: use it with --provider existing --context kind-%s, remove it with kind delete cluster --name %s",
 			name, ErrNotOurs, name, name)
 	}
-	return mark{}, fmt.Errorf("cluster %s: %w: netproof cluster list tells what there is", name, ErrNotFound)
+	return mark{}, fmt.Errorf("cluster %s: %w: to see the clusters: netproof cluster list", name, ErrNotFound)
 }
 
-// Delete removes a cluster that netproof has made, whatever its state. The error matches [ErrNotOurs] for another one, and [ErrNotFound] for
-// none.
+// Delete removes a cluster that netproof has made, whatever its state. The error matches [ErrNotOurs] for another one,
+// and [ErrNotFound] for none.
 func Delete(ctx context.Context, runtime, name string) error {
 	e, _, err := locate(ctx, runtime, name)
 	if err != nil {
@@ -337,7 +338,8 @@ func (p *Provider) attach(ctx context.Context, name string) (*Cluster, error) {
 	return made, nil
 }
 
-// attachImage makes sure that the workers have the image of this executable; it may be another one than when the cluster was made.
+// attachImage makes sure that the workers have the image of this executable; it may be another one than when the
+// cluster was made.
 func (p *Provider) attachImage(ctx context.Context, e *engine.Engine, name string) (executable, ref string, err error) {
 	executable, img, ref, err := agentImage(p.opts.Executable)
 	if err != nil {

@@ -38,7 +38,7 @@ const networkPrefix = "netproof-"
 
 func networkOf(name string) string { return networkPrefix + name }
 
-// networkEnv are the variables by which kind is told to use another network than its own.
+// networkEnv are the variables that make kind use another network than its own.
 var networkEnv = map[string]string{
 	engine.Docker: "KIND_EXPERIMENTAL_DOCKER_NETWORK",
 	engine.Podman: "KIND_EXPERIMENTAL_PODMAN_NETWORK",
@@ -85,7 +85,8 @@ func readMark(labels map[string]string) (mark, bool) {
 	return m, true
 }
 
-// network is what is used of network inspect. Docker writes the names of fields with capitals and Podman without; Go's decoder takes both.
+// network has the fields of network inspect that are read. Docker writes the names of fields with capitals and Podman
+// without; Go's decoder takes both.
 type network struct {
 	Name   string
 	Labels map[string]string
@@ -125,8 +126,8 @@ var (
 	exists   = regexp.MustCompile(`(?i)network with name \S+ already exists|network name \S+ already used|the network \S+ is used`)
 )
 
-// createNetwork makes the network of a cluster, like kind would, with labels. A network with IPv6 is made where the engine has it, for IPv4
-// clusters too, as kind does; where it is needed and cannot be had, that is the error.
+// createNetwork makes the network of a cluster, like kind would, with labels. A network with IPv6 is made where the
+// engine has it, for IPv4 clusters too, as kind does; where it is needed and cannot be had, that is the error.
 func createNetwork(ctx context.Context, e *engine.Engine, s spec, now time.Time) error {
 	name := networkOf(s.name)
 	if _, there, err := inspectNetwork(ctx, e, name); err != nil {
@@ -180,7 +181,8 @@ func defaultMTU(ctx context.Context, e *engine.Engine) int {
 	return mtu
 }
 
-// subnetOf derives an IPv6 network from a name, within the unique local addresses (RFC 4193), as likely as not to be free.
+// subnetOf derives an IPv6 network from a name, within the unique local addresses (RFC 4193), as likely as not to be
+// free.
 func subnetOf(name string, attempt int) netip.Prefix {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", name, attempt))
 	address := [16]byte{0: 0xfd}

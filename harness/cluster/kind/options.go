@@ -37,11 +37,13 @@ const (
 	maxName = 63 - len("-control-plane")
 )
 
-// Options say how a provider makes clusters. The zero value makes them with the engine that kind would use and kind's default image.
+// Options say how a provider makes clusters. The zero value makes them with the engine that kind would use and kind's
+// default image.
 type Options struct {
 	// Runtime is docker, podman or empty for the one that kind would take.
 	Runtime string
-	// NodeImage is the image of the nodes. Empty means that of [ImageEnv], then that of KubernetesVersion, then kind's default.
+	// NodeImage is the image of the nodes. Empty means that of [ImageEnv], then that of KubernetesVersion, then kind's
+	// default.
 	NodeImage string
 	// KubernetesVersion, such as v1.35.1, picks the image of kind's project.
 	KubernetesVersion string
@@ -53,11 +55,13 @@ type Options struct {
 	CNI install.Options
 	// Executable is the static netproof that probe pods run; empty means the one that is running.
 	Executable string
-	// Direct probes from the network namespaces of pods instead of over the API server. It takes root on the engine's machine.
+	// Direct probes from the network namespaces of pods instead of over the API server. It takes root on the engine's
+	// machine.
 	Direct bool
-	// LogsDir is where logs go when a cluster does not get ready; empty means a folder netproof-logs-NAME among the temporary files.
+	// LogsDir is where logs go when a cluster does not get ready; empty means a folder netproof-logs-NAME among the
+	// temporary files.
 	LogsDir string
-	// Progress is told in plain words what goes on, if that in [cluster.Options] is nil; it may be nil too.
+	// Progress hears in plain words what goes on, if that in [cluster.Options] is nil; it may be nil too.
 	Progress func(string)
 }
 

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// readyWait bounds the time from the end of kind's work until everything is ready. Images may have to be pulled in it.
+	// readyWait bounds the time from the end of kind's work until everything is ready. Images may have to be pulled in
+	// it.
 	readyWait = 5 * time.Minute
 	readyPoll = 200 * time.Millisecond
 )
@@ -22,8 +23,8 @@ const (
 // controlPlanePods are the pods that kubeadm makes of the control plane, by their label component.
 var controlPlanePods = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
 
-// notReady says what a cluster of so many nodes lacks, beside its network plugin; nothing means that it is ready. CoreDNS is not looked for:
-// no probe asks for a name, and it takes seconds longer than the rest.
+// notReady says what a cluster of so many nodes lacks, beside its network plugin; nothing means that it is ready.
+// CoreDNS is not looked for: no probe asks for a name, and it takes seconds longer than the rest.
 func notReady(want int, nodes []corev1.Node, system []corev1.Pod) []string {
 	var lacks []string
 	if len(nodes) != want {

@@ -28,9 +28,11 @@ import (
 const (
 	// realEnv asks for the tests that need a container engine and a node image; make test-kind sets it.
 	realEnv = "NETPROOF_TEST_KIND"
-	// agentEnv names a static netproof for probe pods; without it the test binary plays it, and must be static: CGO_ENABLED=0 go test.
+	// agentEnv names a static netproof for probe pods; without it the test binary plays it, and must be static:
+	// CGO_ENABLED=0 go test.
 	agentEnv = "NETPROOF_TEST_KIND_AGENT"
-	// cniEnv names the network plugin of the clusters, familyEnv their IP families; calico and ipv4 if they are not set.
+	// cniEnv names the network plugin of the clusters, familyEnv their IP families; calico and ipv4 if they are not
+	// set.
 	cniEnv    = "NETPROOF_TEST_KIND_CNI"
 	familyEnv = "NETPROOF_TEST_KIND_FAMILY"
 	// manifestEnv and chartEnv name what is installed instead of what the vendor publishes.
@@ -90,13 +92,14 @@ func startCluster(t *testing.T, name string, nodes int, o Options) *Cluster {
 			_ = Delete(context.Background(), "", c.Name())
 		}
 	})
-	for _, m := range c.Timeline() {
-		t.Logf("%6.1f s  %s", m.After.Seconds(), m.What)
+	for _, m := range c.timeline {
+		t.Logf("%6.1f s  %s", m.after.Seconds(), m.what)
 	}
 	return c
 }
 
-// remains lists what there is of a cluster: containers, the network, temporary files, and entries of the user's kubeconfig.
+// remains lists what there is of a cluster: containers, the network, temporary files, and entries of the user's
+// kubeconfig.
 func remains(t *testing.T, e *engine.Engine, name string, volumes ...string) []string {
 	t.Helper()
 	ctx := context.Background()
@@ -205,7 +208,7 @@ func TestAClusterIsMadeUsedAndRemoved(t *testing.T) {
 	e := needKind(t)
 	c := startCluster(t, "", 2, realOptions(t, nil))
 	ctx := t.Context()
-	assert.NotEmpty(t, c.Timeline())
+	assert.NotEmpty(t, c.timeline)
 
 	t.Run("it is what was asked for", func(t *testing.T) {
 		info := c.Info()

@@ -24,7 +24,7 @@ const (
 	roleWorker       = "worker"
 )
 
-// container is what is used of container inspect.
+// container has the fields of container inspect that are read.
 type container struct {
 	ID      string `json:"Id"`
 	Name    string
@@ -109,8 +109,8 @@ func compareNodes(a, b string) int {
 	return numberA - numberB
 }
 
-// containersOf lists what belongs to a cluster: its nodes, and hosts beside it. Only containers on the cluster's own network do: another
-// tool's cluster may have the same name.
+// containersOf lists what belongs to a cluster: its nodes, and hosts beside it. Only containers on the cluster's own
+// network do: another tool's cluster may have the same name.
 func containersOf(ctx context.Context, e *engine.Engine, name string) (own, foreign []container, err error) {
 	nodes, err := containersWith(ctx, e, labelKind+"="+name)
 	if err != nil {
@@ -166,8 +166,8 @@ const (
 	removeRounds = 6
 )
 
-// remove removes all of a cluster: containers, volumes and last the network, by which it is found as long as anything is left. Nothing that
-// makes containers may be running any more. What is not there is no error.
+// remove removes all of a cluster: containers, volumes and last the network, by which it is found as long as anything
+// is left. Nothing that makes containers may be running any more. What is not there is no error.
 func remove(ctx context.Context, e *engine.Engine, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()

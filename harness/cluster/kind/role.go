@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/netproof/netproof/harness/cluster/kind/inherit"
 )
 
-// envRole tells a starting process that it is the maker or the watchdog of a cluster. What it needs to know comes on its standard input.
+// envRole tells a starting process that it is the maker or the watchdog of a cluster. What it needs to know comes on
+// its standard input.
 const envRole = "NETPROOF_KIND_ROLE"
 
 const (
@@ -25,8 +25,8 @@ var errNoInit = errors.New("make kind cluster: kind.Init must be called first in
 // initialized is set by Init.
 var initialized bool
 
-// Init makes of this process the maker or the watchdog of a cluster if it was started to be that, and then never returns. It comes first in
-// main or TestMain; without it no cluster is made.
+// Init makes of this process the maker or the watchdog of a cluster if it was started to be that, and then never
+// returns. It comes first in main or TestMain; without it no cluster is made.
 func Init() {
 	initialized = true
 	role, ok := os.LookupEnv(envRole)
@@ -47,13 +47,25 @@ func exit(code int) {
 	os.Exit(code) //nolint:forbidigo // main of this process is not reached
 }
 
-// roleCommand starts this program again in a role, with a name for process lists and files from descriptor 3 on.
+// roleCommand starts this program again in a role, with a name for process lists and files of package inherit.
 func roleCommand(role, cluster string, files ...*os.File) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(ownProgram())
 	cmd.Args = []string{"netproof-kind-" + role, cluster}
 	cmd.Env = append(os.Environ(), envRole+"="+role)
-	cmd.ExtraFiles = files
+	inherit.Files(cmd, files...)
 	return cmd
+}
+
+// ownProgram is the program that is running; on Linux also if its file was replaced since.
+func ownProgram() string {
+	if onLinux {
+		return "/proc/self/exe"
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return path
 }
 
 // line reads the one value that a role is started with.
@@ -64,7 +76,7 @@ func readTask(decoder *json.Decoder, task any) error {
 	return nil
 }
 
-// pipe makes a pipe neither end of which is inherited by accident.
+// pipe makes a pipe. Neither end is inherited by accident.
 func pipe() (r, w *os.File, err error) {
 	r, w, err = os.Pipe()
 	if err != nil {
@@ -72,16 +84,3 @@ func pipe() (r, w *os.File, err error) {
 	}
 	return r, w, nil
 }
-
-// inheritable are descriptors that every child of this process is to have as well.
-func inheritable(fds ...int) error {
-	for _, fd := range fds {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-			return fmt.Errorf("hand on descriptor %d: %w", fd, err)
-		}
-	}
-	return nil
-}
-
-// sessionOfItsOwn keeps signals of a terminal from a process.
-func sessionOfItsOwn() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

@@ -91,8 +91,8 @@ func startRunner(t *testing.T, task, ready string) *exec.Cmd {
 	return nil
 }
 
-// fakeDocker puts a program in front of PATH that knows one cluster, and writes down what it is asked for. It returns that list, and a file
-// that keeps commands called slow at work as long as it is there.
+// fakeDocker puts a program in front of PATH that knows one cluster, and writes down what it is asked for. It returns
+// that list, and a file that keeps commands called slow at work as long as it is there.
 func fakeDocker(t *testing.T) (calls func() string, slow string) {
 	t.Helper()
 	dir := t.TempDir()

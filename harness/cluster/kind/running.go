@@ -10,14 +10,11 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,15 +24,14 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
+	"github.com/netproof/netproof/harness/cluster/lease"
 	"github.com/netproof/netproof/harness/cluster/remote"
+	"github.com/netproof/netproof/harness/cluster/sweep"
 	"github.com/netproof/netproof/harness/cni/install"
 	"github.com/netproof/netproof/harness/image"
 	"github.com/netproof/netproof/harness/model"
-	"github.com/netproof/netproof/probes"
-	"github.com/netproof/netproof/probes/message"
-	"github.com/netproof/netproof/probes/nsagent"
+	"github.com/netproof/netproof/harness/policy"
 )
 
 // nodeAgentPath is where a node has the agent's executable, once it is needed there.
@@ -60,12 +56,13 @@ type running struct {
 	// end removes the cluster, or lets go of it.
 	end func(ctx context.Context) error
 	// lease is the run's right to use a cluster that outlives it; nil for one that does not.
-	lease *existing.Lease
+	lease *lease.Lease
 
 	mu sync.Mutex
 	// equipped are the nodes that have the agent's executable.
 	equipped map[string]bool
-	probing  *nsagent.Engine
+	// direct is what [running.Direct] keeps.
+	direct directProbing
 	// hosts are the containers by the name of the host.
 	hosts map[string]string
 }
@@ -182,8 +179,8 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// HostCommand implements [remote.Provider]: the host is a container of the node image, which is there and has the tools to set routes, on
-// the cluster's network. Its agent is the container's program, and each connection a bridge to it.
+// HostCommand implements [remote.Provider]: the host is a container of the node image, which is there and has the tools
+// to set routes, on the cluster's network. Its agent is the container's program, and each connection a bridge to it.
 func (r *running) HostCommand(ctx context.Context, name string, environment []string) (remote.Command, error) {
 	if err := r.RemoveHost(ctx, name); err != nil { // one that a run left which was killed
 		return remote.Command{}, err
@@ -251,8 +248,8 @@ func addressesOf(c container, network string, families []model.IPFamily) ([]neti
 	return out, nil
 }
 
-// routes are commands that tell a host the way to pods: through the node that has them. A detour through another node is no way: the packet
-// would come out of the overlay with a source that its node expects on the wire, and be dropped.
+// routes are commands that tell a host the way to pods: through the node that has them. A detour through another node
+// is no way: the packet would come out of the overlay with a source that its node expects on the wire, and be dropped.
 func (r *running) routes(ctx context.Context) (string, error) {
 	list, err := r.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -270,9 +267,9 @@ func (r *running) routes(ctx context.Context) (string, error) {
 	return routeCommands(networks, r.workers), nil
 }
 
-// blockAffinities say which blocks of addresses Calico has given to which node. Each node has one as soon as it is ready, for the address of
-// its tunnel.
-var blockAffinities = schema.GroupVersionResource{Group: "crd.projectcalico.org", Version: "v1", Resource: "blockaffinities"}
+// blockAffinities say which blocks of addresses Calico has given to which node. Each node has one as soon as it is
+// ready, for the address of its tunnel.
+var blockAffinities = schema.GroupVersionResource{Group: policy.CalicoGroup, Version: "v1", Resource: "blockaffinities"}
 
 // calicoBlocks adds the networks that Calico's own address management has given to nodes, where that is in use.
 func (r *running) calicoBlocks(ctx context.Context, networks map[string][]string) error {
@@ -296,8 +293,8 @@ func (r *running) calicoBlocks(ctx context.Context, networks map[string][]string
 	return nil
 }
 
-// routeCommands set the routes to the networks of the workers. A later one is never about addresses of an earlier one on another node,
-// unless it is more specific.
+// routeCommands set the routes to the networks of the workers. A later one is never about addresses of an earlier one
+// on another node, unless it is more specific.
 func routeCommands(networks map[string][]string, workers []model.Node) string {
 	var b strings.Builder
 	for _, w := range workers {
@@ -335,74 +332,6 @@ func (r *running) RemoveHost(ctx context.Context, name string) error {
 	return nil
 }
 
-// Direct implements [remote.Provider]. It works for root, where the containers run on this very kernel.
-func (r *running) Direct(ctx context.Context, pod *corev1.Pod, key []byte) (probes.Agent, error) {
-	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("entering the network namespaces of pods takes root: %w", errors.ErrUnsupported)
-	}
-	ns, err := r.podNamespace(ctx, pod)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = ns.Close() }()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.probing == nil {
-		if r.probing, err = nsagent.NewEngine(nsagent.Options{}); err != nil {
-			return nil, err
-		}
-	}
-	agent, err := r.probing.NewAgent(nsagent.Config{
-		Identity:  probes.Identity{Endpoint: model.PodEndpoint(pod.Namespace, pod.Name), UID: string(pod.UID)},
-		Namespace: ns, Key: message.Key(key),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make agent in the network namespace of pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	return agent, nil
-}
-
-// podNamespace opens the network namespace of a pod: the container runtime in the node tells its path, and the node's container is the
-// place to look for that.
-func (r *running) podNamespace(ctx context.Context, pod *corev1.Pod) (netns.NsHandle, error) {
-	fail := func(err error) (netns.NsHandle, error) {
-		return netns.None(), fmt.Errorf("find the network namespace of pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	all, err := inspectContainers(ctx, r.engine, pod.Spec.NodeName)
-	if err != nil {
-		return fail(err)
-	}
-	if len(all) != 1 || all[0].State.Pid == 0 {
-		return fail(fmt.Errorf("node %s does not run", pod.Spec.NodeName))
-	}
-	pid := all[0].State.Pid
-	host, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/etc/hostname", pid))
-	if err != nil || strings.TrimSpace(string(host)) != pod.Spec.NodeName {
-		return fail(fmt.Errorf("the containers are not on this machine: %w", errors.ErrUnsupported))
-	}
-	if pod.Spec.HostNetwork {
-		ns, err := netns.GetFromPath(fmt.Sprintf("/proc/%d/ns/net", pid))
-		if err != nil {
-			return fail(err)
-		}
-		return ns, nil
-	}
-	out, err := r.engine.Output(ctx, "exec", pod.Spec.NodeName, "sh", "-c",
-		`id=$(crictl pods --quiet --no-trunc --state Ready --label io.kubernetes.pod.uid="$1") && [ -n "$id" ] && crictl inspectp $id`, "sh", string(pod.UID))
-	if err != nil {
-		return fail(err)
-	}
-	path, err := parseSandbox([]byte(out))
-	if err != nil {
-		return fail(err)
-	}
-	ns, err := openIn(fmt.Sprintf("/proc/%d/root", pid), path)
-	if err != nil {
-		return fail(err)
-	}
-	return ns, nil
-}
-
 // parseSandbox finds the path of the network namespace in the output of crictl inspectp.
 func parseSandbox(text []byte) (string, error) {
 	var sandbox struct {
@@ -425,23 +354,9 @@ func parseSandbox(text []byte) (string, error) {
 	return "", errors.New("the container runtime does not tell its path")
 }
 
-// openIn opens a path as those see it who live in root: links do not lead out of it.
-func openIn(root, path string) (netns.NsHandle, error) {
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return netns.None(), fmt.Errorf("open %s: %w", root, err)
-	}
-	defer func() { _ = unix.Close(dir) }()
-	fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
-	if err != nil {
-		return netns.None(), fmt.Errorf("open %s: %w", filepath.Join(root, path), err)
-	}
-	return netns.NsHandle(fd), nil
-}
-
 // hold takes the cluster for a run, and removes what one left that was killed.
 func (r *running) hold(ctx context.Context, runID string, progress func(string)) (err error) {
-	if r.lease, err = existing.Hold(ctx, r.rest, existing.LeaseOptions{RunID: runID, Progress: progress}); err != nil {
+	if r.lease, err = sweep.Hold(ctx, r.rest, nil, lease.Options{RunID: runID, Progress: progress}); err != nil {
 		return err
 	}
 	left, err := r.engine.Lines(ctx, "ps", "-aq", "--filter", "label="+LabelCluster+"="+r.name, "--filter", "label="+labelHost)
@@ -513,16 +428,14 @@ func (r *running) Close(ctx context.Context) error {
 	for name := range r.hosts {
 		hosts = append(hosts, name)
 	}
-	probing := r.probing
-	r.probing = nil
+	direct := r.direct
+	r.direct = directProbing{}
 	r.mu.Unlock()
 	var errs []error
 	for _, name := range hosts {
 		errs = append(errs, r.RemoveHost(ctx, name))
 	}
-	if probing != nil {
-		errs = append(errs, probing.Close())
-	}
+	errs = append(errs, direct.close())
 	if r.lease != nil {
 		errs = append(errs, r.lease.Release(ctx))
 	}

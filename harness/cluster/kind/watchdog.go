@@ -11,12 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
+	"github.com/netproof/netproof/harness/cluster/kind/inherit"
 )
 
-// watchdogTask is the first thing that a watchdog is told.
+// watchdogTask is the first message to a watchdog.
 type watchdogTask struct {
 	Engine string `json:"engine"`
 	Name   string `json:"name"`
@@ -29,11 +28,11 @@ type watchdogWord struct {
 	Release bool `json:"release"`
 }
 
-// watchdogHeldFD is the end of the pipe that the commands of the runner hold.
-const watchdogHeldFD = 3
+// watchdogHeld is the end of the pipe that the commands of the runner hold.
+const watchdogHeld = 0
 
-// Bounds of what a watchdog does after the death of its runner: for the commands that the runner left to end, and for the removal
-// after each of several attempts; the engine may be starting again.
+// Bounds of what a watchdog does after the death of its runner: for the commands that the runner left to end, and for
+// the removal after each of several attempts; the engine may be starting again.
 const (
 	watchdogWait     = 2 * time.Minute
 	watchdogAttempts = 3
@@ -48,12 +47,12 @@ func watchdogMain() int {
 		return 0 // the runner died before it made anything
 	}
 	_ = os.Chdir("/") // so that no folder is kept busy; if it cannot be, nothing is lost
-	unix.CloseOnExec(watchdogHeldFD)
+	inherit.Keep(watchdogHeld)
 	var word watchdogWord
 	if in.Decode(&word) == nil && word.Release {
 		return 0
 	}
-	held := os.NewFile(watchdogHeldFD, "commands")
+	held := inherit.File(watchdogHeld, "commands")
 	if err := cleanUp(task, held); err != nil {
 		// Nobody listens any more; whoever looks for the reason looks here.
 		path := filepath.Join(os.TempDir(), "netproof-watchdog-"+task.Name+".log")
@@ -63,8 +62,9 @@ func watchdogMain() int {
 	return 0
 }
 
-// cleanUp removes a cluster whose runner has died. While commands that the runner left are still at work, what they make is removed under
-// their hands, so that they fail; once the last has ended nothing new appears, and all of it goes.
+// cleanUp removes a cluster whose runner has died. While commands that the runner left are still at work, what they
+// make is removed under their hands, so that they fail; once the last has ended nothing new appears, and all of it
+// goes.
 func cleanUp(task watchdogTask, held *os.File) error {
 	ctx := context.Background()
 	e := &engine.Engine{Name: task.Engine}
@@ -138,7 +138,7 @@ func startWatchdog(e *engine.Engine, task watchdogTask) (*watchdog, error) {
 	defer lifeR.Close()
 	cmd := roleCommand(roleWatchdog, task.Name, heldR)
 	cmd.Stdin = lifeR
-	cmd.SysProcAttr = sessionOfItsOwn()
+	inherit.OwnSession(cmd)
 	err = cmd.Start()
 	if err == nil {
 		go func() { _ = cmd.Wait() }() // it writes down what it could not do
@@ -154,7 +154,8 @@ func startWatchdog(e *engine.Engine, task watchdogTask) (*watchdog, error) {
 // release ends the watchdog without consequences.
 func (w *watchdog) release() error {
 	err := json.NewEncoder(w.life).Encode(watchdogWord{Release: true})
-	if err != nil && strings.Contains(err.Error(), "broken pipe") {
+	// The second is what Windows says.
+	if err != nil && (strings.Contains(err.Error(), "broken pipe") || strings.Contains(err.Error(), "pipe is being closed")) {
 		err = nil // it was killed; there is nothing more for it to do
 	}
 	return errors.Join(err, w.life.Close())

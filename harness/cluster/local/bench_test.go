@@ -1,3 +1,5 @@
+//go:build linux
+
 package local_test
 
 import (
@@ -37,8 +39,8 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(pss, "MB-pss")
 }
 
-// memory sums up the resident memory of the cluster's programs and of this process, in megabytes. Pages that several of them
-// share count in each, and in the second sum once.
+// memory sums up the resident memory of the cluster's programs and of this process, in megabytes. Pages that several of
+// them share count in each, and in the second sum once.
 func memory(b *testing.B, c *local.Cluster) (rss, pss float64) {
 	b.Helper()
 	pids := []int{os.Getpid()}
@@ -110,8 +112,8 @@ func BenchmarkPods(b *testing.B) {
 	b.ReportMetric(down.Seconds()/float64(rounds), "s-gone")
 }
 
-// BenchmarkPolicy is the time from a policy's acceptance to the first denial on another node, and from its deletion to the
-// first answer.
+// BenchmarkPolicy is the time from a policy's acceptance to the first denial on another node, and from its deletion to
+// the first answer.
 func BenchmarkPolicy(b *testing.B) {
 	l := start(b, cluster.Options{CNI: "calico"})
 	ns := l.namespace(b, "bench")

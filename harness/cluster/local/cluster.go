@@ -1,3 +1,5 @@
+//go:build linux
+
 package local
 
 import (
@@ -31,9 +33,6 @@ import (
 
 // ErrNotInSandbox says that a cluster was asked for outside of a sandbox.
 var ErrNotInSandbox = errors.New("a local cluster must be made inside a sandbox")
-
-// DefaultNodes is the number of nodes of a cluster that does not say.
-const DefaultNodes = 2
 
 // closeTimeout bounds the end of the node agents.
 const closeTimeout = 5 * time.Second
@@ -177,8 +176,8 @@ func (c *Cluster) Kubeconfig() string { return c.control.Kubeconfig() }
 // Dir is the folder of the cluster's data and, under logs, of the logs of its processes.
 func (c *Cluster) Dir() string { return c.dir }
 
-// Nodes implements [cluster.Cluster]. After a node's own addresses, one per family, come those of its tunnels, from which it sends to the
-// pods of other nodes: a policy may see either.
+// Nodes implements [cluster.Cluster]. After a node's own addresses, one per family, come those of its tunnels, from
+// which it sends to the pods of other nodes: a policy may see either.
 func (c *Cluster) Nodes() []model.Node {
 	nodes := make([]model.Node, len(c.nodes))
 	for i, n := range c.nodes {
@@ -187,8 +186,8 @@ func (c *Cluster) Nodes() []model.Node {
 	return nodes
 }
 
-// Health implements [cluster.Cluster]: it returns what went wrong since the cluster came up, or nil. That is programs that ended
-// unasked, with the end of their logs, and pods that could not be removed. Once it is set it stays.
+// Health implements [cluster.Cluster]: it returns what went wrong since the cluster came up, or nil. That is programs
+// that ended unasked, with the end of their logs, and pods that could not be removed. Once it is set it stays.
 func (c *Cluster) Health(context.Context) error {
 	var errs []error
 	if c.processes != nil {
@@ -298,8 +297,8 @@ func (c *Cluster) RemoveHost(_ context.Context, name string) error {
 	return errors.Join(err, c.fabric.RemoveHost(name))
 }
 
-// Close implements [cluster.Cluster]. It does not wait for ctx: it takes a fraction of a second, and what it could leave behind
-// goes with the sandbox.
+// Close implements [cluster.Cluster]. It does not wait for ctx: it takes a fraction of a second, and what it could
+// leave behind goes with the sandbox.
 func (c *Cluster) Close(context.Context) error {
 	c.mu.Lock()
 	if c.closed {

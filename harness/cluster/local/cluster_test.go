@@ -1,3 +1,5 @@
+//go:build linux
+
 package local_test
 
 import (
@@ -246,9 +248,9 @@ func hostNetworkPods(t *testing.T, l *lab) {
 	answers(t, l.agent(t, pods[1]), podIPs(t, pods[0])[0], 80, model.TCP, ns+"/client")
 }
 
-// nodeSendsFromTunnel admits some of a node's addresses. The verdict that the specification gives must leave room for what the
-// packets show, and be a certain one where a rule does not tell the node's addresses from one another. Each policy has a port
-// of its own that it opens to all: while that answers, the policy is in force.
+// nodeSendsFromTunnel admits some of a node's addresses. The verdict that the specification gives must leave room for
+// what the packets show, and be a certain one where a rule does not tell the node's addresses from one another. Each
+// policy has a port of its own that it opens to all: while that answers, the policy is in force.
 func nodeSendsFromTunnel(t *testing.T, l *lab) {
 	ns := l.namespace(t, "tunnel")
 	server := l.create(t, newPod(ns, "server", onNode(1), serving("80/TCP", "9000/TCP", "9001/TCP", "9002/TCP", "9003/TCP")))[0]

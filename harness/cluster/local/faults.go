@@ -1,3 +1,5 @@
+//go:build linux
+
 package local
 
 import (
@@ -18,8 +20,8 @@ const stopGrace = 5 * time.Second
 
 // What follows breaks a cluster on purpose, so that tests can show that a broken cluster proves nothing.
 
-// StopEnforcement ends the network plugin's program on a node in good order, and nothing starts it again. Rules that it has
-// written stay; Health does not complain.
+// StopEnforcement ends the network plugin's program on a node in good order, and nothing starts it again. Rules that it
+// has written stay; Health does not complain.
 func (c *Cluster) StopEnforcement(index int) error {
 	p, err := c.enforcer(index)
 	if err != nil {
@@ -78,8 +80,8 @@ func (c *Cluster) program(name string) (*process.Process, error) {
 	return nil, fmt.Errorf("find program %s: the cluster has none of that name", name)
 }
 
-// HaltNodeAgent makes the agent of a node stop working: the pods that run there go on, but no pod is started, removed or
-// reported on any more.
+// HaltNodeAgent makes the agent of a node stop working: the pods that run there go on, but no pod is started, removed
+// or reported on any more.
 func (c *Cluster) HaltNodeAgent(index int) error {
 	n, err := c.node(index)
 	if err != nil {
@@ -101,8 +103,8 @@ func (c *Cluster) StopServers(pod *corev1.Pod) error {
 	return nil
 }
 
-// DropTraffic drops every packet to and from a running pod, in the pod's own network namespace, but for what the pod sends
-// to itself.
+// DropTraffic drops every packet to and from a running pod, in the pod's own network namespace, but for what the pod
+// sends to itself.
 func (c *Cluster) DropTraffic(pod *corev1.Pod) error {
 	n, err := c.nodeOf(pod)
 	if err != nil {

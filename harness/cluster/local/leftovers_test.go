@@ -1,3 +1,5 @@
+//go:build linux
+
 package local_test
 
 import (
@@ -164,8 +166,8 @@ const (
 	envEngines = "NETPROOF_TEST_ENGINES"
 )
 
-// roleRunner is what a child does in its sandbox: it makes a cluster with two pods, says "ready" when one answers the other, and
-// stays until its standard input ends.
+// roleRunner is what a child does in its sandbox: it makes a cluster with two pods, says "ready" when one answers the
+// other, and stays until its standard input ends.
 type roleRunner string
 
 func (r roleRunner) Run() int {
@@ -363,8 +365,8 @@ func TestNothingIsLeftAfterSIGKILLAtAnyMoment(t *testing.T) {
 	}
 }
 
-// TestAnUnprivilegedUserCanMakeACluster makes one as the user nobody, who has no right to anything, in a user namespace of its
-// own. When the tests themselves are run by an ordinary user, every other test shows the same.
+// TestAnUnprivilegedUserCanMakeACluster makes one as the user nobody, who has no right to anything, in a user namespace
+// of its own. When the tests themselves are run by an ordinary user, every other test shows the same.
 func TestAnUnprivilegedUserCanMakeACluster(t *testing.T) {
 	if !sandbox.ReadFacts().NeedsUserNamespace() && hasFullIDMap(t) {
 		nobody, err := user.Lookup("nobody")

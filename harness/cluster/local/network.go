@@ -1,3 +1,5 @@
+//go:build linux
+
 package local
 
 import (
@@ -279,8 +281,8 @@ func createAll(ctx context.Context, client dynamic.Interface, objects []*unstruc
 	return work.Wait()
 }
 
-// applyAll writes objects, several at a time. They are applied, not created: the API server holds every create of a custom
-// resource back for two seconds after its definition is established.
+// applyAll writes objects, several at a time. They are applied, not created: the API server holds every create of a
+// custom resource back for two seconds after its definition is established.
 func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(applyLimit)
@@ -297,8 +299,9 @@ func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstruct
 	return work.Wait()
 }
 
-// waitServed returns when the API server offers the resources of every custom resource definition. The definitions themselves
-// are large, and asking for them again and again would keep the API server from serving them; its list of resources is small.
+// waitServed returns when the API server offers the resources of every custom resource definition. The definitions
+// themselves are large, and asking for them again and again would keep the API server from serving them; its list of
+// resources is small.
 func waitServed(ctx context.Context, client discovery.DiscoveryInterface, crds []*unstructured.Unstructured) error {
 	wanted := map[schema.GroupVersion]map[string]bool{}
 	for _, crd := range crds {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package local
 
 import (
@@ -10,8 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/netproof/netproof/harness/cluster/check"
 	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 	"github.com/netproof/netproof/harness/cluster/local/process"
 )
@@ -31,7 +32,7 @@ func (c *Cluster) startProxy(n *localNode) error {
 			"burst":      1000,
 		},
 		"hostnameOverride":   n.Name,
-		"mode":               proxyMode(kernelRelease(), nftVersion()),
+		"mode":               proxyMode(check.KernelRelease(), nftVersion()),
 		"clusterCIDR":        strings.Join(pods, ","),
 		"bindAddress":        "127.0.0.1",
 		"healthzBindAddress": "127.0.0.1:10256",
@@ -59,8 +60,8 @@ func (c *Cluster) startProxy(n *localNode) error {
 	return err
 }
 
-// proxyMode is how kube-proxy programs the kernel. Its nftables mode needs Linux 5.13 and nft 1.0.1, and ends at once with anything
-// older; it is the quicker one.
+// proxyMode is how kube-proxy programs the kernel. Its nftables mode needs Linux 5.13 and nft 1.0.1, and ends at once
+// with anything older; it is the quicker one.
 func proxyMode(kernel, nft string) string {
 	if atLeast(kernel, 5, 13, 0) && atLeast(nft, 1, 0, 1) {
 		return "nftables"
@@ -83,14 +84,6 @@ func atLeast(text string, least ...int) bool {
 		numbers = append(numbers, n)
 	}
 	return slices.Compare(numbers, least) >= 0
-}
-
-func kernelRelease() string {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(name.Release[:])
 }
 
 func nftVersion() string {

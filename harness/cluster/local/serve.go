@@ -1,3 +1,5 @@
+//go:build linux
+
 package local
 
 import (
@@ -31,8 +33,8 @@ func (c *Cluster) serve(network *os.File, identity probes.Identity, ports []mode
 	return agent, nil
 }
 
-// listen serves ports one by one: of several together, one error would hide what became of the others. unsupported tells of
-// those for which this kernel lacks the protocol, err of those that it could serve and does not.
+// listen serves ports one by one: of several together, one error would hide what became of the others. unsupported
+// tells of those for which this kernel lacks the protocol, err of those that it could serve and does not.
 func listen(on func(...model.Port) error, ports []model.Port) (unsupported, err error) {
 	for _, p := range ports {
 		failed := on(p)

@@ -1,4 +1,5 @@
-// Package providers says which providers of clusters there are and which network plugins each has. Whoever offers a choice asks here.
+// Package providers says which providers of clusters there are and which network plugins each has. Whoever offers a
+// choice asks here.
 package providers
 
 import (
@@ -20,8 +21,8 @@ const (
 // Names are all providers, the default first.
 func Names() []string { return []string{Local, Kind, Existing} }
 
-// Plugins are the network plugins that a provider can make clusters with, the default first. There is none for [Existing]: such a
-// cluster has its own.
+// Plugins are the network plugins that a provider can make clusters with, the default first. There is none for
+// [Existing]: such a cluster has its own.
 func Plugins(provider string) []string {
 	switch provider {
 	case Local:
@@ -43,7 +44,8 @@ func Offer() string {
 	return strings.Join(parts, "; ")
 }
 
-// CheckPlugin returns an error that says what a provider has, if it does not have the plugin, and which other one has it.
+// CheckPlugin returns an error that says what a provider has, if it does not have the plugin, and which other one has
+// it.
 func CheckPlugin(provider, plugin string) error {
 	have := Plugins(provider)
 	if len(have) == 0 || slices.Contains(have, plugin) {

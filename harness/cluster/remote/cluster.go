@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +58,8 @@ var _ cluster.Cluster = (*Cluster)(nil)
 
 // podAgent is the agent of a pod, and what has to be closed with it.
 type podAgent struct {
+	// name of the pod in the cluster.
+	name types.NamespacedName
 	probes.Agent
 	stream *stream.Agent
 }
@@ -82,28 +82,20 @@ func New(_ context.Context, cfg Config) (*Cluster, error) {
 		cfg.Progress = func(string) {}
 	}
 	c := &Cluster{
-		cfg: cfg, rest: rest.CopyConfig(cfg.RESTConfig), runID: newRunID(), key: make([]byte, keyLen),
+		cfg: cfg, rest: rest.CopyConfig(cfg.RESTConfig), runID: cluster.NewRunID(), key: make([]byte, keyLen),
 		pods: map[types.UID]*podAgent{}, nodes: map[int]*stream.Agent{}, hosts: map[string]*stream.Agent{}, targets: map[netip.Addr]bool{},
 	}
 	_, _ = rand.Read(c.key) // it does not fail: it ends the program instead
 	c.rest.QPS = -1
 	c.rest.Wrap(new(outage).patiently)
-	client, err := kubernetes.NewForConfig(c.rest)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	var err error
+	if c.client, err = cluster.Connect(c.rest); err != nil {
+		return nil, err
 	}
-	c.client = client
 	for _, n := range cfg.Nodes {
 		c.Admit(n.Addresses...)
 	}
 	return c, nil
-}
-
-// newRunID makes a short id that is a valid label value and unlikely to meet another.
-func newRunID() string {
-	var b [4]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }
 
 // RunID implements [cluster.Identified].
@@ -139,7 +131,7 @@ func (c *Cluster) Admit(list ...netip.Addr) {
 	}
 }
 
-// admitted is what agents are told.
+// admitted are the addresses that agents may probe.
 func (c *Cluster) admitted() (version int64, list []netip.Addr) {
 	c.targetsMu.Lock()
 	defer c.targetsMu.Unlock()
@@ -171,12 +163,12 @@ func (c *Cluster) PodAgent(ctx context.Context, pod *corev1.Pod) (probes.Agent, 
 			c.Admit(a)
 		}
 	}
-	id := probes.Identity{Endpoint: endpointOf(pod), UID: string(pod.UID)}
+	id := probes.Identity{Endpoint: cluster.EndpointOf(pod), UID: string(pod.UID)}
 	overAPI, err := c.connect(ctx, id, execDial(c.rest, c.client, pod))
 	if err != nil {
 		return nil, err
 	}
-	p := &podAgent{Agent: overAPI, stream: overAPI}
+	p := &podAgent{Agent: overAPI, stream: overAPI, name: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}}
 	if c.cfg.Direct {
 		direct, err := c.cfg.Provider.Direct(ctx, pod, c.key)
 		if err != nil {
@@ -190,7 +182,7 @@ func (c *Cluster) PodAgent(ctx context.Context, pod *corev1.Pod) (probes.Agent, 
 		return nil, errors.Join(errClosed, p.close())
 	}
 	for uid, old := range c.pods {
-		if old.Identity().Endpoint == id.Endpoint { // the pod that had this name before is gone
+		if old.name == p.name { // the pod that had this name before is gone
 			go func() { _ = old.close() }()
 			delete(c.pods, uid)
 		}
@@ -228,7 +220,8 @@ func (d *directAgent) close() error {
 	return nil
 }
 
-// NodeAgent implements [cluster.Cluster]. Where the provider cannot enter its nodes, a pod on the node's network stands in.
+// NodeAgent implements [cluster.Cluster]. Where the provider cannot enter its nodes, a pod on the node's network stands
+// in.
 func (c *Cluster) NodeAgent(ctx context.Context, index int) (probes.Agent, error) {
 	c.mu.Lock()
 	known := c.nodes[index]
@@ -361,5 +354,3 @@ func (nobody) Direct(context.Context, *corev1.Pod, []byte) (probes.Agent, error)
 
 func (nobody) Health(context.Context) error { return nil }
 func (nobody) Close(context.Context) error  { return nil }
-
-func cutEnv(e string) (name, value string, found bool) { return strings.Cut(e, "=") }

@@ -23,8 +23,8 @@ import (
 // containerName is the one container of a probe pod.
 const containerName = "probe"
 
-// execDial connects to the agent of a pod by an exec of its bridge. It goes through the API server and the kubelet, so that the policy
-// under test cannot cut it.
+// execDial connects to the agent of a pod by an exec of its bridge. It goes through the API server and the kubelet, so
+// that the policy under test cannot cut it.
 func execDial(cfg *rest.Config, client kubernetes.Interface, pod *corev1.Pod) stream.Dial {
 	return func(ctx context.Context) (io.ReadWriteCloser, error) {
 		url := client.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("exec").

@@ -14,8 +14,8 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// Nodes are those of a cluster that take probe pods: of Linux, ready, and without taints or a cordon that would keep pods away. They are in
-// the order of their names.
+// Nodes are those of a cluster that take probe pods: of Linux, ready, and without taints or a cordon that would keep
+// pods away. They are in the order of their names.
 func Nodes(ctx context.Context, client kubernetes.Interface) ([]model.Node, error) {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -42,8 +42,8 @@ func takesPods(n *corev1.Node) bool {
 	return ready && !tainted && !n.Spec.Unschedulable && (system == "" || system == string(corev1.Linux))
 }
 
-// tunnelAnnotations hold the addresses from which a node itself sends to pods of other nodes through the plugin's overlay: Calico's
-// tunnel addresses, and those of Cilium's router.
+// tunnelAnnotations hold the addresses from which a node itself sends to pods of other nodes through the plugin's
+// overlay: Calico's tunnel addresses, and those of Cilium's router.
 var tunnelAnnotations = []string{
 	"projectcalico.org/IPv4VXLANTunnelAddr", "projectcalico.org/IPv6VXLANTunnelAddr", "projectcalico.org/IPv4IPIPTunnelAddr",
 	"network.cilium.io/ipv4-cilium-host", "network.cilium.io/ipv6-cilium-host",

@@ -3,6 +3,7 @@ package remote
 import (
 	"errors"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,9 +21,9 @@ type outage struct {
 	seen atomic.Int64
 }
 
-// patiently sends a request again that no server took: an API server which is being started again does not listen for some seconds, and then
-// forbids everybody everything until it has read the rights that there are. What a run made is to be removed all the same. A request that a
-// server may have acted on is never sent twice.
+// patiently sends a request again that no server took: an API server which is being started again does not listen for
+// some seconds, and then forbids everybody everything until it has read the rights that there are. What a run made is
+// to be removed all the same. A request that a server may have acted on is never sent twice.
 func (o *outage) patiently(next http.RoundTripper) http.RoundTripper {
 	return &patient{outage: o, next: next}
 }
@@ -41,7 +42,7 @@ func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 			p.outage.seen.Store(time.Now().UnixNano())
 		}
 		early := err == nil && resp.StatusCode == http.StatusForbidden && time.Since(time.Unix(0, p.outage.seen.Load())) < restartPatience
-		if !early && !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) > restartPatience {
+		if !early && !isRefused(err) || time.Since(began) > restartPatience {
 			return resp, err
 		}
 		pause := time.NewTimer(restartPoll)
@@ -71,3 +72,10 @@ func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // WrappedRoundTripper lets client-go look through to the transport below.
 func (p *patient) WrappedRoundTripper() http.RoundTripper { return p.next }
+
+// isRefused tells whether nobody listens where a connection was wanted.
+func isRefused(err error) bool {
+	// WSAECONNREFUSED: on Windows syscall.ECONNREFUSED is a number that Go made up, and that no call returns.
+	const windowsRefused = syscall.Errno(10061)
+	return errors.Is(err, syscall.ECONNREFUSED) || runtime.GOOS == "windows" && errors.Is(err, windowsRefused)
+}

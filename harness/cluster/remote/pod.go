@@ -2,6 +2,7 @@ package remote
 
 import (
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -18,12 +19,13 @@ const agentUser = 65532
 // firstFreePort is the first port that needs no privilege, where nobody changed that.
 const firstFreePort = 1024
 
-// PreparePod completes a probe pod: the image and its command, and as few rights as it can do with. It satisfies the level
-// restricted of the Pod Security Standards (https://kubernetes.io/docs/concepts/security/pod-security-standards/), except on the host
-// network, which only the level privileged admits.
+// PreparePod completes a probe pod: the image and its command, and as few rights as it can do with. It satisfies the
+// level restricted of the Pod Security Standards
+// (https://kubernetes.io/docs/concepts/security/pod-security-standards/), except on the host network, which only the
+// level privileged admits.
 func (c *Cluster) PreparePod(pod *corev1.Pod) {
 	settings := podagent.Settings{
-		Identity: probes.Identity{Endpoint: endpointOf(pod)}, Commitment: podagent.Commitment(c.key),
+		Identity: probes.Identity{Endpoint: cluster.EndpointOf(pod)}, Commitment: podagent.Commitment(c.key),
 	}
 	low := false
 	for _, p := range pod.Spec.Containers[0].Ports {
@@ -39,7 +41,8 @@ func (c *Cluster) PreparePod(pod *corev1.Pod) {
 	})
 	container.Resources = corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("5m"), corev1.ResourceMemory: resource.MustParse("24Mi")},
-		// A throttled prober would wait longer than the network takes; it has a whole processor for the moments when it needs one.
+		// A throttled prober would wait longer than the network takes; it has a whole processor for the moments when it
+		// needs one.
 		Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("192Mi")},
 	}
 	container.SecurityContext = &corev1.SecurityContext{
@@ -64,24 +67,16 @@ func (c *Cluster) PreparePod(pod *corev1.Pod) {
 	}
 }
 
-// endpointOf is what a scenario calls a pod.
-func endpointOf(pod *corev1.Pod) model.Endpoint {
-	if e := pod.Annotations[cluster.EndpointAnnotation]; e != "" {
-		return model.Endpoint(e)
-	}
-	return model.PodEndpoint(pod.Namespace, pod.Name)
-}
-
 func envVars(environment []string) []corev1.EnvVar {
 	var out []corev1.EnvVar
 	for _, e := range environment {
-		name, value, _ := cutEnv(e)
+		name, value, _ := strings.Cut(e, "=")
 		out = append(out, corev1.EnvVar{Name: name, Value: value})
 	}
 	return out
 }
 
-// The labels by which Pod Security admission is told what a namespace admits, see
+// The labels that tell Pod Security admission what a namespace admits, see
 // https://kubernetes.io/docs/concepts/security/pod-security-admission/.
 const enforceLabel = "pod-security.kubernetes.io/enforce"
 

@@ -55,11 +55,12 @@ func (c Config) podMTU() int {
 	return c.MTU - overlayHeader
 }
 
-// tunnelAddress is the address of the overlay interface: the first of the node's pod network, which host-local never gives
-// to a pod.
+// tunnelAddress is the address of the overlay interface: the first of the node's pod network, which host-local never
+// gives to a pod.
 func tunnelAddress(network netip.Prefix) netip.Addr { return network.Addr().Next() }
 
-// TunnelAddresses are those of the overlay interface, one per IP family. From them the node itself sends to the pods of other nodes.
+// TunnelAddresses are those of the overlay interface, one per IP family. From them the node itself sends to the pods of
+// other nodes.
 func (c Config) TunnelAddresses() []netip.Addr {
 	var addrs []netip.Addr
 	for _, n := range c.PodNetworks {
@@ -102,7 +103,8 @@ func (c Config) FelixEnvironment() []string {
 		"USE_POD_CIDR=true",
 		"FELIX_DATASTORETYPE=kubernetes",
 		"FELIX_FELIXHOSTNAME=" + c.NodeName,
-		// Read in this very spelling, unlike the others. The clean-up of eBPF load balancing needs cgo, which the program was built without.
+		// Read in this very spelling, unlike the others. The clean-up of eBPF load balancing needs cgo, which the
+		// program was built without.
 		"FELIX_DebugSkipCTLBCleanup=true",
 		"FELIX_BPFENABLED=false",
 		"FELIX_XDPENABLED=false",
@@ -118,8 +120,8 @@ func (c Config) FelixEnvironment() []string {
 		"FELIX_DEFAULTENDPOINTTOHOSTACTION=ACCEPT",
 		"FELIX_ENDPOINTSTATUSPATHPREFIX=" + StateDir,
 		"FELIX_IPTABLESLOCKFILEPATH=/run/xtables.lock",
-		// After each write Felix reads all rules back, and again after twice the time, and so on, in case that another program
-		// has undone it. Nobody else writes rules here. An hour or more means never; 0 would mean all the time.
+		// After each write Felix reads all rules back, and again after twice the time, and so on, in case that another
+		// program has undone it. Nobody else writes rules here. An hour or more means never; 0 would mean all the time.
 		"FELIX_IPTABLESPOSTWRITECHECKINTERVALSECS=3600",
 		"FELIX_VXLANENABLED=true",
 		fmt.Sprintf("FELIX_VXLANMTU=%d", c.MTU-overlayHeader),
@@ -177,8 +179,8 @@ func (c Config) CNIConfig() ([]byte, error) {
 	return out, nil
 }
 
-// Programmed tells whether Felix has set up the interface and the policy of the pod that has these addresses. It reads a file of
-// the node, so it runs in the node's mount namespace.
+// Programmed tells whether Felix has set up the interface and the policy of the pod that has these addresses. It reads
+// a file of the node, so it runs in the node's mount namespace.
 func Programmed(namespace, pod string, addresses []netip.Addr) (bool, error) {
 	content, err := os.ReadFile(filepath.Join(StateDir, "endpoint-status", statusFile(namespace, pod)))
 	if errors.Is(err, os.ErrNotExist) {
@@ -196,8 +198,8 @@ func Programmed(namespace, pod string, addresses []netip.Addr) (bool, error) {
 	return true, nil
 }
 
-// statusFile is how Felix names the file that says that an endpoint is up: three parts joined by spaces, each escaped like
-// a part of a URL's path.
+// statusFile is how Felix names the file that says that an endpoint is up: three parts joined by spaces, each escaped
+// like a part of a URL's path.
 func statusFile(namespace, pod string) string {
 	return strings.Join([]string{"k8s", url.PathEscape(namespace + "/" + pod), "eth0"}, " ")
 }

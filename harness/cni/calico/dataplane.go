@@ -11,8 +11,8 @@ import (
 // Dataplane is the part of the kernel that Felix programs.
 type Dataplane string
 
-// The dataplanes that Calico has for Linux besides eBPF, the least costly first: for one policy, Felix and the programs it calls
-// used 32, 45 and 90 ms of processor time on the machine that they were compared on.
+// The dataplanes that Calico has for Linux besides eBPF, the least costly first: for one policy, Felix and the programs
+// it calls used 32, 45 and 90 ms of processor time on the machine that they were compared on.
 const (
 	// IPTablesLegacy is the older kernel interface. Newer kernels may lack it.
 	IPTablesLegacy Dataplane = "iptables-legacy"
@@ -28,9 +28,9 @@ var dataplanes = []Dataplane{IPTablesLegacy, IPTablesNFT, NFTables}
 // ErrNoDataplane says that this machine has none of the dataplanes.
 var ErrNoDataplane = errors.New("neither iptables nor nftables can be used here")
 
-// DetectDataplane returns the first dataplane that works here, with IPv6 too if that is asked for. It finds out by writing rules
-// like those that Felix writes into the network namespace of the calling thread, which should be one to throw away. find
-// gives the path of a program, or an empty string.
+// DetectDataplane returns the first dataplane that works here, with IPv6 too if that is asked for. It finds out by
+// writing rules like those that Felix writes into the network namespace of the calling thread, which should be one to
+// throw away. find gives the path of a program, or an empty string.
 func DetectDataplane(ipv6 bool, find func(program string) string) (Dataplane, error) {
 	var errs []error
 	for _, d := range dataplanes {

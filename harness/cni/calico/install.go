@@ -25,9 +25,10 @@ const (
 
 // Plugin is Calico for clusters that are reached over their API: the vendor's manifest for VXLAN without BGP.
 //
-// What is changed about it: the pools are the cluster's pod subnets; every packet between nodes goes through VXLAN, as on the
-// local provider, where the manifest would only do so between subnets; and where pods have IPv6 addresses, what Calico's
-// documentation lists under "Configure dual stack or IPv6 only". Encapsulation is left alone in a manifest whose backend is not VXLAN.
+// What is changed about it: the pools are the cluster's pod subnets; every packet between nodes goes through VXLAN, as
+// on the local provider, where the manifest would only do so between subnets; and where pods have IPv6 addresses, what
+// Calico's documentation lists under "Configure dual stack or IPv6 only". Encapsulation is left alone in a manifest
+// whose backend is not VXLAN.
 func Plugin() install.Plugin {
 	return install.Plugin{
 		Name:    "calico",
@@ -54,7 +55,7 @@ func adapt(objects []*unstructured.Unstructured, network install.Network) ([]str
 	return append(changes, assigned...), err
 }
 
-// environment is what calico-node is told about the network.
+// environment says in the variables of calico-node how the network is.
 func environment(network install.Network, backend string) [][2]string {
 	var env [][2]string
 	set := func(name, value string) { env = append(env, [2]string{name, value}) }
@@ -101,8 +102,8 @@ func backend(objects []*unstructured.Unstructured) string {
 
 var calicoIPAM = regexp.MustCompile(`"type":\s*"calico-ipam"`)
 
-// assignIPv6 tells the CNI plugin which families pods get addresses of. The network configuration is a template that is not yet JSON, so it
-// is changed as text.
+// assignIPv6 tells the CNI plugin which families pods get addresses of. The network configuration is a template that is
+// not yet JSON, so it is changed as text.
 func assignIPv6(objects []*unstructured.Unstructured, network install.Network) ([]string, error) {
 	config := configOf(objects)
 	if config == nil {

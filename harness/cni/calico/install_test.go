@@ -72,7 +72,7 @@ func find(t *testing.T, bundle *install.Bundle, kind, name string) *unstructured
 	return nil
 }
 
-// env is what calico-node is told, without what comes from elsewhere.
+// env is the environment of calico-node, without what comes from elsewhere.
 func env(t *testing.T, bundle *install.Bundle) map[string]string {
 	t.Helper()
 	containers, _, err := unstructured.NestedSlice(find(t, bundle, "DaemonSet", "calico-node").Object, "spec", "template", "spec", "containers")

@@ -9,10 +9,12 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/netproof/netproof/harness/policy"
 )
 
 // group is the API group and version that Calico stores its objects under.
-const group = "crd.projectcalico.org/v1"
+const group = policy.CalicoGroup + "/v1"
 
 // The tiers that Calico makes for itself, and where they stand in the order of evaluation (projectcalico/api, tier.go).
 const (

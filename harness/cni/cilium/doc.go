@@ -1,2 +1,2 @@
-// Package cilium holds what is Cilium's about a cluster that runs Cilium.
+// Package cilium knows clusters that run Cilium.
 package cilium

@@ -29,9 +29,9 @@ func Plugin() install.Plugin {
 	}
 }
 
-// Values are the chart's values for a cluster whose nodes share one network, as kind's do. Pods are connected by plain routes,
-// services stay with kube-proxy, and what has nothing to do with policies for pods is off: it takes memory and time on each node,
-// and its own traffic. SCTP, which the chart has off, is on, since policies may name it.
+// Values are the chart's values for a cluster whose nodes share one network, as kind's do. Pods are connected by plain
+// routes, services stay with kube-proxy, and what has nothing to do with policies for pods is off: it takes memory and
+// time on each node, and its own traffic. SCTP, which the chart has off, is on, since policies may name it.
 func Values(network install.Network) map[string]any {
 	values := map[string]any{
 		"ipam":                 map[string]any{"mode": "kubernetes"},

@@ -38,7 +38,8 @@ func vendorFiles(t *testing.T) string {
 	return dir
 }
 
-// archive packs the chart, and something beside it, as the archive of a tag is packed. Only the order of the files is another one.
+// archive packs the chart, and something beside it, as the archive of a tag is packed. Only the order of the files is
+// another one.
 func archive(t *testing.T, tweak func(path string, content []byte) []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer

@@ -29,8 +29,9 @@ const establishTime = time.Minute
 
 var crdResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
-// Apply puts the objects on the cluster by server-side apply: namespaces, then custom resource definitions, and when those are served
-// the rest. Applying the same bundle again changes nothing. A field that somebody else has set otherwise is an error and stays as it is.
+// Apply puts the objects on the cluster by server-side apply: namespaces, then custom resource definitions, and when
+// those are served the rest. Applying the same bundle again changes nothing. A field that somebody else has set
+// otherwise is an error and stays as it is.
 func (b *Bundle) Apply(ctx context.Context, config *rest.Config) error {
 	if len(b.Objects) == 0 {
 		return nil

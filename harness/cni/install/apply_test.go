@@ -18,8 +18,9 @@ import (
 	"github.com/netproof/netproof/harness/cni/install"
 )
 
-// apiServer is as much of an API server as an installation meets: discovery, server-side apply, and custom resource definitions, which are
-// served some time after they were applied. The kind lane applies the real bundles to a real one.
+// apiServer is as much of an API server as an installation meets: discovery, server-side apply, and custom resource
+// definitions, which are served some time after they were applied. The kind lane applies the real bundles to a real
+// one.
 type apiServer struct {
 	mu      sync.Mutex
 	applied []string

@@ -17,8 +17,8 @@ import (
 	"helm.sh/helm/v3/pkg/chart/loader"
 )
 
-// chartFromArchive returns the chart inside a vendor's source archive. Only the chart is kept in the cache, packed as Helm packs charts, so
-// that it can be carried to a machine without a network and given with --cni-chart there.
+// chartFromArchive returns the chart inside a vendor's source archive. Only the chart is kept in the cache, packed as
+// Helm packs charts, so that it can be carried to a machine without a network and given with --cni-chart there.
 func (o Options) chartFromArchive(ctx context.Context, s Source) (*chart.Chart, error) {
 	what := s.Chart + " in " + s.URL
 	packed, err := o.cached(s.Digest, path.Base(s.Chart)+".tgz",
@@ -51,12 +51,13 @@ func (o Options) chartFromArchive(ctx context.Context, s Source) (*chart.Chart, 
 
 func (s Source) compare(what string, files map[string][]byte) error {
 	if got := filesDigest(files); got != s.Digest {
-		return &DigestError{What: what, Want: s.Digest, Got: got, Mend: compareByHand}
+		return &DigestError{What: what, Want: s.Digest, Got: got, Fix: compareByHand}
 	}
 	return nil
 }
 
-// unpack reads the regular files below a folder of an archive whose own top folder does not count, by their paths below that folder.
+// unpack reads the regular files below a folder of an archive whose own top folder does not count, by their paths below
+// that folder.
 func unpack(archive io.Reader, folder string) (map[string][]byte, error) {
 	plain, err := gzip.NewReader(archive)
 	if err != nil {

@@ -22,8 +22,9 @@ func from(start func(context.Context, metav1.ListOptions) (watch.Interface, erro
 	}
 }
 
-// awaitChange returns when anything has happened since the lists of these resource versions that one of the watches sees, or after [poll]. It does
-// not say what; callers look again. Where a watch cannot be opened, breaks, or has no list to go on from, the poll decides.
+// awaitChange returns when anything has happened since the lists of these resource versions that one of the watches
+// sees, or after [poll]. It does not say what; callers look again. Where a watch cannot be opened, breaks, or has no
+// list to go on from, the poll decides.
 func awaitChange(ctx context.Context, versions map[string]string, watchers map[string]watcher) {
 	ctx, cancel := context.WithTimeout(ctx, poll)
 	defer cancel()

@@ -19,8 +19,8 @@ import (
 // chartNamespace is where a chart is installed: where the vendors' documentation puts network plugins.
 const chartNamespace = "kube-system"
 
-// The annotation by which Helm tells what belongs to the release from what is run at some moment, and those moments that never come
-// here.
+// The annotation by which Helm tells what belongs to the release from what is run at some moment, and those moments
+// that never come here.
 const hookAnnotation = "helm.sh/hook"
 
 var otherHooks = []string{"test", "test-success", "test-failure", "pre-delete", "post-delete", "pre-upgrade", "post-upgrade", "pre-rollback", "post-rollback"}
@@ -78,7 +78,8 @@ func (o Options) renderTemplates(c *chart.Chart, release string, values map[stri
 	return engine.Engine{}.Render(c, all)
 }
 
-// dependenciesPacked returns an error when the chart needs charts that are not inside it: nothing is downloaded for a chart.
+// dependenciesPacked returns an error when the chart needs charts that are not inside it: nothing is downloaded for a
+// chart.
 func dependenciesPacked(c *chart.Chart) error {
 	for _, d := range c.Metadata.Dependencies {
 		if !slices.ContainsFunc(c.Dependencies(), func(have *chart.Chart) bool { return have.Name() == d.Name }) {
@@ -88,8 +89,8 @@ func dependenciesPacked(c *chart.Chart) error {
 	return nil
 }
 
-// chartObjects reads what the templates gave: the chart's custom resource definitions, then its objects without those that Helm would
-// only make at other moments.
+// chartObjects reads what the templates gave: the chart's custom resource definitions, then its objects without those
+// that Helm would only make at other moments.
 func chartObjects(c *chart.Chart, templates map[string]string) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
 	for _, crd := range c.CRDObjects() {
@@ -120,8 +121,8 @@ func chartObjects(c *chart.Chart, templates map[string]string) ([]*unstructured.
 	return objects, nil
 }
 
-// belongs tells whether an object is part of an installation. A job that must run before or after it is refused: what it does would be
-// missing, and nobody would see it.
+// belongs tells whether an object is part of an installation. A job that must run before or after it is refused: what
+// it does would be missing, and nobody would see it.
 func belongs(object *unstructured.Unstructured) (bool, error) {
 	hooks, ok := object.GetAnnotations()[hookAnnotation]
 	if !ok {
@@ -149,7 +150,8 @@ func valueChanges(prefix string, values map[string]any) []string {
 	return changes
 }
 
-// unknownValues lists those values that the chart's own values do not have. A table that is empty in the chart may be given anything.
+// unknownValues lists those values that the chart's own values do not have. A table that is empty in the chart may be
+// given anything.
 func unknownValues(c *chart.Chart, values map[string]any) []string {
 	known := maps.Clone(c.Values)
 	if known == nil {

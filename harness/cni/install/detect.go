@@ -37,8 +37,8 @@ type Found struct {
 // Plugin is what [AwaitReady] needs of it.
 func (f Found) Plugin() Plugin { return Plugin{Name: f.Name, Version: f.Version, Agent: f.Agent} }
 
-// Capabilities are those of the version that runs, without what this installation has switched off. Where nothing is known of the
-// version, ok is false.
+// Capabilities are those of the version that runs, without what this installation has switched off. Where nothing is
+// known of the version, ok is false.
 func (f Found) Capabilities() (capabilities cni.Capabilities, ok bool) {
 	capabilities, ok = cni.CapabilitiesOf(f.Name, f.Version)
 	for feature, reason := range f.Off {
@@ -78,8 +78,8 @@ var plugins = []known{
 func always(*appsv1.DaemonSet, string) bool { return true }
 func never(*appsv1.DaemonSet, string) bool  { return false }
 
-// kindnetSince is the version of kindnetd from which it enforces policies: that of the day when they came (kind issue 842), before kind
-// v0.24.0.
+// kindnetSince is the version of kindnetd from which it enforces policies: that of the day when they came (kind issue
+// 842), before kind v0.24.0.
 const kindnetSince = "v20240723"
 
 // kindnetEnforces takes a version that cannot be read for a new one: it is safer to find an enforcer too many.
@@ -134,8 +134,8 @@ func (k known) agentIn(set *appsv1.DaemonSet) *corev1.Container {
 	return nil
 }
 
-// Detect finds the network plugins of a cluster by the DaemonSets of their agents, sorted by name. It needs to list DaemonSets in all
-// namespaces, and reads Cilium's ConfigMap where it may.
+// Detect finds the network plugins of a cluster by the DaemonSets of their agents, sorted by name. It needs to list
+// DaemonSets in all namespaces, and reads Cilium's ConfigMap where it may.
 func Detect(ctx context.Context, client kubernetes.Interface) ([]Found, error) {
 	sets, err := client.AppsV1().DaemonSets("").List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -180,7 +180,8 @@ func recognise(set *appsv1.DaemonSet) (Found, bool) {
 	return Found{}, false
 }
 
-// readCiliumConfig finds out what this installation has switched off. A ConfigMap that is not there or may not be read tells nothing.
+// readCiliumConfig finds out what this installation has switched off. A ConfigMap that is not there or may not be read
+// tells nothing.
 func readCiliumConfig(ctx context.Context, client kubernetes.Interface, f *Found) error {
 	const name = "cilium-config"
 	namespace, _, _ := strings.Cut(f.DaemonSet, "/")
@@ -200,23 +201,24 @@ func readCiliumConfig(ctx context.Context, client kubernetes.Interface, f *Found
 	return nil
 }
 
-// TwoEnforcersError says that more than one plugin enforces network policies on a cluster: what is measured there is neither's.
+// TwoEnforcersError says that more than one plugin enforces network policies on a cluster: what is measured there is
+// neither's.
 type TwoEnforcersError struct{ Enforcers []Found }
 
 func (e *TwoEnforcersError) Error() string {
 	var all []string
-	mend := "uninstall all but one, as its vendor documents"
+	fix := "uninstall all but one, as its vendor documents"
 	for _, f := range e.Enforcers {
 		all = append(all, strings.TrimSpace(f.Name+" "+f.Version)+" (DaemonSet "+f.DaemonSet+")")
 		if f.Name == "kindnet" {
-			mend = "make the kind cluster with networking.disableDefaultCNI: true, since its default CNI enforces policies from kind v0.24.0 on"
+			fix = "make the kind cluster with networking.disableDefaultCNI: true, since its default CNI enforces policies from kind v0.24.0 on"
 		}
 	}
-	return "more than one network plugin enforces policies here: " + strings.Join(all, " and ") + "; " + mend
+	return "more than one network plugin enforces policies here: " + strings.Join(all, " and ") + "; " + fix
 }
 
-// CheckOneEnforcer returns a [TwoEnforcersError] when more than one of the plugins enforces policies. None is no error: that a cluster
-// enforces nothing is a finding, which the canary proves.
+// CheckOneEnforcer returns a [TwoEnforcersError] when more than one of the plugins enforces policies. None is no error:
+// that a cluster enforces nothing is a finding, which the canary proves.
 func CheckOneEnforcer(found []Found) error {
 	var enforcers []Found
 	for _, f := range found {

@@ -84,7 +84,7 @@ func TestOtherDaemonSetsAreNoPlugins(t *testing.T) {
 		runs("node", [2]string{"exporter", "somebody/node:v1"})))
 }
 
-func TestTwoEnforcersAreRefusedWithBothNamesAndTheMend(t *testing.T) {
+func TestTwoEnforcersAreRefusedWithBothNamesAndTheFix(t *testing.T) {
 	calico := runs("calico-node", [2]string{"calico-node", "docker.io/calico/node:v3.30.1"})
 	kindnet := runs("kindnet", [2]string{"kindnet-cni", "docker.io/kindest/kindnetd:v20260820-69b56db7"})
 	oldKindnet := runs("kindnet", [2]string{"kindnet-cni", "docker.io/kindest/kindnetd:v20240202-8f1494ea"})

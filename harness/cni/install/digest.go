@@ -16,12 +16,12 @@ type DigestError struct {
 	What string
 	// Want and Got are digests, as sha256:HEX.
 	Want, Got string
-	// Mend says what the user can do.
-	Mend string
+	// Fix says what the user can do.
+	Fix string
 }
 
 func (e *DigestError) Error() string {
-	return fmt.Sprintf("%s is not what it should be: its digest is %s, and %s was expected; %s", e.What, e.Got, e.Want, e.Mend)
+	return fmt.Sprintf("%s is not what it should be: its digest is %s, and %s was expected; %s", e.What, e.Got, e.Want, e.Fix)
 }
 
 // sha256Of is the digest of a file.
@@ -37,8 +37,8 @@ func validDigest(text string) bool {
 	return ok && err == nil && len(raw) == sha256.Size
 }
 
-// ChartDigest is the digest of a folder that holds a chart: the sha256 over its regular files in the order of their paths, each as its path,
-// its length in bytes and its content. How the folder was packed does not matter.
+// ChartDigest is the digest of a folder that holds a chart: the sha256 over its regular files in the order of their
+// paths, each as its path, its length in bytes and its content. How the folder was packed does not matter.
 func ChartDigest(chart fs.FS) (string, error) {
 	files, err := readFiles(chart)
 	if err != nil {

@@ -22,14 +22,14 @@ const (
 	archiveLimit = 512 << 20
 )
 
-// byHand is the mend for everything that goes wrong between this machine and a vendor's server.
+// byHand is the fix for everything that goes wrong between this machine and a vendor's server.
 const byHand = "where that server cannot be reached, give the file with --cni-manifest, or a chart with --cni-chart"
 
 // errStalled ends a download that has become silent.
 var errStalled = errors.New("the server has become silent")
 
-// download asks for a URL and gives its content to read. What comes back is whole or an error: one that is cut off, too long or silent
-// for too long.
+// download asks for a URL and gives its content to read. What comes back is whole or an error: one that is cut off, too
+// long or silent for too long.
 func (o Options) download(ctx context.Context, url string, limit int64, read func(io.Reader) error) error {
 	o.Progress("downloading " + url)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -45,7 +45,8 @@ func (o Options) download(ctx context.Context, url string, limit int64, read fun
 	body.onRead = func() { silence.Reset(o.Stall) }
 	err = read(body)
 	if err == nil {
-		// A reader that knows its own end, such as tar's, leaves a rest, and only the rest tells whether everything came.
+		// A reader that knows its own end, such as tar's, leaves a rest, and only the rest tells whether everything
+		// came.
 		_, err = io.Copy(io.Discard, body)
 	}
 	// What the reader makes of a body that broke off is not the cause.
@@ -136,7 +137,7 @@ func (o Options) fetch(ctx context.Context, url, want string, limit int64) ([]by
 		return nil, err
 	}
 	if got := sha256Of(content.Bytes()); want != "" && got != want {
-		return nil, &DigestError{What: url, Want: want, Got: got, Mend: compareByHand}
+		return nil, &DigestError{What: url, Want: want, Got: got, Fix: compareByHand}
 	}
 	return content.Bytes(), nil
 }
@@ -159,8 +160,8 @@ func isURL(text string) bool {
 	return strings.HasPrefix(text, "https://") || strings.HasPrefix(text, "http://")
 }
 
-// cached returns a file of the cache by the digest of what it holds, and has it made where there is none or it is damaged. A file appears
-// in the cache whole or not at all.
+// cached returns a file of the cache by the digest of what it holds, and has it made where there is none or it is
+// damaged. A file appears in the cache whole or not at all.
 func (o Options) cached(digest, name string, whole func([]byte) error, make func() ([]byte, error)) ([]byte, error) {
 	path := filepath.Join(o.CacheDir, strings.TrimPrefix(digest, "sha256:"), name)
 	if content, err := os.ReadFile(path); err == nil && whole(content) == nil {

@@ -56,7 +56,7 @@ func TestDownloadIsKeptAndNotAskedForAgain(t *testing.T) {
 	assert.Equal(t, 2, asked, "a damaged file is fetched again")
 	content, err := os.ReadFile(kept(t, opts)[0])
 	require.NoError(t, err)
-	assert.Equal(t, manifest, string(content), "and mended")
+	assert.Equal(t, manifest, string(content), "and fixed")
 }
 
 func TestRedirectIsFollowed(t *testing.T) {
@@ -71,13 +71,13 @@ func TestRedirectIsFollowed(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestWrongDigestNamesURLBothDigestsAndTheMend(t *testing.T) {
+func TestWrongDigestNamesURLBothDigestsAndTheFix(t *testing.T) {
 	plugin := vendor(t, sends(manifest+"# changed\n"))
 	opts := options(t)
 	_, err := install.Load(t.Context(), plugin, opts)
 	var wrong *install.DigestError
 	require.ErrorAs(t, err, &wrong)
-	assert.Equal(t, install.DigestError{What: plugin.Source.URL, Want: plugin.Source.Digest, Got: digest([]byte(manifest + "# changed\n")), Mend: wrong.Mend}, *wrong)
+	assert.Equal(t, install.DigestError{What: plugin.Source.URL, Want: plugin.Source.Digest, Got: digest([]byte(manifest + "# changed\n")), Fix: wrong.Fix}, *wrong)
 	for _, part := range []string{wrong.What, wrong.Want, wrong.Got, "--cni-manifest"} {
 		require.ErrorContains(t, err, part)
 	}

@@ -14,8 +14,8 @@ import (
 
 // Override replaces images.
 type Override struct {
-	// From is a repository (quay.io/cilium/cilium), one image of it (with its tag or digest), or a beginning of repositories that ends with a
-	// slash (quay.io/cilium/).
+	// From is a repository (quay.io/cilium/cilium), one image of it (with its tag or digest), or a beginning of
+	// repositories that ends with a slash (quay.io/cilium/).
 	From string
 	// To is what takes its place. Where it has neither tag nor digest, those of the image stay.
 	To string
@@ -119,7 +119,8 @@ func (i image) suffix() string {
 	return suffix
 }
 
-// withRegistry adds Docker Hub to the beginning of a repository that names no registry, by the rule of container runtimes.
+// withRegistry adds Docker Hub to the beginning of a repository that names no registry, by the rule of container
+// runtimes.
 func withRegistry(prefix string) string {
 	first, _, _ := strings.Cut(prefix, "/")
 	if first == "localhost" || strings.ContainsAny(first, ".:") {
@@ -145,8 +146,8 @@ func (o Options) replaced(reference string) (replacement string, by int, err err
 	return reference, -1, nil
 }
 
-// replaceImages applies overrides and mirror to all images of the objects and says what it changed. An override that fits none is an
-// error: the image that it was meant for would come from where the user did not want it to come from.
+// replaceImages applies overrides and mirror to all images of the objects and says what it changed. An override that
+// fits none is an error: the image that it was meant for would come from where the user did not want it to come from.
 func (o Options) replaceImages(objects []*unstructured.Unstructured) ([]string, error) {
 	for _, override := range o.ImageOverrides {
 		if err := override.check(); err != nil {
@@ -190,7 +191,8 @@ func imagesOf(objects []*unstructured.Unstructured) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// eachImage visits the images of all pod specifications in a value, wherever they are, and puts what the visitor returns in their place.
+// eachImage visits the images of all pod specifications in a value, wherever they are, and puts what the visitor
+// returns in their place.
 func eachImage(value any, visit func(string) (string, error)) error {
 	switch v := value.(type) {
 	case []any:

@@ -31,15 +31,16 @@ type Bundle struct {
 	Changes []string
 	// Digest of what is applied: the sha256 over the objects, each as canonical JSON and a line feed.
 	Digest string
-	// progress is told which object is being applied.
+	// progress hears which object is being applied.
 	progress func(string)
 }
 
-// Images lists every image that pods of the bundle run, sorted. Those that a program in one of them starts in its turn, as operators
-// do, are not known.
+// Images lists every image that pods of the bundle run, sorted. Those that a program in one of them starts in its turn,
+// as operators do, are not known.
 func (b *Bundle) Images() []string { return imagesOf(b.Objects) }
 
-// Load reads the plugin from where the options say, else from where its vendor publishes it, and makes of it what is to be applied.
+// Load reads the plugin from where the options say, else from where its vendor publishes it, and makes of it what is to
+// be applied.
 func Load(ctx context.Context, plugin Plugin, opts Options) (*Bundle, error) {
 	bundle, err := load(ctx, plugin, opts)
 	if err != nil {
@@ -139,7 +140,7 @@ func (o Options) manifest(ctx context.Context, vendor Source) (content []byte, s
 		content, err = o.cached(vendor.Digest, path.Base(vendor.URL),
 			func(content []byte) error {
 				if got := sha256Of(content); got != vendor.Digest {
-					return &DigestError{What: vendor.URL, Want: vendor.Digest, Got: got, Mend: compareByHand}
+					return &DigestError{What: vendor.URL, Want: vendor.Digest, Got: got, Fix: compareByHand}
 				}
 				return nil
 			},
@@ -212,8 +213,8 @@ func sortObjects(objects []*unstructured.Unstructured) {
 	slices.SortStableFunc(objects, func(a, b *unstructured.Unstructured) int { return standing(a.GetKind()) - standing(b.GetKind()) })
 }
 
-// kindOrder lists kinds of objects by when they are applied. Kinds that are not listed, such as a plugin's own, come where the empty
-// string is: after what they may be kinds of, before the programs that read them.
+// kindOrder lists kinds of objects by when they are applied. Kinds that are not listed, such as a plugin's own, come
+// where the empty string is: after what they may be kinds of, before the programs that read them.
 var kindOrder = [][]string{
 	{"Namespace"},
 	{customResourceDefinition},

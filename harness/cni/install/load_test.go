@@ -211,14 +211,14 @@ func TestChartsThatCannotBeInstalled(t *testing.T) {
 		tweak func(map[string]string)
 		want  string
 	}{
-		"a hook":                     {with("templates/job.yaml", "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, annotations: {helm.sh/hook: pre-install}}\n"), "Job j is a Helm hook (pre-install)"},
-		"a template that ends":       {with("templates/a.yaml", `{{ fail "no such thing" }}`), "no such thing"},
-		"a template that is no YAML": {with("templates/a.yaml", "a: [\n"), "read document 1 of plugin/templates/a.yaml"},
-		"no object":                  {with("templates/a.yaml", "a: b\n"), "Object 'Kind' is missing"},
-		"an object without a name":   {with("templates/a.yaml", "apiVersion: v1\nkind: Pod\n"), "a Pod has no name"},
-		"another Kubernetes":         {with("Chart.yaml", "apiVersion: v2\nname: plugin\nversion: 1.2.3\nkubeVersion: <1.20.0\n"), "it is for Kubernetes <1.20.0"},
-		"a missing part":             {with("Chart.yaml", "apiVersion: v2\nname: plugin\nversion: 1.2.3\ndependencies: [{name: other, version: 1.0.0, repository: https://x}]\n"), "it needs the chart other"},
-		"values against its schema":  {with("values.schema.json", `{"properties": {"port": {"type": "string"}}}`), "port"},
+		"a hook":                      {with("templates/job.yaml", "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, annotations: {helm.sh/hook: pre-install}}\n"), "Job j is a Helm hook (pre-install)"},
+		"a template that ends":        {with("templates/a.yaml", `{{ fail "no such thing" }}`), "no such thing"},
+		"a template that is not YAML": {with("templates/a.yaml", "a: [\n"), "read document 1 of plugin/templates/a.yaml"},
+		"no object":                   {with("templates/a.yaml", "a: b\n"), "Object 'Kind' is missing"},
+		"an object without a name":    {with("templates/a.yaml", "apiVersion: v1\nkind: Pod\n"), "a Pod has no name"},
+		"another Kubernetes":          {with("Chart.yaml", "apiVersion: v2\nname: plugin\nversion: 1.2.3\nkubeVersion: <1.20.0\n"), "it is for Kubernetes <1.20.0"},
+		"a missing part":              {with("Chart.yaml", "apiVersion: v2\nname: plugin\nversion: 1.2.3\ndependencies: [{name: other, version: 1.0.0, repository: https://x}]\n"), "it needs the chart other"},
+		"values against its schema":   {with("values.schema.json", `{"properties": {"port": {"type": "string"}}}`), "port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := loadChart(t, chartFiles(c.tweak))

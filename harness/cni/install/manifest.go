@@ -64,8 +64,9 @@ func decodeDocument(text []byte) ([]*unstructured.Unstructured, error) {
 	return []*unstructured.Unstructured{object}, nil
 }
 
-// SetEnv sets an environment variable of a container of the DaemonSets among the objects, and says what it changed. An empty container is every
-// container that has such a variable already. Nothing changed means that there is no such container.
+// SetEnv sets an environment variable of a container of the DaemonSets among the objects, and says what it changed. An
+// empty container is every container that has such a variable already. Nothing changed means that there is no such
+// container.
 func SetEnv(objects []*unstructured.Unstructured, container, variable, value string) (changes []string) {
 	for _, object := range objects {
 		for _, c := range containersOf(object) {

@@ -13,13 +13,15 @@ import (
 
 // Options are what a user can choose about an installation, and what the cluster decides about it.
 type Options struct {
-	// Manifest is a file or URL to install instead of what the vendor publishes. #sha256=HEX at the end of a URL pins its content.
+	// Manifest is a file or URL to install instead of what the vendor publishes. #sha256=HEX at the end of a URL pins
+	// its content.
 	Manifest string
-	// Chart is a folder, a .tgz file, its URL, or an oci:// reference of a Helm chart to install instead. A URL can be pinned like a manifest's,
-	// a reference by its digest.
+	// Chart is a folder, a .tgz file, its URL, or an oci:// reference of a Helm chart to install instead. A URL can be
+	// pinned like a manifest's, a reference by its digest.
 	Chart string
-	// Set changes single settings. For a chart they are what helm's --set takes. For a manifest they set environment variables of containers of its
-	// DaemonSets: CONTAINER/NAME=VALUE in that container, NAME=VALUE wherever a container has such a variable already.
+	// Set changes single settings. For a chart they are what helm's --set takes. For a manifest they set environment
+	// variables of containers of its DaemonSets: CONTAINER/NAME=VALUE in that container, NAME=VALUE wherever a
+	// container has such a variable already.
 	Set []string
 	// ImageOverrides replace images; the first that fits an image decides.
 	ImageOverrides []Override
@@ -38,12 +40,12 @@ type Options struct {
 	HTTP *http.Client
 	// Stall is how long a download may stay without an answer or another byte; see [DefaultStall].
 	Stall time.Duration
-	// Progress is told in plain words what goes on; it may be nil.
+	// Progress hears in plain words what goes on; it may be nil.
 	Progress func(string)
 }
 
 const (
-	// DefaultKubernetes is the version that charts are told where none is given.
+	// DefaultKubernetes is the version that charts get where none is given.
 	DefaultKubernetes = "v1.36.0"
 	// DefaultStall is after how much silence a download is given up where nothing else is given.
 	DefaultStall = 30 * time.Second
@@ -52,7 +54,8 @@ const (
 // CacheEnv is the environment variable that moves netproof's cache to another folder.
 const CacheEnv = "NETPROOF_CACHE"
 
-// DefaultCacheDir is where downloads are kept: the folder cni in $NETPROOF_CACHE, or in netproof's folder of the user's cache.
+// DefaultCacheDir is where downloads are kept: the folder cni in $NETPROOF_CACHE, or in netproof's folder of the user's
+// cache.
 func DefaultCacheDir() (string, error) {
 	if dir := os.Getenv(CacheEnv); dir != "" {
 		return filepath.Join(dir, "cni"), nil

@@ -10,7 +10,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// Plugin is what is one network plugin's about installing it.
+// Plugin says how one network plugin is installed.
 type Plugin struct {
 	// Name as users write it, such as calico.
 	Name string
@@ -28,14 +28,15 @@ type Plugin struct {
 	Values func(network Network) map[string]any
 }
 
-// Source is one version of a plugin, as its vendor publishes it: a manifest, or a chart inside an archive of the source.
+// Source is one version of a plugin, as its vendor publishes it: a manifest, or a chart inside an archive of the
+// source.
 type Source struct {
 	// URL of the manifest or of the archive, which is a compressed tar file with one folder at its top.
 	URL string
 	// Chart is the folder of the chart inside that top folder; empty for a manifest.
 	Chart string
-	// Digest is the sha256 of the manifest, or the [ChartDigest] of the chart, because archives of a tag are packed anew by their server
-	// and need not be the same bytes tomorrow. It is written as sha256:HEX.
+	// Digest is the sha256 of the manifest, or the [ChartDigest] of the chart, because archives of a tag are packed
+	// anew by their server and need not be the same bytes tomorrow. It is written as sha256:HEX.
 	Digest string
 }
 

@@ -41,7 +41,7 @@ type NotReadyError struct {
 type Problem struct {
 	// Node, Pod (as namespace/name) and Container say where, as far as that is known.
 	Node, Pod, Container string
-	// State is what is the matter there.
+	// State says what is wrong there.
 	State string
 	// Log holds the last lines of the container's log.
 	Log []string
@@ -76,10 +76,10 @@ func (e *NotReadyError) Error() string {
 
 func (e *NotReadyError) Unwrap() error { return e.Cause }
 
-// AwaitReady returns when the plugin's agent is ready on every node and every node is ready. Every node that runs Linux counts, unless it has
-// a taint that the agent does not tolerate: a node that a DaemonSet leaves out by its selector would take pods without enforcing
-// anything there. Where ctx has no deadline the wait ends after five minutes. The error is a [NotReadyError], except where the API
-// server refuses to answer.
+// AwaitReady returns when the plugin's agent is ready on every node and every node is ready. Every node that runs Linux
+// counts, unless it has a taint that the agent does not tolerate: a node that a DaemonSet leaves out by its selector
+// would take pods without enforcing anything there. Where ctx has no deadline the wait ends after five minutes. The
+// error is a [NotReadyError], except where the API server refuses to answer.
 func AwaitReady(ctx context.Context, client kubernetes.Interface, plugin Plugin) error {
 	selector, err := labels.Parse(plugin.Agent.Selector)
 	if err != nil || plugin.Agent.Selector == "" {
@@ -184,7 +184,8 @@ func (s sight) problems() []Problem {
 	return problems
 }
 
-// setProblems says whether the DaemonSet's controller has seen the newest version and has replaced the pods of older ones.
+// setProblems says whether the DaemonSet's controller has seen the newest version and has replaced the pods of older
+// ones.
 func setProblems(set *appsv1.DaemonSet) []Problem {
 	name := "DaemonSet " + set.Namespace + "/" + set.Name
 	status := set.Status
@@ -226,8 +227,8 @@ func (s sight) nodeProblems(node *corev1.Node) []Problem {
 	return append(problems, conditionProblems(node)...)
 }
 
-// tolerates tells whether the set's pods may run on the node. The taints that a DaemonSet's controller tolerates in every pod
-// (kubernetes.io, DaemonSet, taints and tolerations) all begin with node.kubernetes.io.
+// tolerates tells whether the set's pods may run on the node. The taints that a DaemonSet's controller tolerates in
+// every pod (kubernetes.io, DaemonSet, taints and tolerations) all begin with node.kubernetes.io.
 func tolerates(set *appsv1.DaemonSet, node *corev1.Node) bool {
 	keepsOut := func(t *corev1.Taint) bool {
 		return t.Effect != corev1.TaintEffectPreferNoSchedule && !strings.HasPrefix(t.Key, "node.kubernetes.io/")
@@ -308,8 +309,8 @@ func (p Problem) of(c corev1.ContainerStatus) Problem {
 	return p
 }
 
-// withLogs adds the last lines of the log to the first problems that are a container's. The time of ctx is over, so it has a little of
-// its own.
+// withLogs adds the last lines of the log to the first problems that are a container's. The time of ctx is over, so it
+// has a little of its own.
 func (l look) withLogs(ctx context.Context, problems []Problem) []Problem {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logTime)
 	defer cancel()
@@ -323,8 +324,8 @@ func (l look) withLogs(ctx context.Context, problems []Problem) []Problem {
 	return problems
 }
 
-// log returns the last lines of a container, or of the run before this one where it has none. There may be no log, so an error is no
-// news.
+// log returns the last lines of a container, or of the run before this one where it has none. There may be no log, so
+// an error is no news.
 func (l look) log(ctx context.Context, p Problem) []string {
 	namespace, name, _ := strings.Cut(p.Pod, "/")
 	for _, previous := range []bool{false, true} {

@@ -26,10 +26,10 @@ const ociScheme = "oci://"
 // ErrNoImage says that a registry answers and does not have what was asked for.
 var ErrNoImage = errors.New("the registry has no such image")
 
-// ResolveDigest asks the registry that an image would be pulled from, overrides and mirror applied, for the digest of its manifest, or
-// of the index where the image is made for several platforms. The digest is computed from what the registry sends; where the reference
-// has one itself, the two must be the same. Credentials are those that docker login has stored. The error matches [ErrNoImage] where
-// the registry does not have the image.
+// ResolveDigest asks the registry that an image would be pulled from, overrides and mirror applied, for the digest of
+// its manifest, or of the index where the image is made for several platforms. The digest is computed from what the
+// registry sends; where the reference has one itself, the two must be the same. Credentials are those that docker login
+// has stored. The error matches [ErrNoImage] where the registry does not have the image.
 func ResolveDigest(ctx context.Context, reference string, opts Options) (string, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -54,8 +54,8 @@ func ResolveDigest(ctx context.Context, reference string, opts Options) (string,
 	return manifest.Digest.String(), nil
 }
 
-// remote are the settings for a registry. A refused connection is tried again for about a second, which is what a registry needs that
-// is being restarted.
+// remote are the settings for a registry. A refused connection is tried again for about a second, which is what a
+// registry needs that is being restarted.
 func (o Options) remote(ctx context.Context) []remote.Option {
 	return []remote.Option{
 		remote.WithContext(ctx),

@@ -1,4 +1,4 @@
-// Package kindnet holds what is kindnet's about a cluster that runs kindnet, kind's own network plugin.
+// Package kindnet knows clusters that run kindnet, kind's own network plugin.
 package kindnet
 
 import "github.com/netproof/netproof/harness/cni/install"

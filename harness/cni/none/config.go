@@ -6,8 +6,8 @@ import (
 	"net/netip"
 )
 
-// CNIConfig is the network configuration list of a node whose pods get addresses from these networks, one per IP family.
-// The MTU is in bytes.
+// CNIConfig is the network configuration list of a node whose pods get addresses from these networks, one per IP
+// family. The MTU is in bytes.
 func CNIConfig(podNetworks []netip.Prefix, mtu int) ([]byte, error) {
 	var ranges, routes []any
 	for _, n := range podNetworks {

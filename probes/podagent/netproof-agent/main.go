@@ -1,5 +1,5 @@
-// Command netproof-agent is the agent alone, without the rest of netproof. Tests whose own binary is dynamically linked build it for the
-// image of their probe pods; see harness/prooftest.
+// Command netproof-agent is the agent alone, without the rest of netproof. Tests whose own binary is dynamically linked
+// build it for the image of their probe pods; see harness/prooftest.
 package main
 
 import (

@@ -1,6 +1,8 @@
-// Command pause holds the namespaces of a pod: the program of the image that Kubernetes calls the pause, or sandbox, image. It
-// waits until it is told to end, and meanwhile reaps the orphans of a pod whose containers share a process namespace. Upstream's
-// is written in C and published as an image only.
+//go:build linux
+
+// Command pause holds the namespaces of a pod: the program of the image that Kubernetes calls the pause, or sandbox,
+// image. It waits for a signal, and meanwhile reaps the orphans of a pod whose containers share a process
+// namespace. Upstream's is written in C and published as an image only.
 package main
 
 import (

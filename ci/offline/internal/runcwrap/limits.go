@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -30,7 +32,8 @@ type limits struct {
 	bounding uint64
 	// oomScoreAdj is the process's own: without CAP_SYS_RESOURCE no child can get a lower one.
 	oomScoreAdj int
-	// hard are the process's own hard limits by the names of runtime specifications: without CAP_SYS_RESOURCE no child can get higher ones.
+	// hard are the process's own hard limits by the names of runtime specifications: without CAP_SYS_RESOURCE no child
+	// can get higher ones.
 	hard map[string]uint64
 }
 

@@ -1,8 +1,11 @@
-// Command runcwrap stands in for runc on a machine whose kernel lets nobody have some capability, as nested virtual machines
-// do with CAP_SYS_RESOURCE. There runc refuses every privileged container ("unable to apply caps: operation not permitted"), and
-// lowers no OOM score ("can't get final child's PID from pipe: EOF") and raises no limit ("error setting rlimit type 7"). runcwrap takes out of the container's configuration what
-// cannot be had, gives privileged containers the capabilities that old engines do not know, and becomes runc. Where nothing is
-// missing it becomes runc at once.
+//go:build linux
+
+// Command runcwrap stands in for runc on a machine whose kernel lets nobody have some capability, as nested virtual
+// machines do with CAP_SYS_RESOURCE. There runc refuses every privileged container ("unable to apply caps: operation
+// not permitted"), and lowers no OOM score ("can't get final child's PID from pipe: EOF") and raises no limit ("error
+// setting rlimit type 7"). runcwrap takes out of the container's configuration what cannot be had, gives privileged
+// containers the capabilities that old engines do not know, and becomes runc. Where nothing is missing it becomes runc
+// at once.
 //
 // The one thing users get wrong: it decides by its own bounding set, so it has to run where the containers will.
 package main

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -13,9 +15,9 @@ import (
 	"strings"
 )
 
-// configFile finds the file with the process to start among the arguments of runc: the bundle's config.json for create, run and
-// restore, the file after --process for exec. It is "" for commands that start nothing, and for an exec that is described by
-// arguments.
+// configFile finds the file with the process to start among the arguments of runc: the bundle's config.json for create,
+// run and restore, the file after --process for exec. It is "" for commands that start nothing, and for an exec that is
+// described by arguments.
 func configFile(args []string) string {
 	command, rest := splitCommand(args)
 	switch command {
@@ -62,8 +64,8 @@ func optionValue(args []string, names ...string) string {
 	return ""
 }
 
-// editFile brings a configuration, of a container or of a process to start in one, within the limits. A file that is not
-// there is left to runc to complain about.
+// editFile brings a configuration, of a container or of a process to start in one, within the limits. A file that is
+// not there is left to runc to complain about.
 func editFile(path string, l limits) error {
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -43,9 +43,9 @@ func (e *SignalError) Error() string { return "ended by signal: " + e.Signal.Str
 // Is makes a signal count as a cancellation.
 func (e *SignalError) Is(target error) bool { return target == context.Canceled }
 
-// WithSignals gives a context that the first SIGINT, SIGTERM, SIGHUP or SIGQUIT ends, with a [SignalError] as its cause. A second
-// one ends the process at once, as it would have without this. A reader of our output that goes away ends nothing: the write fails, and
-// whoever wrote cleans up.
+// WithSignals gives a context that the first SIGINT, SIGTERM, SIGHUP or SIGQUIT ends, with a [SignalError] as its
+// cause. A second one ends the process at once, as it would have without this. A reader of our output that goes away
+// ends nothing: the write fails, and whoever wrote cleans up.
 func WithSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)

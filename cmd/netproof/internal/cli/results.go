@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
@@ -16,6 +14,8 @@ import (
 // results is standard output. It remembers the first write that did not succeed, and writes nothing after it.
 type results struct {
 	w io.Writer
+	// writing is held by who writes, which may block for as long as nobody reads. Who asks for the error does not wait.
+	writing sync.Mutex
 
 	mu  sync.Mutex
 	err error
@@ -24,18 +24,26 @@ type results struct {
 var _ io.Writer = (*results)(nil)
 
 func (r *results) Write(p []byte) (int, error) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	if err := r.lost(); err != nil {
+		return 0, err
+	}
+	n, err := r.w.Write(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err != nil {
-		return 0, r.err
-	}
-	var n int
-	n, r.err = r.w.Write(p)
-	return n, r.err
+	r.err = err
+	return n, err
 }
 
-// Remembering gives the same streams, with an Out for which [Streams.Lost] knows whether all was written. Commands may then
-// write to Out without a look at the error.
+func (r *results) lost() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// Remembering gives the same streams, with an Out for which [Streams.Lost] knows whether all was written. Commands may
+// then write to Out without a look at the error.
 func (s Streams) Remembering() Streams {
 	s.Out = &results{w: s.Out}
 	return s
@@ -47,15 +55,14 @@ func (s Streams) Lost() error {
 	if !ok {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.err == nil:
+	switch err := r.lost(); {
+	case err == nil:
 		return nil
-	case errors.Is(r.err, unix.EBADF):
+	case errors.Is(err, syscall.EBADF):
 		return errors.New("the result is lost: standard output is closed: give it a file, or name one with --output where a command has that")
+	default:
+		return fmt.Errorf("the result is lost: standard output: %w", err)
 	}
-	return fmt.Errorf("the result is lost: standard output: %w", r.err)
 }
 
 // IsLost tells whether err says nothing but what [Streams.Lost] says.
@@ -64,9 +71,8 @@ func (s Streams) IsLost(err error) bool {
 	if !ok {
 		return false
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.err != nil && isOnly(err, r.err)
+	lost := r.lost()
+	return lost != nil && isOnly(err, lost)
 }
 
 // isOnly tells whether nothing but that error is wrapped in err, or joined there.
@@ -96,60 +102,11 @@ func (s Streams) Direct() io.Writer {
 	return s.Out
 }
 
-// Unwritten is the exit code of a command that would have ended with code, but whose result could not be written: a result that
-// nobody can read proves nothing.
+// Unwritten is the exit code of a command that would have ended with code, but whose result could not be written: a
+// result that nobody can read proves nothing.
 func Unwritten(code int) int {
 	if code == model.ExitOK || code == model.ExitCleanupFailed {
 		return model.ExitInconclusive
 	}
 	return code
-}
-
-// KeepClosed makes writes to standard output fail if it was closed when the program was started. main calls it before all else.
-//
-// The Go runtime opens /dev/null for reading and writing in place of a closed descriptor, so that no file gets its number. But then a result
-// is lost without an error. A shell's > /dev/null opens it for writing only, and a program that detaches from its terminal opens it
-// once for several descriptors: both are what somebody wants, and stay as they are. A program that opens /dev/null for reading
-// and writing as standard output alone, as Python's subprocess.DEVNULL does, cannot be told from a closed one.
-func KeepClosed() error {
-	const out = 1
-	var st unix.Stat_t
-	flags, err := unix.FcntlInt(out, unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_ACCMODE != unix.O_RDWR || unix.Fstat(out, &st) != nil ||
-		st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
-		return nil
-	}
-	for _, other := range []int{0, 2} {
-		if sharesFile(out, other) {
-			return nil
-		}
-	}
-	// What is open for reading only fails as a closed descriptor does.
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return fmt.Errorf("close standard output: %w", err)
-	}
-	defer null.Close()
-	if err := unix.Dup3(int(null.Fd()), out, 0); err != nil {
-		return fmt.Errorf("close standard output: %w", err)
-	}
-	return nil
-}
-
-// sharesFile tells whether two descriptors came from one opening of a file: then they share its flags.
-func sharesFile(a, b int) bool {
-	flags, err := unix.FcntlInt(uintptr(a), unix.F_GETFL, 0)
-	if err != nil {
-		return false
-	}
-	before, err := unix.FcntlInt(uintptr(b), unix.F_GETFL, 0)
-	if err != nil {
-		return false
-	}
-	if _, err := unix.FcntlInt(uintptr(a), unix.F_SETFL, flags^unix.O_APPEND); err != nil {
-		return false
-	}
-	after, err := unix.FcntlInt(uintptr(b), unix.F_GETFL, 0)
-	_, restoreErr := unix.FcntlInt(uintptr(a), unix.F_SETFL, flags)
-	return err == nil && restoreErr == nil && before != after
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/writefile"
 )
 
 // Streams are all that a command may read from and write to, its environment included. Results go to Out, progress and
@@ -28,8 +29,9 @@ type Terminal struct {
 	Columns int
 }
 
-// Plain gives the same streams behind a last door, which lets no control character, no foreign escape sequence and no command to a CI
-// system through. Messages make foreign text plain where they are put together; this is for what one of them forgot.
+// Plain gives the same streams behind a last door, which lets no control character, no foreign escape sequence and no
+// command to a CI system through. Messages make foreign text plain where they are put together; this is for what one of
+// them forgot.
 func (s Streams) Plain() Streams {
 	force := s.Getenv("CLICOLOR_FORCE")
 	forced := force != "" && force != "0"
@@ -38,10 +40,26 @@ func (s Streams) Plain() Streams {
 	return s
 }
 
-// Raw gives the streams without that door: for a program of the user's, and for what another program reads byte by byte.
+// Raw gives the streams without that door: for a program of the user's, and for what another program reads byte by
+// byte.
 func (s Streams) Raw() Streams {
 	s.Out, s.Err = plain.Unwrap(s.Out), plain.Unwrap(s.Err)
 	return s
+}
+
+// IsOut tells whether a path names standard output.
+func IsOut(path string) bool {
+	fd, ok := writefile.Descriptor(path)
+	return ok && fd == 1
+}
+
+// Beside is the stream for what is said of a result that is written to a path: Out, unless that is where the result
+// goes.
+func (s Streams) Beside(path string) io.Writer {
+	if IsOut(path) {
+		return s.Err
+	}
+	return s.Out
 }
 
 // System gives the streams of the process.

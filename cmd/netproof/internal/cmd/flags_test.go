@@ -23,9 +23,9 @@ const (
 	existing = flags.Existing
 )
 
-// providersOf says for each command that has a choice of providers, and each of its flags, with which of them the flag matters. A new flag
-// needs a line here, and flags.For or flags.Offer where the line is not the list of all that the command offers: a flag that does
-// nothing with a provider is refused.
+// providersOf says for each command that has a choice of providers, and each of its flags, with which of them the flag
+// matters. A new flag needs a line here, and flags.For or flags.Offer where the line is not the list of all that the
+// command offers: a flag that does nothing with a provider is refused.
 var providersOf = map[string]map[string]string{
 	"netproof run": {
 		"provider": all, "ip-family": all, "nodes": all, "select": all, "shard": all, "lanes": all, "timeout": all, "update-expected": all, "strict": all, "assert": all,
@@ -34,21 +34,21 @@ var providersOf = map[string]map[string]string{
 		"cni": making, "keep": making, "cluster": making,
 		"engine-dir": local,
 		"kind-image": kind, "kubernetes-version": kind, "runtime": kind, "logs-dir": kind, "cni-manifest": kind, "cni-chart": kind,
-		"cni-set": kind, "image-override": kind, "image-mirror": kind, "transport": kind,
+		"cni-set": kind, "image-override": kind, "image-mirror": kind, "transport": kind, "executable": kind,
 		"kubeconfig": existing, "context": existing, "agent-image": existing, "namespaces": existing,
 		"namespace-prefix": "kind, existing", "allow": all,
 	},
 	"netproof doctor": {
 		"provider": all, "format": all, "help": all,
 		"cni": making, "ip-family": making,
-		"nodes": kind, "kind-image": kind, "kubernetes-version": kind, "runtime": kind,
+		"nodes": kind, "kind-image": kind, "kubernetes-version": kind, "runtime": kind, "executable": kind,
 		"kubeconfig": existing, "context": existing, "agent-image": existing, "namespace-prefix": existing, "namespaces": existing,
 	},
 	"netproof cluster create": {
 		"provider": making, "cni": making, "ip-family": making, "nodes": making, "quiet": making, "help": making,
 		"engine-dir": local,
 		"kind-image": kind, "kubernetes-version": kind, "runtime": kind, "logs-dir": kind, "cni-manifest": kind, "cni-chart": kind,
-		"cni-set": kind, "image-override": kind, "image-mirror": kind,
+		"cni-set": kind, "image-override": kind, "image-mirror": kind, "executable": kind,
 	},
 }
 
@@ -135,5 +135,32 @@ func TestAFlagThatDoesNothingIsRefused(t *testing.T) {
 				assert.Empty(t, out.String(), "%v", args)
 			}
 		}
+	}
+}
+
+// An empty value would be as if the flag was not there, and a check that somebody asked for would not be made.
+func TestNoFlagTakesAnEmptyValue(t *testing.T) {
+	t.Chdir(t.TempDir())
+	var seen []string
+	for _, c := range commands(tree()) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.NoOptDefVal != "" || f.Name == "help" || !c.Runnable() {
+				return // it takes no value
+			}
+			args := append(strings.Fields(c.CommandPath())[1:], "--"+f.Name, "")
+			for range 3 { // as many arguments as the command takes
+				if c.Args == nil || c.Args(c, args[len(strings.Fields(c.CommandPath()))+1:]) == nil {
+					break
+				}
+				args = append(args, "x")
+			}
+			_, said, code := command(t, args)
+			assert.Equal(t, 2, code, "netproof %q: %s", args, said)
+			assert.Contains(t, said, "--"+f.Name, "netproof %q", args)
+			seen = append(seen, c.Name()+" --"+f.Name)
+		})
+	}
+	for _, check := range []string{"import --sha256", "run --assert", "list --assert", "cleanup --run", "cleanup --namespaces", "rbac --namespaces", "list --select"} {
+		assert.Contains(t, seen, check)
 	}
 }

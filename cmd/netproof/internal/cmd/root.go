@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -13,6 +14,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/cleanup"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/cluster"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/doctor"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/engines"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/explain"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/images"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/list"
@@ -21,13 +23,13 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/run"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
-	proof "github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
-// Run runs one command line and returns its exit code. It writes every error that a command returns to streams.Err. A command whose output
-// could not be written does not end with 0.
+// Run runs one command line and returns its exit code. It writes every error that a command returns to streams.Err. A
+// command whose output could not be written does not end with 0.
 func Run(ctx context.Context, streams cli.Streams, args []string) int {
 	streams = streams.Remembering().Plain()
 	code := runCommand(ctx, streams, args)
@@ -67,7 +69,7 @@ func exitCode(ctx context.Context, err error) int {
 	var ended *cli.EndedError
 	var usage *cli.UsageError
 	var problems scenario.Problems
-	var disagreement *proof.Disagreement
+	var disagreement *expect.Disagreement
 	switch signal := cli.SignalOf(ctx); {
 	case err == nil:
 		return model.ExitOK
@@ -106,11 +108,12 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
   netproof explain dev/frontend prod/database 5432 policies/`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			*started = true
 			if forShells(cmd) {
 				cmd.Root().SetOut(streams.Raw().Out)
 			}
+			return checkEmpty(cmd)
 		},
 		Version:           version.Get().Version,
 		DisableAutoGenTag: true,
@@ -123,6 +126,7 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		list.New(streams),
 		explain.New(streams),
 		doctor.New(streams),
+		engines.New(streams),
 		cluster.New(streams),
 		report.New(streams),
 		version.New(streams),
@@ -136,12 +140,32 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 	return root, started
 }
 
+// checkEmpty refuses a flag with an empty value. To the commands it would be one that was not given, such as a digest
+// that nothing is compared with, assertions that nothing is held against, or all namespaces: but whoever writes
+// --sha256 "$DIGEST" means to have it checked, also where the variable is not set.
+func checkEmpty(cmd *cobra.Command) error {
+	var errs []error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		values := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		} else if f.Value.Type() != "string" {
+			return // a value of ours, which looks at what it is given
+		}
+		if len(values) == 0 || slices.Contains(values, "") {
+			errs = append(errs, cli.Usage("--%s has an empty value: give it one, or leave it out", f.Name))
+		}
+	})
+	return errors.Join(errs...)
+}
+
 // forShells tells whether a command writes what a shell reads: a script, or words with tabs between them.
 func forShells(cmd *cobra.Command) bool {
 	return cmd.Name() == cobra.ShellCompRequestCmd || cmd.HasParent() && cmd.Parent().Name() == "completion"
 }
 
-// checkGroups makes a command that only groups others refuse what it does not know; cobra would print help, and be content.
+// checkGroups makes a command that only groups others refuse what it does not know; cobra would print help, and be
+// content.
 func checkGroups(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		checkGroups(c)

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
-	proof "github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
@@ -30,7 +30,7 @@ func TestEveryErrorHasItsExitCode(t *testing.T) {
 		"a run that chose its code":  {t.Context(), cli.Ended(5), 5},
 		"a wrong command line":       {t.Context(), cli.Usage("wrong"), 2},
 		"a wrong file":               {t.Context(), fmt.Errorf("load: %w", scenario.Problems{{Message: "m"}}), 2},
-		"a wrong table":              {t.Context(), errors.Join(&proof.Disagreement{}), 2},
+		"a wrong table":              {t.Context(), errors.Join(&expect.Disagreement{}), 2},
 		"nothing to do":              {t.Context(), fmt.Errorf("x: %w", scenario.ErrNothing), 5},
 		"a time-out":                 {t.Context(), fmt.Errorf("x: %w", context.DeadlineExceeded), 4},
 		"anything else":              {t.Context(), other, 3},

@@ -34,7 +34,7 @@ const (
 // Cluster are the flags that say what cluster is wanted.
 type Cluster struct {
 	Provider string
-	// CNI is the network plugin. On an existing cluster it is what is found there.
+	// CNI is the network plugin. On an existing cluster it is the one found there.
 	CNI string
 	// Nodes is at least 1.
 	Nodes int
@@ -43,8 +43,8 @@ type Cluster struct {
 	// EngineDir holds prebuilt engines; empty to build them.
 	EngineDir string
 
-	// KindImage, KubernetesVersion, Runtime and LogsDir are those of [kind.Options].
-	KindImage, KubernetesVersion, Runtime, LogsDir string
+	// KindImage, KubernetesVersion, Runtime, LogsDir and Executable are those of [kind.Options].
+	KindImage, KubernetesVersion, Runtime, LogsDir, Executable string
 	// Manifest, Chart, Set, ImageOverrides (FROM=TO) and Mirror are those of [install.Options].
 	Manifest, Chart     string
 	Set, ImageOverrides []string
@@ -111,13 +111,14 @@ func (c *Cluster) Add(cmd *cobra.Command, offer Offer) {
 	}{
 		{"provider", all, "where the cluster comes from", word(&c.Provider, "provider", offer.Providers...)},
 		{"cni", []string{Local, Kind}, "network plugin", func(name, usage string) { c.addCNI(cmd, name, usage, offer.Providers) }},
-		{"ip-family", all, "addresses of pods and services", word(&c.IPFamily, "IP family", IPFamilyNames()...)},
+		{"ip-family", all, "addresses of pods and services", word(&c.IPFamily, "IP family", providers.IPFamilyNames()...)},
 		{"nodes", all, "number of nodes that take pods", func(name, usage string) { Number(cmd, &c.Nodes, name, 1, MaxNodes, usage) }},
 		{"engine-dir", []string{Local}, "folder with prebuilt engines, instead of building them", text(&c.EngineDir)},
 		{"kind-image", []string{Kind}, "image of the nodes", text(&c.KindImage)},
 		{"kubernetes-version", []string{Kind}, "version that picks an image of kind's project, such as v1.35.1", text(&c.KubernetesVersion)},
 		{"runtime", []string{Kind}, "container engine, instead of the one kind would take", word(&c.Runtime, "container engine", "docker", "podman")},
 		{"logs-dir", []string{Kind}, "folder for the logs of a cluster that does not get ready", text(&c.LogsDir)},
+		{"executable", []string{Kind}, "static netproof for Linux that probe pods run, such as one for another processor, instead of this one", text(&c.Executable)},
 		{"cni-manifest", []string{Kind}, "manifest of the network plugin, a file or URL, instead of the vendor's", text(&c.Manifest)},
 		{"cni-chart", []string{Kind}, "chart of the network plugin, a folder, file, URL or oci:// reference, instead of the vendor's", text(&c.Chart)},
 		{"cni-set", []string{Kind}, "a value of the chart, or CONTAINER/NAME=VALUE in the manifest; repeatable", list(&c.Set)},
@@ -153,10 +154,13 @@ func (c *Cluster) Add(cmd *cobra.Command, offer Offer) {
 	for _, name := range []string{"engine-dir", "logs-dir"} {
 		_ = cmd.MarkFlagDirname(name) // the only error is that the command has no such flag
 	}
-	_ = cmd.MarkFlagFilename("kubeconfig")
+	for _, name := range []string{"kubeconfig", "executable"} {
+		_ = cmd.MarkFlagFilename(name)
+	}
 }
 
-// addCNI defines the flag of the network plugin. What can be chosen depends on the provider, which may stand behind it: [Cluster.Check] knows.
+// addCNI defines the flag of the network plugin. What can be chosen depends on the provider, which may stand behind it:
+// [Cluster.Check] knows.
 func (c *Cluster) addCNI(cmd *cobra.Command, name, usage string, offered []string) {
 	var parts []string
 	for _, p := range offered {
@@ -237,13 +241,13 @@ func (c *Cluster) checkOwners(cmd *cobra.Command) (err error) {
 }
 
 // ofUse are the flags that say how a cluster is used that is there already. All others say what a new one is made as.
-var ofUse = []string{"provider", "runtime", "kubeconfig", "context", "agent-image", "namespace-prefix", "transport"}
+var ofUse = []string{"provider", "runtime", "kubeconfig", "context", "agent-image", "executable", "namespace-prefix", "transport"}
 
 // CheckAttached refuses flags that choose what a cluster is made as, for one that is there already.
 func (c *Cluster) CheckAttached(cmd *cobra.Command, name string) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		if _, ours := f.Annotations[clusterAnnotation]; err == nil && ours && !slices.Contains(ofUse, f.Name) {
-			err = fmt.Errorf("--%s cannot be chosen for --cluster %s: it is what it was made as", f.Name, name)
+			err = fmt.Errorf("--%s cannot be chosen for --cluster %s: it is fixed when the cluster is created", f.Name, name)
 		}
 	})
 	return err
@@ -262,19 +266,10 @@ func (c *Cluster) CheckNone(cmd *cobra.Command, beside string) (err error) {
 // IPFamilies gives the families that were asked for, the primary one first.
 func (c *Cluster) IPFamilies() []model.IPFamily { return IPFamilies(c.IPFamily) }
 
-// IPFamilyNames are the values of --ip-family.
-func IPFamilyNames() []string { return []string{"ipv4", "ipv6", "dual"} }
-
 // IPFamilies gives the families behind a value of --ip-family, the primary one first.
 func IPFamilies(name string) []model.IPFamily {
-	switch name {
-	case "ipv6":
-		return []model.IPFamily{model.IPv6}
-	case "dual":
-		return []model.IPFamily{model.IPv4, model.IPv6}
-	default:
-		return []model.IPFamily{model.IPv4}
-	}
+	families, _ := providers.IPFamilies(name) // the flag takes no other word
+	return families
 }
 
 // Reaches are the values of --allow, with commas between them.

@@ -1,6 +1,7 @@
 package flags
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -29,6 +30,9 @@ const indexEnv = "JOB_COMPLETION_INDEX"
 
 // Set parses i/n. With auto for i, it is the place of the pod in an Indexed Job.
 func (s *Shard) Set(text string) (err error) {
+	if text == "" {
+		return errors.New("write i/n, such as 1/3 for the first of three parts, or leave it out")
+	}
 	if n, auto := strings.CutPrefix(text, "auto/"); auto {
 		index, err := strconv.Atoi(os.Getenv(indexEnv))
 		if err != nil {

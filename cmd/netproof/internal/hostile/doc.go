@@ -1,6 +1,6 @@
-// Package hostile is for tests: strings that steer terminals, CI systems, spreadsheets and pages, every field of every file format that
-// netproof reads, for them to be put into, and eyes for every form of output. What is looked for is said here in words of its own, not by
-// package plain, which it checks.
+// Package hostile is for tests: strings that steer terminals, CI systems, spreadsheets and pages, every field of every
+// file format that netproof reads, for them to be put into, and eyes for every form of output. What is looked for is
+// said here in words of its own, not by package plain, which it checks.
 package hostile
 
 // Strings are hostile, each with much of what has an effect somewhere.

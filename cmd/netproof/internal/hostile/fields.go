@@ -17,7 +17,8 @@ type Field struct {
 	quote func(string) string
 }
 
-// With gives the content of the file with the string in the field, quoted as the file wants it, or raw, whatever comes of it.
+// With gives the content of the file with the string in the field, quoted as the file wants it, or raw, whatever comes
+// of it.
 func (f Field) With(text string, raw bool) string {
 	if !raw {
 		text = f.quote(text)
@@ -65,7 +66,8 @@ func between(content, mark string, quote func(string) string) Field {
 	return Field{before, after, quote}
 }
 
-// QuoteYAML writes every character that is not plain ASCII as an escape, so that none is lost or refused as a character of the file.
+// QuoteYAML writes every character that is not plain ASCII as an escape, so that none is lost or refused as a character
+// of the file.
 func QuoteYAML(s string) string {
 	var b strings.Builder
 	for _, r := range s {

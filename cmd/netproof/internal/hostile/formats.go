@@ -161,7 +161,7 @@ func savedReport() (saved, journal string) {
 			Evidence: &model.Evidence{AnsweredBy: "x/b", Outcome: "timeout", Errno: "E", RTTMicros: 1, Seen: 1, Series: []model.Sample{{Verdict: observed}, {Verdict: observed}}},
 		}
 	}
-	finding := model.Finding{Kind: model.Control, Message: "message\n  mend: it", Result: model.ResultInconclusive}
+	finding := model.Finding{Kind: model.Control, Message: "message\n  fix: it", Result: model.ResultInconclusive}
 	run := model.Run{
 		Complete: true, Tool: model.Tool{Version: "v1"}, Findings: []model.Finding{finding},
 		Cluster: model.Cluster{Provider: "local", Name: "n", CNI: model.CNI{Name: "calico", Version: "v3"}, Kubernetes: "v1", Nodes: 2, IPFamilies: []model.IPFamily{model.IPv4}},

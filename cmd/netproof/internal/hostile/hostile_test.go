@@ -18,9 +18,9 @@ import (
 	"github.com/netproof/netproof/harness/scenario"
 )
 
-// FuzzHostileText puts any string into any field of any format, and looks at all that is made of the file without a command line: errors,
-// warnings, notes, changes, tables, reports of each form. Programs that are fuzzed are compiled with all that they import, so the commands
-// themselves are left to the tests of package cmd.
+// FuzzHostileText puts any string into any field of any format, and looks at all that is made of the file without a
+// command line: errors, warnings, notes, changes, tables, reports of each form. Programs that are fuzzed are compiled
+// with all that they import, so the commands themselves are left to the tests of package cmd.
 func FuzzHostileText(f *testing.F) {
 	all := hostile.Formats()
 	names := slices.Sorted(maps.Keys(all))

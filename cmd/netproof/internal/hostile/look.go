@@ -17,8 +17,8 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// Look finds what may have an effect in text that goes to a terminal, to a log or into a file, in a form that --format names; other
-// forms are text.
+// Look finds what may have an effect in text that goes to a terminal, to a log or into a file, in a form that --format
+// names; other forms are text.
 func Look(form, text string) (faults []string) {
 	faults = lookAtText(text)
 	switch form {
@@ -42,7 +42,8 @@ func Look(form, text string) (faults []string) {
 	return faults
 }
 
-// ciCommand is what CI systems look for in a line, in words of its own: plain has others. A heading of Markdown is none.
+// ciCommand is what CI systems look for in a line, in words of its own: plain has others. A heading of Markdown is
+// none.
 var ciCommand = regexp.MustCompile(`(?m)^[\s\p{Z}]*(::|##[^# ]|---|\+\+\+|~~~|\^\^\^)|##[A-Za-z]*\[|(travis|section)_(fold|time|start|end):`)
 
 // lookAtText looks at what may go to a terminal or a log.
@@ -61,7 +62,8 @@ func lookAtText(text string) (faults []string) {
 	return faults
 }
 
-// formula is a sign that makes a spreadsheet calculate, where a cell begins in one that splits at commas or at something else.
+// formula is a sign that makes a spreadsheet calculate, where a cell begins in one that splits at commas or at
+// something else.
 var formula = regexp.MustCompile(`(^|[;|"])[\s\p{Z}]*[=+@＝＋＠－-]`)
 
 func lookAtCSV(text string) (faults []string) {

@@ -41,7 +41,7 @@ func (g given) isPath() bool { return g.format.Name == "" }
 func (f *Flags) Add(cmd *cobra.Command) {
 	names := report.FormatNames()
 	cmd.Flags().Var(formatValue{f}, "format", "form of the report: "+strings.Join(names, ", ")+"; may be repeated (default table)")
-	cmd.Flags().Var(pathValue{f}, "output", "file for the report; pairs with --format in order, the first format without one goes to standard output")
+	cmd.Flags().Var(pathValue{f}, "output", "file for a report: the n-th --output belongs to the n-th --format; the first format without one goes to standard output")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.MarkFlagFilename("output")
 }
@@ -83,8 +83,8 @@ func (v pathValue) Set(path string) error {
 	return nil
 }
 
-// Outputs pairs formats and files: the first format with the first file, and so on. When there is one file less than formats,
-// each file goes with the format that stands before it, so that both of
+// Outputs pairs formats and files: the first format with the first file, and so on. When there is one file less than
+// formats, each file goes with the format that stands before it, so that both of
 //
 //	--format table --format json --output report.json
 //	--format json --output report.json --format table
@@ -121,7 +121,7 @@ func (f *Flags) Outputs() ([]Output, error) {
 	}
 	seen := map[string]bool{}
 	for i, out := range outputs {
-		if fd, ok := writefile.Descriptor(out.Path); out.Path == "-" || ok && fd == 1 {
+		if out.Path == "-" || cli.IsOut(out.Path) {
 			outputs[i].Path = ""
 		}
 		key := outputs[i].Path
@@ -185,7 +185,8 @@ func (f *Flags) adjacent() []Output {
 	return outputs
 }
 
-// Rescue writes the table to standard error, unless standard output has shown it: for a run whose reports could not all be written.
+// Rescue writes the table to standard error, unless standard output has shown it: for a run whose reports could not all
+// be written.
 func Rescue(streams cli.Streams, run model.Run, outputs []Output, verbose bool) {
 	for _, out := range outputs {
 		if out.Path == "" && out.Format.Name == "table" && streams.Lost() == nil {
@@ -197,8 +198,8 @@ func Rescue(streams cli.Streams, run model.Run, outputs []Output, verbose bool) 
 	_ = report.WriteTable(streams.Err, run, table) // there is no place left to say that this one fails as well
 }
 
-// Write writes all reports; one that cannot be written does not keep the others from being. That standard output takes nothing is
-// no error here, where [cli.Streams.Lost] tells it.
+// Write writes all reports; one that cannot be written does not keep the others from being. That standard output takes
+// nothing is no error here, where [cli.Streams.Lost] tells it.
 func Write(streams cli.Streams, run model.Run, outputs []Output, verbose bool) error {
 	var errs []error
 	for _, out := range outputs {

@@ -1,2 +1,3 @@
-// Package progress tells a person what a run is doing: in one line that is rewritten on a terminal, in plain lines elsewhere.
+// Package progress tells a person what a run is doing: in one line that is rewritten on a terminal, in plain lines
+// elsewhere.
 package progress

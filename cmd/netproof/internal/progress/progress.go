@@ -3,6 +3,7 @@ package progress
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,17 +32,25 @@ type Progress struct {
 	w    io.Writer
 	opts Options
 
-	mu       sync.Mutex
-	closed   bool
-	scenario string
-	step     string
-	note     string
+	mu     sync.Mutex
+	closed bool
+	// lanes are the scenarios under way, in the order in which they began.
+	lanes []lane
+	note  string
 	// since is when the note began.
 	since time.Time
 	drawn string
 	frame int
 	stop  chan struct{}
 	done  chan struct{}
+}
+
+// lane is a scenario under way.
+type lane struct {
+	// scenario is its name, and place its number among all, such as [1/2].
+	scenario, place string
+	// step says where it is, such as "step 1 of 2, isolated".
+	step string
 }
 
 // redraw is how often the line on a terminal is written anew, for the clock in it.
@@ -108,6 +117,10 @@ func (p *Progress) Note(text string) {
 		p.draw()
 		return
 	}
+	if len(p.lanes) > 1 {
+		p.write(text) // it may be about any of them
+		return
+	}
 	p.write(p.where() + text)
 }
 
@@ -115,16 +128,32 @@ func (p *Progress) Note(text string) {
 func (p *Progress) ScenarioStarted(name string, index, total int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.scenario, p.step, p.note = fmt.Sprintf("[%d/%d] %s", index+1, total, name), "", ""
+	p.lanes = append(p.lanes, lane{scenario: name, place: fmt.Sprintf("[%d/%d]", index+1, total)})
+	p.note = ""
 	p.draw()
 }
 
 // StepStarted begins a step; index counts from 0.
-func (p *Progress) StepStarted(_, step string, index, total int) {
+func (p *Progress) StepStarted(scenario, step string, index, total int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.step, p.note, p.since = fmt.Sprintf("step %d of %d, %s", index+1, total, step), "", time.Now()
+	if i := p.laneOf(scenario); i >= 0 {
+		p.lanes[i].step = fmt.Sprintf("step %d of %d, %s", index+1, total, step)
+	}
+	p.note, p.since = "", time.Now()
 	p.draw()
+}
+
+// laneOf is the index of the lane that a scenario is on, -1 if it is on none.
+func (p *Progress) laneOf(scenario string) int {
+	return slices.IndexFunc(p.lanes, func(l lane) bool { return l.scenario == scenario })
+}
+
+// Detail tells what a verbose display shows.
+func (p *Progress) Detail(text string) {
+	if p.opts.Verbose {
+		p.line(text)
+	}
 }
 
 // StepDone tells of a step, when the display is verbose.
@@ -140,9 +169,13 @@ func (p *Progress) StepDone(scenario string, step model.Step) {
 
 // ScenarioDone tells of a scenario. On a terminal, where the table comes soon, only of those that did not pass.
 func (p *Progress) ScenarioDone(s model.Scenario) {
+	name := s.Name
 	p.mu.Lock()
-	name := p.scenario
-	p.scenario, p.step, p.note = "", "", ""
+	if i := p.laneOf(s.Name); i >= 0 {
+		name = p.lanes[i].place + " " + s.Name
+		p.lanes = slices.Delete(p.lanes, i, i+1)
+	}
+	p.note = ""
 	p.mu.Unlock()
 	if p.opts.Terminal && !p.opts.Verbose && s.Result == model.Passed {
 		return
@@ -150,9 +183,6 @@ func (p *Progress) ScenarioDone(s model.Scenario) {
 	n := 0
 	for _, step := range s.Steps {
 		n += len(step.Cells)
-	}
-	if !strings.HasSuffix(name, "] "+s.Name) {
-		name = s.Name
 	}
 	p.line(fmt.Sprintf("%s: %s, %s, %.1f s", name, s.Result, report.Count(n, "cell", "cells"), float64(s.DurationMs)/1000))
 }
@@ -177,15 +207,21 @@ func (p *Progress) write(text string) {
 	_, _ = fmt.Fprintln(p.w, plain.Text(text))
 }
 
-// where names scenario and step for lines that stay.
+// where names what is under way: scenario and step, or the scenarios of all lanes.
 func (p *Progress) where() string {
 	switch {
-	case p.scenario == "":
+	case len(p.lanes) == 0:
 		return ""
-	case p.step == "":
-		return p.scenario + ": "
+	case len(p.lanes) > 1:
+		names := make([]string, len(p.lanes))
+		for i, l := range p.lanes {
+			names[i] = l.scenario
+		}
+		return p.lanes[len(p.lanes)-1].place + " " + strings.Join(names, ", ") + ": "
+	case p.lanes[0].step == "":
+		return p.lanes[0].place + " " + p.lanes[0].scenario + ": "
 	default:
-		return p.scenario + ", " + p.step + ": "
+		return p.lanes[0].place + " " + p.lanes[0].scenario + ", " + p.lanes[0].step + ": "
 	}
 }
 

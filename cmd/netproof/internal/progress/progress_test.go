@@ -78,7 +78,8 @@ func TestALineNeverWraps(t *testing.T) {
 	}
 }
 
-// screen gives the lines that a terminal shows after all of it: a carriage return goes back, and erasing takes the line away.
+// screen gives the lines that a terminal shows after all of it: a carriage return goes back, and erasing takes the line
+// away.
 func screen(out string) []string {
 	var lines []string
 	for _, line := range strings.Split(out, "\n") {

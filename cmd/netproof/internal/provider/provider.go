@@ -3,86 +3,36 @@ package provider
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/progress"
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cni/install"
+	"github.com/netproof/netproof/harness/launch"
 )
 
-// Wanted says which cluster a run wants.
-type Wanted struct {
-	flags.Cluster
-	// Name of a kind cluster to use, or of the one to make.
-	Name string
-	// Attach uses the cluster of that name, which must be there.
-	Attach bool
-	// Keep leaves it in place at the end.
-	Keep bool
-	// AnyFamily takes the IP families of an existing cluster as they are.
-	AnyFamily bool
-	// AnyNodes takes all nodes of an existing cluster.
-	AnyNodes bool
-	Progress func(string)
-}
-
-// Open gives the cluster. disposable tells whether it ends with the run.
-func Open(ctx context.Context, w Wanted) (c cluster.Cluster, disposable bool, err error) {
-	opts := cluster.Options{CNI: w.CNI, Nodes: w.Nodes, IPFamilies: w.IPFamilies(), Progress: w.Progress, Name: w.Name}
-	switch w.Provider {
-	case flags.Kind:
-		p, err := Kind(w.Cluster, w.Progress, w.Keep)
-		if err != nil {
+// Open gives the cluster of a provider that needs no sandbox. The flags of clusters say the rest.
+func Open(ctx context.Context, f flags.Cluster, w launch.Wanted) (c cluster.Cluster, disposable bool, err error) {
+	w.Provider = f.Provider
+	w.Cluster.CNI, w.Cluster.Nodes, w.Cluster.IPFamilies = f.CNI, f.Nodes, f.IPFamilies()
+	if f.Provider == flags.Kind {
+		keep := w.Kind.Keep
+		if w.Kind, err = KindOptions(f); err != nil {
 			return nil, false, err
 		}
-		if w.Attach {
-			c, err := p.Attach(ctx, w.Name)
-			if errors.Is(err, kind.ErrNotFound) {
-				err = &cli.UsageError{Err: err}
-			}
-			if err != nil {
-				return nil, false, err
-			}
-			return c, false, nil
-		}
-		c, err := p.Create(ctx, opts)
-		return c, !w.Keep, err
-	case flags.Existing:
-		if w.AnyFamily {
-			opts.IPFamilies = nil
-		}
-		if w.AnyNodes {
-			opts.Nodes = 0
-		}
-		opts.CNI = ""
-		access := Existing(w.Cluster)
-		if _, _, err := existing.RESTConfig(access); err != nil {
-			return nil, false, &cli.UsageError{Err: err}
-		}
-		c, err := existing.New(access).Create(ctx, opts)
-		if errors.Is(err, existing.ErrNoImage) {
-			err = &cli.UsageError{Err: err}
-		}
-		return c, false, err
+		w.Kind.Progress, w.Kind.Keep = w.Cluster.Progress, keep
 	}
-	return nil, false, fmt.Errorf("provider %s has its clusters in a sandbox", w.Provider)
-}
-
-// Kind makes the provider of kind clusters. Its error is about the flags.
-func Kind(f flags.Cluster, progress func(string), keep bool) (*kind.Provider, error) {
-	opts, err := KindOptions(f)
-	if err != nil {
-		return nil, err
+	w.Existing = Existing(f)
+	c, disposable, err = launch.Cluster(ctx, w)
+	var wrong *launch.InputError
+	if errors.As(err, &wrong) {
+		err = &cli.UsageError{Err: wrong.Err}
 	}
-	opts.Progress, opts.Keep = progress, keep
-	p, err := kind.New(opts)
-	if err != nil {
-		return nil, &cli.UsageError{Err: err}
-	}
-	return p, nil
+	return c, disposable, err
 }
 
 // KindOptions are the options of a provider of kind clusters. Its error is about the flags.
@@ -92,7 +42,7 @@ func KindOptions(f flags.Cluster) (kind.Options, error) {
 		return kind.Options{}, err
 	}
 	opts := kind.Options{
-		Runtime: f.Runtime, NodeImage: f.KindImage, KubernetesVersion: f.KubernetesVersion, LogsDir: f.LogsDir,
+		Runtime: f.Runtime, NodeImage: f.KindImage, KubernetesVersion: f.KubernetesVersion, LogsDir: f.LogsDir, Executable: f.Executable,
 		Direct: f.Transport == flags.Netns,
 		CNI:    install.Options{Manifest: f.Manifest, Chart: f.Chart, Set: f.Set, ImageOverrides: overrides, Mirror: f.Mirror},
 	}
@@ -119,5 +69,17 @@ func overrides(list []string) ([]install.Override, error) {
 func Existing(f flags.Cluster) existing.Options {
 	return existing.Options{
 		Kubeconfig: f.Kubeconfig, Context: f.Context, Image: f.AgentImage, NamespacePrefix: f.NamespacePrefix, Namespaces: f.Namespaces,
+	}
+}
+
+// Named is a local cluster that keeps running, as the flags say.
+func Named(streams cli.Streams, f flags.Cluster, name string, quiet bool) launch.Named {
+	says := streams.Err
+	if quiet {
+		says = io.Discard
+	}
+	return launch.Named{
+		Name: name, Engines: launch.Engines{CNI: f.CNI, Dir: f.EngineDir, Progress: progress.Engines(streams, quiet)},
+		Nodes: f.Nodes, IPFamily: f.IPFamily, Says: says,
 	}
 }

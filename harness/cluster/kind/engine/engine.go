@@ -10,8 +10,9 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/netproof/netproof/harness/cluster/kind/inherit"
 )
 
 // The engines that kind works with and netproof has been made for.
@@ -20,15 +21,16 @@ const (
 	Podman = "podman"
 )
 
-// changeTimeout bounds a command that changes the engine's state. Removing the containers of a large cluster takes the longest.
+// changeTimeout bounds a command that changes the engine's state. Removing the containers of a large cluster takes the
+// longest.
 const changeTimeout = 90 * time.Second
 
 // Engine is a container engine that is called by its command line.
 type Engine struct {
 	// Name is Docker or Podman, which is also the name of the program.
 	Name string
-	// Held is kept open by every command that changes something, if it is not nil: whoever holds the other end of a pipe sees when no
-	// such command is running any more.
+	// Held is kept open by every command that changes something, if it is not nil: whoever holds the other end of a
+	// pipe sees when no such command is running any more.
 	Held *os.File
 }
 
@@ -38,7 +40,8 @@ type Error struct {
 	Args []string
 	// Program is what was called.
 	Program string
-	// Output is what the command wrote to its standard error, and for commands whose output is of no other use, to its standard output.
+	// Output is what the command wrote to its standard error, and for commands whose output is of no other use, to its
+	// standard output.
 	Output string
 	Err    error
 }
@@ -52,23 +55,23 @@ func (e *Error) Error() string {
 	if e.Output == "" {
 		return text + e.Err.Error()
 	}
-	return text + lastLines(e.Output, 5)
+	return text + LastLines(e.Output, 5)
 }
 
 // Unwrap gives what the program's execution failed with.
 func (e *Error) Unwrap() error { return e.Err }
 
-// lastLines cuts a text to its last lines: that is where programs say why they end.
-func lastLines(text string, n int) string {
+// LastLines cuts a text to its last lines: that is where programs say why they end.
+func LastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// Command is an engine command that has not been started. It is in a process group of its own, so that an interrupt from the terminal is
-// the caller's business.
+// Command is an engine command that has not been started. It is in a process group of its own, so that an interrupt
+// from the terminal is the caller's business.
 func (e *Engine) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, e.Name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	inherit.OwnGroup(cmd)
 	// After the program ended nobody writes any more who matters.
 	cmd.WaitDelay = time.Second
 	return cmd
@@ -101,8 +104,8 @@ func (e *Engine) Lines(ctx context.Context, args ...string) ([]string, error) {
 	return lines, err
 }
 
-// Change runs a command that changes something. It goes on when ctx ends, for a bounded time: a program that is killed in the middle leaves
-// nobody who knows what the engine still does. Stdin may be nil.
+// Change runs a command that changes something. It goes on when ctx ends, for a bounded time: a program that is killed
+// in the middle leaves nobody who knows what the engine still does. Stdin may be nil.
 func (e *Engine) Change(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	if ctx.Err() != nil {
 		return "", &Error{Program: e.Name, Args: args, Err: context.Cause(ctx)}
@@ -113,7 +116,7 @@ func (e *Engine) Change(ctx context.Context, stdin io.Reader, args ...string) (s
 	cmd := e.Command(ctx, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
 	if e.Held != nil {
-		cmd.ExtraFiles = []*os.File{e.Held}
+		inherit.Files(cmd, e.Held)
 	}
 	err := cmd.Run()
 	if err != nil && ctx.Err() != nil {
@@ -141,7 +144,7 @@ func IsGone(err error) bool {
 	return gone.MatchString(OutputOf(err))
 }
 
-// gone matches what Docker 20.10 to 28 and Podman say of a container, network, image or volume that is not there, and Docker of a
-// container that another command is removing.
+// gone matches what Docker 20.10 to 28 and Podman say of a container, network, image or volume that is not there, and
+// Docker of a container that another command is removing.
 var gone = regexp.MustCompile(`(?i)no such (container|network|image|object|volume)|network \S+ not found|` +
 	`no container with name or id|unable to find network|image not known|removal of container \S+ is already in progress`)

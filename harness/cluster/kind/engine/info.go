@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 )
@@ -22,13 +23,14 @@ type Info struct {
 	UserNamespace bool
 	// Root is the folder of images and volumes on the engine's machine.
 	Root string
-	// Kernel is the release of the engine's machine, System its name for people, Arch the processor as the kernel calls it.
+	// Kernel is the release of the engine's machine, System its name for people, Arch the processor as the kernel calls
+	// it.
 	Kernel, System, Arch string
 	// Driver is how images and containers are stored, Runtime what starts containers.
 	Driver, Runtime string
 }
 
-// dockerInfo is what is used of docker info --format '{{json .}}'.
+// dockerInfo has the fields of docker info --format '{{json .}}' that are read.
 type dockerInfo struct {
 	ServerVersion   string
 	CgroupVersion   string
@@ -45,7 +47,7 @@ type dockerInfo struct {
 	ClientInfo      struct{ Version string }
 }
 
-// podmanInfo is what is used of podman info --format json.
+// podmanInfo has the fields of podman info --format json that are read.
 type podmanInfo struct {
 	Host struct {
 		Arch          string `json:"arch"`
@@ -127,7 +129,8 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 	return info, nil
 }
 
-// Detect returns the engine of that name, or for an empty name the one that kind would take: Docker if its program is there, else Podman.
+// Detect returns the engine of that name, or for an empty name the one that kind would take: Docker if its program is
+// there, else Podman.
 func Detect(ctx context.Context, name string) (*Engine, error) {
 	all, err := All(ctx, name)
 	if err != nil {
@@ -136,7 +139,8 @@ func Detect(ctx context.Context, name string) (*Engine, error) {
 	return all[0], nil
 }
 
-// All returns the engines that clusters may be looked for in, at least one: that of the name, or for an empty name all whose program is there.
+// All returns the engines that clusters may be looked for in, at least one: that of the name, or for an empty name all
+// whose program is there.
 func All(ctx context.Context, name string) ([]*Engine, error) {
 	candidates, what := []string{name}, title(name)
 	switch name {
@@ -163,7 +167,7 @@ func notFound(ctx context.Context, what string) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("look for %s: %w", what, context.Cause(ctx))
 	}
-	return missing(what)
+	return missing(what).on(runtime.GOOS)
 }
 
 // isProgram asks the program itself: some systems have a docker that is Podman.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -34,8 +35,8 @@ const (
 // Problem is a failure whose cause is known, and what to do about it.
 type Problem struct {
 	Kind Kind
-	// Cause is what is the matter, Mend what to do.
-	Cause, Mend string
+	// Cause says what is wrong, Fix what to do.
+	Cause, Fix string
 	// Err is what it was recognised in; it may be nil.
 	Err error
 }
@@ -45,7 +46,7 @@ func (p *Problem) Error() string {
 	if p.Err != nil {
 		text += fmt.Sprintf(" (%s)", strings.Join(strings.Fields(p.Err.Error()), " "))
 	}
-	return text + "\n  mend: " + p.Mend
+	return text + "\n  fix: " + p.Fix
 }
 
 func (p *Problem) Unwrap() error { return p.Err }
@@ -58,7 +59,22 @@ func IsSilent(err error) bool {
 
 func missing(what string) *Problem {
 	return &Problem{Kind: Missing, Cause: "kind clusters need " + what + ", and no program of that name is in PATH",
-		Mend: "install one (Debian and Ubuntu: apt-get install docker.io), or use --provider local, which needs neither"}
+		Fix: "install one (Debian and Ubuntu: apt-get install docker.io), or use --provider local, which needs neither"}
+}
+
+// fixesElsewhere are what to do on systems that are not Linux. There an engine comes with a virtual machine of its own.
+var fixesElsewhere = map[Kind]string{
+	Missing:     "install Docker Desktop, or Podman and then podman machine init --rootful",
+	Unreachable: "start it (Docker Desktop, or podman machine start), or correct DOCKER_HOST or the docker context",
+	Forbidden:   "start it as this user (Docker Desktop, or podman machine start), or correct DOCKER_HOST or the docker context",
+}
+
+// on gives the problem the fix for a system, by Go's name of it.
+func (p *Problem) on(system string) *Problem {
+	if fix, differs := fixesElsewhere[p.Kind]; differs && system != "linux" {
+		p.Fix = fix
+	}
+	return p
 }
 
 // sign is a text by which a problem is known.
@@ -66,7 +82,7 @@ type sign struct {
 	kind  Kind
 	text  *regexp.Regexp
 	cause string
-	mend  string
+	fix   string
 }
 
 // The sysctls are those that kind's known issues ask for.
@@ -77,13 +93,13 @@ const (
 	WantWatches   = 524288
 )
 
-// signs are tried in order; ENGINE stands for the name of the engine. Each was seen in the output of Docker, Podman, runc, systemd
-// or the kubelet, as in signs_test.go.
+// signs are tried in order; ENGINE stands for the name of the engine. Each was seen in the output of Docker, Podman,
+// runc, systemd or the kubelet, as in signs_test.go.
 var signs = []sign{
 	{Forbidden, regexp.MustCompile(`(?i)permission denied while trying to connect to the docker|dial unix \S*(docker|podman)\.sock: connect: permission denied`),
 		"this user may not talk to ENGINE", "sudo usermod -aG docker $USER and log in again, or run as root, or use rootless mode"},
 	{Unreachable, regexp.MustCompile(`(?i)cannot connect to the docker daemon|is the docker daemon running|error during connect|cannot connect to podman|connection refused.*podman\.sock`),
-		"ENGINE does not answer", "start it (systemctl start ENGINE, or as root in this project: ci/docker.sh), or correct DOCKER_HOST or the docker context"},
+		"ENGINE does not answer", "start it (systemctl start ENGINE, or, in a clone of netproof, as root: ci/docker.sh start), or correct DOCKER_HOST or the docker context"},
 	{TooNew, regexp.MustCompile(`(?i)client version \S+ is too new`),
 		"the docker program is too new for its daemon", "upgrade the daemon, or set DOCKER_API_VERSION to the version that the message names"},
 	{TooOld, regexp.MustCompile(`(?i)client version \S+ is too old|unknown flag: --cgroupns`),
@@ -130,14 +146,15 @@ func recognize(engine, text string, admit func(Kind) bool) *Problem {
 	for _, s := range signs {
 		if admit(s.kind) && s.text.MatchString(text) {
 			named := strings.NewReplacer("ENGINE", engine)
-			return &Problem{Kind: s.kind, Cause: named.Replace(s.cause), Mend: named.Replace(s.mend)}
+			p := &Problem{Kind: s.kind, Cause: named.Replace(s.cause), Fix: named.Replace(s.fix)}
+			return p.on(runtime.GOOS)
 		}
 	}
 	return nil
 }
 
-// nodeKinds are the problems that a node's own logs may tell of. Other texts occur in them without being the cause of anything: a kubelet that
-// waits for its API server says that connections are refused.
+// nodeKinds are the problems that a node's own logs may tell of. Other texts occur in them without being the cause of
+// anything: a kubelet that waits for its API server says that connections are refused.
 var nodeKinds = []Kind{NoHandles, Cgroups, DiskFull, NoMemory, KernelLacks, NoPrivilege}
 
 // RecognizeNode is [Recognize] for what a node's programs wrote.
@@ -177,6 +194,6 @@ func ExplainPull(engine, image string, err error) error {
 		cause = fmt.Sprintf("image %s is not on this machine, and pulling it went wrong", image)
 	}
 	return &Problem{Kind: NoImage, Cause: cause, Err: err,
-		Mend: "without a network: make kind-images builds one, then set NETPROOF_KIND_IMAGE=netproof.dev/kind-node:v1.36.3 (or --kind-image); " +
+		Fix: "without a network: make kind-images builds one, then set NETPROOF_KIND_IMAGE=netproof.dev/kind-node:v1.36.3 (or --kind-image); " +
 			"otherwise check name, proxy and login of " + engine + " pull " + image}
 }

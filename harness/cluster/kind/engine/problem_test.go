@@ -9,12 +9,32 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestOnASystemThatIsNotLinuxTheFixIsOneForIt(t *testing.T) {
+	silent := Recognize(Docker, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
+	forbidden := Recognize(Docker, "permission denied while trying to connect to the Docker daemon socket")
+	for _, p := range []*Problem{missing("Docker or Podman"), silent, forbidden} {
+		require.NotNil(t, p)
+		here := p.Fix
+		assert.Equal(t, here, p.on("linux").Fix)
+		for _, system := range []string{"darwin", "windows"} {
+			elsewhere := p.on(system).Error()
+			assert.Contains(t, elsewhere, "Docker Desktop")
+			assert.Contains(t, elsewhere, "podman machine")
+			for _, word := range []string{"apt-get", "systemctl", "sudo", "usermod", "ci/docker.sh", "--provider local"} {
+				assert.NotContains(t, elsewhere, word)
+			}
+		}
+	}
+	full := Recognize(Docker, "no space left on device")
+	assert.Equal(t, full.Fix, full.on("darwin").Fix, "a full disk is one everywhere")
+}
+
 // The texts are what the programs wrote; where it says so, on this project's machines.
 func TestWhatProgramsWriteIsRecognized(t *testing.T) {
 	for name, tc := range map[string]struct {
 		text string
 		want Kind
-		mend string
+		fix  string
 	}{
 		"docker 28.2, no daemon": {
 			"Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?", Unreachable, "systemctl start docker",
@@ -79,7 +99,7 @@ func TestWhatProgramsWriteIsRecognized(t *testing.T) {
 			p := Recognize("docker", tc.text)
 			require.NotNil(t, p)
 			assert.Equal(t, tc.want, p.Kind)
-			assert.Contains(t, p.Mend, tc.mend)
+			assert.Contains(t, p.Fix, tc.fix)
 			assert.NotContains(t, p.Error(), "ENGINE")
 		})
 	}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package attach
 
 import (
@@ -42,7 +44,7 @@ const maxLine = 64 << 10
 
 type request struct {
 	Op string `json:"op"`
-	// Pod is told by node and UID as well: the agent of a pod that was replaced is an error.
+	// Pod takes node and UID as well: the agent of a pod that was replaced is an error.
 	Namespace string       `json:"namespace,omitempty"`
 	Name      string       `json:"name,omitempty"`
 	UID       types.UID    `json:"uid,omitempty"`
@@ -83,8 +85,8 @@ type server struct {
 	api
 
 	lease lease
-	// soiled and labels belong to whoever has the turn: whether the last run's remains could not all be removed, and the labels
-	// that the namespaces which stay had before the run.
+	// soiled and labels belong to whoever has the turn: whether the last run's remains could not all be removed, and
+	// the labels that the namespaces which stay had before the run.
 	soiled bool
 	labels map[string]map[string]string
 
@@ -94,8 +96,8 @@ type server struct {
 	holder, last int
 }
 
-// Serve answers on a listener until ctx ends. One run at a time has the cluster; when it ends, what it left is removed before
-// the next may have it. kubeconfig is a file that gives access to the API server from inside the sandbox.
+// Serve answers on a listener until ctx ends. One run at a time has the cluster; when it ends, what it left is removed
+// before the next may have it. kubeconfig is a file that gives access to the API server from inside the sandbox.
 func Serve(ctx context.Context, l net.Listener, c cluster.Cluster, kubeconfig string) error {
 	objects, err := newAPI(c.RESTConfig())
 	if err != nil {
@@ -347,8 +349,8 @@ func (c *Cluster) Health(ctx context.Context) error {
 	return err
 }
 
-// Close gives the cluster back, which goes on without this process. It returns when the cluster has removed what was left in it
-// and could be had by another run. Closing again has no effect.
+// Close gives the cluster back, which goes on without this process. It returns when the cluster has removed what was
+// left in it and could be had by another run. Closing again has no effect.
 func (c *Cluster) Close(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,3 +1,5 @@
+//go:build linux
+
 package attach
 
 import (
@@ -12,13 +14,13 @@ import (
 	"github.com/netproof/netproof/harness/cluster"
 )
 
-// ErrInUse says that another run has the cluster: what two of them make would have the same names, and the policies of one would
-// be in force in the other.
+// ErrInUse says that another run has the cluster: what two of them make would have the same names, and the policies of
+// one would be in force in the other.
 var ErrInUse = errors.New("in use by another run")
 
 const (
-	// handover is how long a run that asks for the cluster waits for one that has it: the end of a process that was killed
-	// comes to be known a moment after it.
+	// handover is how long a run that asks for the cluster waits for one that has it: the end of a process that was
+	// killed comes to be known a moment after it.
 	handover = time.Second
 	// sweepTimeout bounds the removal of what a run left.
 	sweepTimeout = 30 * time.Second
@@ -52,8 +54,8 @@ func (l *lease) take(ctx context.Context) error {
 
 func (l *lease) give() { <-l.turn }
 
-// lend gives the cluster to the run at the other end of a connection until that ends, and then removes what the run left. A run
-// that ends in order half-closes the connection and reads what came of the removal.
+// lend gives the cluster to the run at the other end of a connection until that ends, and then removes what the run
+// left. A run that ends in order half-closes the connection and reads what came of the removal.
 func (s *server) lend(ctx context.Context, conn net.Conn) {
 	if err := s.lease.take(ctx); err != nil {
 		_ = writeLine(conn, response{Error: err.Error(), InUse: errors.Is(err, ErrInUse)})

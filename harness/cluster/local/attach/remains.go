@@ -1,3 +1,5 @@
+//go:build linux
+
 package attach
 
 import (
@@ -14,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -25,17 +26,13 @@ import (
 const (
 	// sweepInterval is how often what is being removed is looked at.
 	sweepInterval = 50 * time.Millisecond
-	// heldAfter is for how long nothing may go before what is held by finalizers counts as held for good: controllers that take finalizers
-	// away do so in moments. A run that asks for the cluster waits for no longer.
+	// heldAfter is for how long nothing may go before what is held by finalizers counts as held for good: controllers
+	// that take finalizers away do so in moments. A run that asks for the cluster waits for no longer.
 	heldAfter = 5 * time.Second
 )
 
 // builtIn are the namespaces that a run puts objects in, and labels on, without having made them.
 var builtIn = []string{metav1.NamespaceDefault, metav1.NamespaceSystem}
-
-// policyKinds end the names of the kinds that a scenario applies, of whichever group. A label that stands on other kinds was
-// copied there by a controller (such as that of endpoint slices), which takes it away again.
-var policyKinds = []string{"NetworkPolicy", "NetworkSet", "Tier", "CIDRGroup"}
 
 // api is the way to the objects in a cluster.
 type api struct {
@@ -44,15 +41,13 @@ type api struct {
 }
 
 func newAPI(cfg *rest.Config) (api, error) {
-	cfg = rest.CopyConfig(cfg)
-	cfg.QPS = -1 // the requests are few, and a run waits for them
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := cluster.Connect(cfg)
 	if err != nil {
-		return api{}, fmt.Errorf("connect to the cluster: %w", err)
+		return api{}, err
 	}
-	objects, err := metadata.NewForConfig(cfg)
+	objects, err := cluster.ConnectMetadata(cfg)
 	if err != nil {
-		return api{}, fmt.Errorf("connect to the cluster: %w", err)
+		return api{}, err
 	}
 	return api{client: client, objects: objects}, nil
 }
@@ -74,7 +69,8 @@ func heldError(left []remain) error {
 	return errors.Join(errs...)
 }
 
-// removeObjects returns when nothing is left of the objects that a run made, or when finalizers hold some of it: the error names those.
+// removeObjects returns when nothing is left of the objects that a run made, or when finalizers hold some of it: the
+// error names those.
 func (a api) removeObjects(ctx context.Context) error {
 	kinds, err := a.kinds()
 	if err != nil {
@@ -107,26 +103,19 @@ func (a api) removeObjects(ctx context.Context) error {
 	}
 }
 
-// kinds are those of which a run makes objects; namespaces come last. They are asked for each time: there may be new custom ones.
+// kinds are those that a run makes objects of; namespaces come last. They are asked for each time: there may be new
+// custom ones. A label that stands on other kinds was copied there by a controller (such as that of endpoint slices),
+// which takes it away again.
 func (a api) kinds() ([]schema.GroupVersionResource, error) {
 	core := corev1.SchemeGroupVersion
 	kinds := []schema.GroupVersionResource{core.WithResource("pods"), core.WithResource("services")}
-	lists, err := a.client.Discovery().ServerPreferredResources()
-	// A group that an aggregated server does not answer for has no objects that could be removed.
-	if _, partial := errors.AsType[*discovery.ErrGroupDiscoveryFailed](err); err != nil && !partial {
-		return nil, fmt.Errorf("ask for the kinds of objects: %w", err)
+	// An API whose server does not answer has no objects that could be removed.
+	policies, _, err := cluster.ServedPolicies(a.client.Discovery())
+	if err != nil {
+		return nil, err
 	}
-	for _, list := range lists {
-		gv, err := schema.ParseGroupVersion(list.GroupVersion)
-		if err != nil {
-			continue
-		}
-		for _, r := range list.APIResources {
-			policy := slices.ContainsFunc(policyKinds, func(end string) bool { return strings.HasSuffix(r.Kind, end) })
-			if policy && !strings.Contains(r.Name, "/") && slices.Contains(r.Verbs, "list") && slices.Contains(r.Verbs, "delete") {
-				kinds = append(kinds, gv.WithResource(r.Name))
-			}
-		}
+	for _, kind := range policies {
+		kinds = append(kinds, kind.In)
 	}
 	return append(kinds, core.WithResource("namespaces")), nil
 }
@@ -181,8 +170,8 @@ func (a api) builtInLabels(ctx context.Context) (map[string]map[string]string, e
 	return labels, nil
 }
 
-// setLabels gives the namespaces that stay all labels that they had before the run, takes away what the run noted on them, and shows that they
-// are as they were.
+// setLabels gives the namespaces that stay all labels that they had before the run, takes away what the run noted on
+// them, and shows that they are as they were.
 func (a api) setLabels(ctx context.Context, before map[string]map[string]string) error {
 	namespaces := a.client.CoreV1().Namespaces()
 	var errs []error

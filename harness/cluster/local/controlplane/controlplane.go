@@ -1,3 +1,5 @@
+//go:build linux
+
 package controlplane
 
 import (
@@ -110,8 +112,9 @@ func (c *ControlPlane) StartControllers() error {
 	return err
 }
 
-// environment is what a child sees: nothing of the user's but the search path, and what is given. GOMAXPROCS keeps a child
-// from taking memory in proportion to a large machine; GOGC makes one that works little collect its garbage more often.
+// environment is what a child sees: nothing of the user's but the search path, and what is given. GOMAXPROCS keeps a
+// child from taking memory in proportion to a large machine; GOGC makes one that works little collect its garbage more
+// often.
 func environment(extra ...string) []string {
 	return append([]string{"PATH=" + hosttools.SearchPath(os.Getenv("PATH")), "HOME=/", "TMPDIR=" + os.TempDir()}, extra...)
 }
@@ -145,8 +148,8 @@ func (c *ControlPlane) writeKubeconfig() error {
 	return nil
 }
 
-// notAwaited are parts of the API server's readiness that it works on in the background, on a timer of a second, and that no
-// client of a local cluster waits for: the built-in PriorityClasses.
+// notAwaited are parts of the API server's readiness that it works on in the background, on a timer of a second, and
+// that no client of a local cluster waits for: the built-in PriorityClasses.
 var notAwaited = []string{"poststarthook/scheduling/bootstrap-system-priority-classes"}
 
 // WaitReady returns when the API server says that it is ready, or when it or etcd has ended, or ctx has.

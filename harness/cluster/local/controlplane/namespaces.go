@@ -1,3 +1,5 @@
+//go:build linux
+
 package controlplane
 
 import (
@@ -40,8 +42,8 @@ const (
 
 // NamespaceReaper empties namespaces that are being deleted and lets them go. It does what the namespace controller of
 // kube-controller-manager does, at once: that one waits five seconds for the sake of control planes with several API
-// servers, longer than many a scenario runs. The upstream one is off: it goes by name, and while it was still emptying one
-// namespace it emptied the next of that name, which was made as soon as ours had let the first one go.
+// servers, longer than many a scenario runs. The upstream one is off: it goes by name, and while it was still emptying
+// one namespace it emptied the next of that name, which was made as soon as ours had let the first one go.
 type NamespaceReaper struct {
 	client kubernetes.Interface
 	rest   rest.Interface
@@ -49,14 +51,14 @@ type NamespaceReaper struct {
 	report func(error)
 
 	mu sync.Mutex
-	// begun has the UID of every namespace that was ever begun with. An event that comes late, of a namespace that is gone, must not
-	// empty the next one of its name.
+	// begun has the UID of every namespace that was ever begun with. An event that comes late, of a namespace that is
+	// gone, must not empty the next one of its name.
 	begun map[types.UID]bool
 	wg    sync.WaitGroup
 }
 
-// NewNamespaceReaper makes a reaper. Pods take the longest to go; the lister spares asking the API server for them meanwhile.
-// report is told of errors that are not an object's own.
+// NewNamespaceReaper makes a reaper. Pods take the longest to go; the lister spares asking the API server for them
+// meanwhile. report hears of errors that are not an object's own.
 func NewNamespaceReaper(client kubernetes.Interface, pods listers.PodLister, report func(error)) *NamespaceReaper {
 	return &NamespaceReaper{
 		client: client, rest: client.Discovery().RESTClient(), pods: pods, report: report, begun: map[types.UID]bool{},

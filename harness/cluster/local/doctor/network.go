@@ -1,3 +1,5 @@
+//go:build linux
+
 package doctor
 
 import (
@@ -13,8 +15,8 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/hosttools"
 )
 
-// WriteNetworkFacts makes, in the network namespace of the process, what a cluster makes there, and writes what could not be
-// made as JSON. It is meant for the inside of a sandbox, with which all of it goes.
+// WriteNetworkFacts makes, in the network namespace of the process, what a cluster makes there, and writes what could
+// not be made as JSON. It is meant for the inside of a sandbox, with which all of it goes.
 func WriteNetworkFacts(ctx context.Context, w io.Writer) error {
 	facts := []NetworkFact{
 		fact("bridge", netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs("np-bridge")})),

@@ -18,10 +18,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/netproof/netproof/harness/meminfo"
 )
 
 // buildFlags are the flags that decide about the result. Engines carry no debugging information: netproof runs them,
@@ -36,88 +35,67 @@ func buildFlags(s spec) []string {
 	return flags
 }
 
-// parallelBuilds is how many engines may compile at once. One go command leaves processors idle while it links; a second one
-// fills them, where there is memory for it: two at once were seen to take 1.6 GiB.
+// parallelBuilds is how many engines may compile at once. One go command leaves processors idle while it links; a
+// second one fills them, where there is memory for it: two at once were seen to take 1.6 GiB.
 func parallelBuilds() int {
 	const enough = 4 << 30
-	if available, ok := availableMemory(); ok && available < enough {
+	if left := meminfo.Available(); left > 0 && left < enough {
 		return 1
 	}
 	return 2
 }
 
-// availableMemory reads MemAvailable of /proc/meminfo, in bytes.
-func availableMemory() (uint64, bool) {
-	content, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, false
-	}
-	return parseMemAvailable(string(content))
-}
-
-func parseMemAvailable(meminfo string) (uint64, bool) {
-	for line := range strings.Lines(meminfo) {
-		fields := strings.Fields(line)
-		if len(fields) == 3 && fields[0] == "MemAvailable:" && fields[2] == "kB" {
-			kib, err := strconv.ParseUint(fields[1], 10, 64)
-			return kib << 10, err == nil
-		}
-	}
-	return 0, false
-}
-
 // lockPoll is how often a waiting build looks whether its turn has come: flock itself cannot be interrupted.
 const lockPoll = 100 * time.Millisecond
 
-// ensureOne makes one engine complete and gives its folder with a shared lock on it. It waits for mine before it downloads,
-// and calls pass as soon as the next engine may.
+// ensureOne makes one engine complete and gives its folder with a shared lock on it. It waits for mine before it
+// downloads, and calls pass as soon as the next engine may.
 func (b *builder) ensureOne(ctx context.Context, s spec, mine <-chan struct{}, pass func()) (string, *lock, error) {
 	dir, err := b.cache.engineDir(s, b.toolchain)
 	if err != nil {
 		return "", nil, err
 	}
 	j := &job{builder: b, spec: s, dir: dir, tmp: buildingDir(dir), begun: time.Now()}
+	if !isComplete(s, dir) {
+		imported, held, err := j.imported()
+		if err != nil {
+			return "", nil, err
+		}
+		if imported != "" {
+			pass()
+			j.report(Event{Stage: Ready, Cached: true, Path: imported})
+			return imported, held, nil
+		}
+	}
 	var tick *time.Ticker
 	var damage *TamperedError
 	for {
-		if damage == nil && isComplete(s, dir) {
-			held, err := tryLock(lockPath(dir), unix.LOCK_SH)
-			if err != nil && !isReadOnly(err) {
+		if damage == nil {
+			held, whole, err := take(s, dir, b.verify)
+			switch {
+			case errors.As(err, &damage):
+				j.report(Event{Stage: Damaged, Detail: damage.Error()})
+			case err != nil:
 				return "", nil, err
-			}
-			// In a cache that is read-only nobody builds or prunes, so there is nothing to hold.
-			if (held != nil || err != nil) && isComplete(s, dir) {
-				if err := b.verify(s, dir); errors.As(err, &damage) {
-					j.report(Event{Stage: Damaged, Detail: damage.Error()})
-					if err := held.release(); err != nil {
-						return "", nil, err
-					}
-					continue
-				} else if err != nil {
-					return "", nil, errors.Join(err, held.release())
-				}
+			case whole:
 				pass()
 				j.report(Event{Stage: Ready, Cached: tick == nil, Path: dir})
 				return dir, held, nil
 			}
-			if err := held.release(); err != nil {
-				return "", nil, err
-			}
-		} else {
-			held, err := tryLock(lockPath(dir), unix.LOCK_EX)
-			if err != nil {
-				if damage != nil {
-					err = fmt.Errorf("%w: %w", damage, err)
-				}
-				return "", nil, fmt.Errorf("build engine %s (set %s to use another folder): %w", s.name, CacheEnv, err)
-			}
-			if held != nil {
-				return j.underLock(ctx, held, mine, pass)
-			}
+		}
+		held, err := tryLock(lockPath(dir), lockExclusive)
+		if err != nil {
 			if damage != nil {
-				if err := refuseInUse(dir, damage); err != nil {
-					return "", nil, err
-				}
+				err = fmt.Errorf("%w: %w", damage, err)
+			}
+			return "", nil, fmt.Errorf("build engine %s (set %s to use another folder): %w", s.name, CacheEnv, err)
+		}
+		if held != nil {
+			return j.underLock(ctx, held, mine, pass)
+		}
+		if damage != nil {
+			if err := refuseInUse(dir, damage); err != nil {
+				return "", nil, err
 			}
 		}
 		if tick == nil {
@@ -134,10 +112,28 @@ func (b *builder) ensureOne(ctx context.Context, s spec, mine <-chan struct{}, p
 	}
 }
 
-// refuseInUse gives an error for a damaged engine that runs or clusters use: it cannot be built again as long as they do. Where another run
-// builds it already there is no error.
+// imported gives the folder of an engine that was imported, with a shared lock on it, and "" where there is none that
+// is as it was.
+func (j *job) imported() (string, *lock, error) {
+	dir, err := j.cache.findBySource(j.spec, true)
+	if dir == "" || err != nil {
+		return "", nil, err
+	}
+	held, whole, err := take(j.spec, dir, j.verify)
+	if damage, ok := errors.AsType[*TamperedError](err); ok {
+		j.report(Event{Stage: Damaged, Detail: damage.Error()})
+		return "", nil, nil
+	}
+	if !whole {
+		return "", nil, err
+	}
+	return dir, held, nil
+}
+
+// refuseInUse gives an error for a damaged engine that runs or clusters use: it cannot be built again as long as they
+// do. Where another run builds it already there is no error.
 func refuseInUse(dir string, damage *TamperedError) error {
-	held, err := tryLock(lockPath(dir), unix.LOCK_SH)
+	held, err := tryLock(lockPath(dir), lockShared)
 	if held == nil || err != nil {
 		return err
 	}
@@ -185,8 +181,8 @@ func (j *job) underLock(ctx context.Context, held *lock, mine <-chan struct{}, p
 	return j.dir, held, nil
 }
 
-// build makes the engine in a folder beside its final one and renames that when all is there. The caller holds the lock, so
-// a folder that is there already was left by a build that was killed.
+// build makes the engine in a folder beside its final one and renames that when all is there. The caller holds the
+// lock, so a folder that is there already was left by a build that was killed.
 func (j *job) build(ctx context.Context, pass func()) (err error) {
 	if err := os.RemoveAll(j.tmp); err != nil {
 		return fmt.Errorf("remove the remains of an interrupted build: %w", err)
@@ -237,8 +233,8 @@ func writeModule(files fs.FS, dir string) error {
 	})
 }
 
-// download brings every module that the programs need into the module cache, and counts the packages that are not in the
-// build cache yet. From a warm module cache it needs no network.
+// download brings every module that the programs need into the module cache, and counts the packages that are not in
+// the build cache yet. From a warm module cache it needs no network.
 func (j *job) download(ctx context.Context) (stale int, err error) {
 	if err := acquire(ctx, j.downloads); err != nil {
 		return 0, err
@@ -268,8 +264,8 @@ func (j *job) download(ctx context.Context) (stale int, err error) {
 	return stale, nil
 }
 
-// compile builds all programs with one go command, so that what they share is compiled once and one can link while another
-// compiles.
+// compile builds all programs with one go command, so that what they share is compiled once and one can link while
+// another compiles.
 func (j *job) compile(ctx context.Context, total int) error {
 	select {
 	case j.compiles <- struct{}{}:
@@ -293,8 +289,8 @@ func (j *job) compile(ctx context.Context, total int) error {
 		if slices.Contains(j.packages(), line) {
 			mains++
 		}
-		// A main package comes after all that it imports. Counting to total would not do: another engine may have compiled
-		// packages of this one since they were counted.
+		// A main package comes after all that it imports. Counting to total would not do: another engine may have
+		// compiled packages of this one since they were counted.
 		if mains == len(j.spec.programs) {
 			j.report(Event{Stage: Linking, Detail: j.programNames()})
 		}
@@ -348,14 +344,7 @@ func (j *job) finish(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	// What has this name already is an engine that lost a file, or has another one: a whole one would not have come here.
-	if err := os.RemoveAll(j.dir); err != nil {
-		return fmt.Errorf("replace damaged engine %s: %w", s.name, err)
-	}
-	if err := os.Rename(j.out(), j.dir); err != nil {
-		return fmt.Errorf("put engine %s in place: %w", s.name, err)
-	}
-	return nil
+	return putInPlace(s, j.out(), j.dir)
 }
 
 // copyData takes a file as it is out of a module of the build list.
@@ -411,8 +400,8 @@ func (j *job) programNames() string {
 	return strings.Join(names, ", ")
 }
 
-// executableName is the name that the go command gives to the program of a package: the last element of its import path that is
-// not a major version.
+// executableName is the name that the go command gives to the program of a package: the last element of its import path
+// that is not a major version.
 func executableName(pkg string) string {
 	base := path.Base(pkg)
 	if len(base) > 1 && base[0] == 'v' {
@@ -492,8 +481,9 @@ func release(slots chan struct{}) { <-slots }
 // interruptGrace is how long the go command gets to tidy up after itself before it is killed.
 const interruptGrace = 5 * time.Second
 
-// run starts the go command in the engine's module. Each line of its standard error goes to seen; lines that seen does not
-// take are kept for the error. The command runs in a process group of its own, which is gone, compilers and all, when run returns.
+// run starts the go command in the engine's module. Each line of its standard error goes to seen; lines that seen does
+// not take are kept for the error. The command runs in a process group of its own, which is gone, compilers and all,
+// when run returns.
 func (j *job) run(ctx context.Context, step string, args []string, seen func(string) bool) ([]byte, error) {
 	// A parent-death signal is sent when the parent thread ends, so this one must last as long as the child.
 	runtime.LockOSThread()
@@ -510,9 +500,7 @@ func (j *job) run(ctx context.Context, step string, args []string, seen func(str
 	cmd.Dir = j.src()
 	cmd.Env = j.toolchain.buildEnv(j.gotmp())
 	cmd.Stdout, cmd.Stderr = &stdout, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGINT}
-	// The go command removes its work folder on an interrupt, which it could not on a kill.
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	inGroup(cmd)
 	cmd.WaitDelay = interruptGrace
 	err := cmd.Start()
 	if err == nil {
@@ -529,20 +517,6 @@ func (j *job) run(ctx context.Context, step string, args []string, seen func(str
 		return nil, newBuildError(j.spec, step, rest.String(), err)
 	}
 	return stdout.Bytes(), nil
-}
-
-// killGroup kills what is left of a process group and waits until it is gone, so that nothing writes any more into a folder
-// that is about to be removed. The group's number cannot have been given away while a process of it lives. The wait is
-// bounded because a process that nobody reaps, in a container without an init, stays in its group for ever.
-func killGroup(pgid int) {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 1000 {
-		if errors.Is(syscall.Kill(-pgid, syscall.SIGKILL), syscall.ESRCH) {
-			return
-		}
-		<-tick.C
-	}
 }
 
 // lineWriter hands on what is written to it line by line.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 func TestKeyChangesWithEverythingThatIsCompiled(t *testing.T) {
@@ -18,7 +17,7 @@ func TestKeyChangesWithEverythingThatIsCompiled(t *testing.T) {
 	keyOf := func(s spec, tc toolchain) string {
 		source, err := sourceDigest(s)
 		require.NoError(t, err)
-		return key(source, tc)
+		return key(source, tc.identity())
 	}
 	original := keyOf(helloSpec(), tc)
 	require.Equal(t, original, keyOf(helloSpec(), tc), "the same input gives the same key")
@@ -72,6 +71,53 @@ func TestStatusTellsWhatIsBuilt(t *testing.T) {
 	assert.Equal(t, State{Engine: "needy", Version: "v2.0.0"}, states[1])
 }
 
+func TestListTellsWhatIsBuildingAndWhatIsDamaged(t *testing.T) {
+	one := func(t *testing.T, cacheDir string) Cached {
+		t.Helper()
+		found, err := list(t.Context(), []spec{helloSpec()}, cacheDir)
+		require.NoError(t, err)
+		require.Len(t, found, 1)
+		return found[0]
+	}
+	cacheDir, dir := built(t)
+	whole := one(t, cacheDir)
+	assert.True(t, whole.Current)
+	assert.Empty(t, whole.Damage)
+	assert.False(t, whole.Building)
+
+	for name, damage := range map[string]func(t *testing.T, dir string){
+		"a program is gone":       func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, "other"))) },
+		"a program was exchanged": func(t *testing.T, dir string) { exchange(t, filepath.Join(dir, "greeter")) },
+		"the manifest is gone":    func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, manifestFile))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cacheDir, dir := built(t)
+			damage(t, dir)
+			got := one(t, cacheDir)
+			assert.Contains(t, got.Damage, dir)
+			assert.Equal(t, "hello", got.Engine)
+			assert.False(t, got.Building)
+		})
+	}
+
+	// Whoever builds has the lock, first without a folder, then with one.
+	held, err := tryLock(lockPath(dir), lockExclusive)
+	require.NoError(t, err)
+	require.NotNil(t, held)
+	assert.True(t, one(t, cacheDir).Building)
+	require.NoError(t, os.RemoveAll(dir))
+	waiting := one(t, cacheDir)
+	assert.True(t, waiting.Building)
+	assert.Equal(t, "v1.0.0", waiting.Version)
+	assert.Empty(t, waiting.Path)
+	require.NoError(t, os.Mkdir(buildingDir(dir), 0o755))
+	assert.True(t, one(t, cacheDir).Building)
+	require.NoError(t, held.release())
+	left := one(t, cacheDir)
+	assert.False(t, left.Building)
+	assert.True(t, left.Remains)
+}
+
 func TestStatusMakesNoFolder(t *testing.T) {
 	cacheDir := filepath.Join(t.TempDir(), "cache")
 	_, err := status(t.Context(), []spec{helloSpec()}, cacheDir)
@@ -97,11 +143,13 @@ func TestPruneRemovesOnlyWhatNobodyNeeds(t *testing.T) {
 	foreign := filepath.Join(cacheDir, "not-an-engine")
 	require.NoError(t, os.MkdirAll(foreign, 0o755))
 
-	removed, err := prune(t.Context(), []spec{helloSpec()}, cacheDir)
+	removed, err := prune(t.Context(), []spec{helloSpec()}, PruneOptions{CacheDir: cacheDir})
 	require.NoError(t, err)
 	var paths []string
 	for _, r := range removed {
-		paths = append(paths, r.Path)
+		if !r.InUse {
+			paths = append(paths, r.Path)
+		}
 	}
 	assert.ElementsMatch(t, []string{old.Dirs()["hello"], remains}, paths)
 	assert.NoDirExists(t, remains)
@@ -112,7 +160,7 @@ func TestPruneRemovesOnlyWhatNobodyNeeds(t *testing.T) {
 	assert.DirExists(t, foreign)
 
 	require.NoError(t, inUse.Close())
-	removed, err = prune(t.Context(), []spec{helloSpec()}, cacheDir)
+	removed, err = prune(t.Context(), []spec{helloSpec()}, PruneOptions{CacheDir: cacheDir})
 	require.NoError(t, err)
 	require.Len(t, removed, 1, "let go of, it goes")
 	assert.Positive(t, removed[0].Size)
@@ -120,15 +168,15 @@ func TestPruneRemovesOnlyWhatNobodyNeeds(t *testing.T) {
 
 func TestLockOnARemovedFileIsNoLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.lock")
-	first, err := tryLock(path, unix.LOCK_EX)
+	first, err := tryLock(path, lockExclusive)
 	require.NoError(t, err)
 	require.NotNil(t, first)
-	busy, err := tryLock(path, unix.LOCK_SH)
+	busy, err := tryLock(path, lockShared)
 	require.NoError(t, err)
 	assert.Nil(t, busy, "one exclusive holder at a time")
 
 	require.NoError(t, os.Remove(path)) // as Prune does while it holds the lock
-	second, err := tryLock(path, unix.LOCK_EX)
+	second, err := tryLock(path, lockExclusive)
 	require.NoError(t, err)
 	require.NotNil(t, second)
 	same, err := stillNamed(first.file, path)
@@ -140,13 +188,13 @@ func TestLockOnARemovedFileIsNoLock(t *testing.T) {
 
 func TestSharedLocksGoTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.lock")
-	exclusive, err := tryLock(path, unix.LOCK_EX)
+	exclusive, err := tryLock(path, lockExclusive)
 	require.NoError(t, err)
 	require.NoError(t, exclusive.share())
-	shared, err := tryLock(path, unix.LOCK_SH)
+	shared, err := tryLock(path, lockShared)
 	require.NoError(t, err)
 	require.NotNil(t, shared)
-	none, err := tryLock(path, unix.LOCK_EX)
+	none, err := tryLock(path, lockExclusive)
 	require.NoError(t, err)
 	assert.Nil(t, none)
 	require.NoError(t, exclusive.release())
@@ -233,7 +281,7 @@ func TestPinsAreWhatTheModulesRequire(t *testing.T) {
 		return string(content)
 	}
 	assert.Contains(t, gomod(Kubernetes), "\tk8s.io/kubernetes "+KubernetesVersion)
-	assert.Contains(t, gomod(Etcd), "\tgo.etcd.io/etcd/server/v3 "+EtcdVersion)
+	assert.Contains(t, gomod(Etcd), "\tgo.etcd.io/etcd/server/v3 "+etcdVersion)
 	assert.Contains(t, gomod(CNIPlugins), "\tgithub.com/containernetworking/plugins "+CNIPluginsVersion)
 	// Calico has no module versions: this commit is the one its v3.30.1 tag names.
 	assert.Contains(t, gomod(Calico), "\tgithub.com/projectcalico/calico v0.0.0-20250529224300-393b14e729a6")

@@ -17,6 +17,7 @@
 // half-built engine is never taken for a whole one. An interrupted build resumes from the Go build cache, which keeps
 // every package that was finished.
 //
-// The one thing users get wrong: the first build takes minutes and needs a Go module proxy. [Options.EngineDir] takes
-// programs that were built elsewhere, for machines that have no proxy.
+// The one thing users get wrong: the first build takes minutes and needs a Go module proxy. [Export] and [Import] carry
+// engines to machines that have no proxy, no Go, or no time; [Options.EngineDir] takes programs that somebody else
+// built.
 package engine

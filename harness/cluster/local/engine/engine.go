@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // CacheEnv is the environment variable that moves netproof's cache, engines included, to another folder.
@@ -33,19 +31,30 @@ type Options struct {
 	EngineDir string
 	// CacheDir is the folder of built engines. Empty means [DefaultCacheDir].
 	CacheDir string
-	// Verified says that the process that started this one has verified the engines in CacheDir a moment ago: they are not read again.
+	// Verified says that the process that started this one has verified the engines in CacheDir a moment ago: they are
+	// not read again.
 	Verified bool
-	// Progress, when set, is told what happens. It is never called twice at a time and must not block for long.
+	// Progress, when set, hears what happens. It is never called twice at a time and must not block for long.
 	Progress func(Event)
 }
 
-// Engines are the programs of one cluster, complete and ready to run. They stay in place until Close: [Prune] passes over
-// engines that are held.
+// verify is what looks at the content of an engine that is there.
+func (o Options) verify() func(spec, string) error {
+	if o.Verified {
+		return func(spec, string) error { return nil }
+	}
+	return verify
+}
+
+// Engines are the programs of one cluster, complete and ready to run. They stay in place until Close: [Prune] passes
+// over engines that are held.
 type Engines struct {
 	paths    map[string]string
 	versions map[string]string
 	dirs     map[string]string
 	locks    []*lock
+	// names are those of the engines, in the order in which they were added.
+	names []string
 }
 
 // Path gives the absolute path of an executable, such as "kube-apiserver" or "calico-ipam". The name is one that the
@@ -53,7 +62,7 @@ type Engines struct {
 func (e *Engines) Path(program string) string {
 	path, ok := e.paths[program]
 	if !ok {
-		panic(fmt.Sprintf("engine: no program %q among %v", program, e.Programs()))
+		panic(fmt.Sprintf("engine: no program %q among %v", program, e.programs()))
 	}
 	return path
 }
@@ -64,8 +73,8 @@ func (e *Engines) Has(program string) bool {
 	return ok
 }
 
-// Programs lists the names that Path answers to, sorted.
-func (e *Engines) Programs() []string {
+// programs lists the names that Path answers to, sorted.
+func (e *Engines) programs() []string {
 	names := make([]string, 0, len(e.paths))
 	for name := range e.paths {
 		names = append(names, name)
@@ -85,6 +94,19 @@ func (e *Engines) Dirs() map[string]string {
 		dirs[name] = dir
 	}
 	return dirs
+}
+
+// States describes the engines, which come from a cache.
+func (e *Engines) States() ([]State, error) {
+	var states []State
+	for _, name := range e.names {
+		state, err := stateOf(e.dirs[name])
+		if err != nil {
+			return nil, fmt.Errorf("describe engine %s: %w", name, err)
+		}
+		states = append(states, state)
+	}
+	return states, nil
 }
 
 // CRDs gives the manifest with the CustomResourceDefinitions of the network plugin, a YAML stream, and nil where the
@@ -132,10 +154,11 @@ func DefaultCacheDir() (string, error) {
 // cache yet. A second call that starts meanwhile, in this process or another, waits for the first and uses its result.
 //
 // When ctx ends, the build is stopped with all of its processes, and nothing remains of it but the packages that Go's
-// own build cache keeps. What is in the cache is verified before it is given. An engine whose content is not what was built is built again,
-// which Progress is told as [Damaged]; without a Go toolchain that is a [*TamperedError]. Where somebody else could change programs there is an
-// [*UntrustedError]. Other errors are a [*BuildError] for a build that did not succeed, a [*MissingError] for an EngineDir
-// that lacks something, [ErrNoGo] and [ErrUnknownCNI], or the context's error.
+// own build cache keeps. What is in the cache is verified before it is given. An engine whose content is not what was
+// built is built again, which Progress hears as [Damaged]; without a Go toolchain that is a [*TamperedError]. Where
+// somebody else could change programs there is an [*UntrustedError]. Other errors are a [*BuildError] for a build that
+// did not succeed, a [*MissingError] for an EngineDir that lacks something, [ErrNoGo] and [ErrUnknownCNI], or the
+// context's error.
 func Ensure(ctx context.Context, opts Options) (*Engines, error) {
 	wanted, err := specsFor(opts.CNI)
 	if err != nil {
@@ -145,6 +168,16 @@ func Ensure(ctx context.Context, opts Options) (*Engines, error) {
 		return fromDir(ctx, wanted, opts.EngineDir)
 	}
 	return ensure(ctx, wanted, opts)
+}
+
+// EnsureAll is [Ensure] for the engines of all local clusters. Of opts it takes CacheDir and Progress.
+func EnsureAll(ctx context.Context, opts Options) (*Engines, error) {
+	return ensureBuilt(ctx, specs(), opts)
+}
+
+// ensureBuilt is ensure for those who want what is in the cache.
+func ensureBuilt(ctx context.Context, wanted []spec, opts Options) (*Engines, error) {
+	return ensure(ctx, wanted, Options{CacheDir: opts.CacheDir, Progress: opts.Progress})
 }
 
 func ensure(ctx context.Context, wanted []spec, opts Options) (*Engines, error) {
@@ -157,35 +190,26 @@ func ensure(ctx context.Context, wanted []spec, opts Options) (*Engines, error) 
 		return nil, err
 	}
 	if err != nil {
-		return c.withoutGo(wanted, opts, err)
+		return c.withoutGo(ctx, wanted, opts, err)
 	}
 	b := newBuilder(c, tc, opts)
 	return b.ensureAll(ctx, wanted)
 }
 
 // withoutGo gives engines that some toolchain built earlier, for a machine that has none now.
-func (c cache) withoutGo(wanted []spec, opts Options, noGo error) (*Engines, error) {
+func (c cache) withoutGo(ctx context.Context, wanted []spec, opts Options, noGo error) (*Engines, error) {
 	set := newSet()
 	var missing []string
 	for _, s := range wanted {
-		dir, err := c.findBySource(s)
+		dir, held, err := c.takeBySource(ctx, s, opts.verify())
 		if err != nil {
-			return nil, errors.Join(err, set.Close())
+			return nil, errors.Join(fmt.Errorf("use engine %s, with no Go toolchain to build it again: %w", s.name, err), set.Close())
 		}
 		if dir == "" {
 			missing = append(missing, s.name+" "+s.version)
 			continue
 		}
-		held, err := tryLock(lockPath(dir), unix.LOCK_SH)
-		if err != nil && !isReadOnly(err) {
-			return nil, errors.Join(err, set.Close())
-		}
 		set.hold(s, dir, held)
-		if !opts.Verified {
-			if err := verify(s, dir); err != nil {
-				return nil, errors.Join(fmt.Errorf("use engine %s, with no Go toolchain to build it again: %w", s.name, err), set.Close())
-			}
-		}
 		if opts.Progress != nil {
 			opts.Progress(Event{Engine: s.name, Version: s.version, Stage: Ready, Cached: true, Path: dir})
 		}
@@ -197,6 +221,28 @@ func (c cache) withoutGo(wanted []spec, opts Options, noGo error) (*Engines, err
 	return set, nil
 }
 
+// takeBySource takes an engine that some toolchain built, and gives "" where there is none. It waits for whoever is
+// replacing or removing one.
+func (c cache) takeBySource(ctx context.Context, s spec, verify func(spec, string) error) (string, *lock, error) {
+	tick := time.NewTicker(lockPoll)
+	defer tick.Stop()
+	for {
+		dir, err := c.findBySource(s, false)
+		if dir == "" || err != nil {
+			return "", nil, err
+		}
+		held, whole, err := take(s, dir, verify)
+		if whole || err != nil {
+			return dir, held, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
 func newSet() *Engines {
 	return &Engines{paths: map[string]string{}, versions: map[string]string{}, dirs: map[string]string{}}
 }
@@ -206,6 +252,7 @@ func (e *Engines) add(s spec, dir string) {
 	for _, file := range s.fileNames() {
 		e.paths[file] = filepath.Join(dir, file)
 	}
+	e.names = append(e.names, s.name)
 	e.versions[s.name] = s.version
 	e.dirs[s.name] = dir
 }
@@ -237,12 +284,8 @@ type builder struct {
 }
 
 func newBuilder(c cache, tc toolchain, opts Options) *builder {
-	check := verify
-	if opts.Verified {
-		check = func(spec, string) error { return nil }
-	}
 	return &builder{
-		cache: c, toolchain: tc, progress: opts.Progress, verify: check, active: map[string]activity{},
+		cache: c, toolchain: tc, progress: opts.Progress, verify: opts.verify(), active: map[string]activity{},
 		downloads: make(chan struct{}, 1),
 		compiles:  make(chan struct{}, parallelBuilds()),
 	}
@@ -269,8 +312,8 @@ func (b *builder) report(begun time.Time, e Event) {
 	b.progress(e)
 }
 
-// heartbeatInterval is how often an engine that has nothing new to say, because a large package compiles or a program is linked,
-// says that it is still at work.
+// heartbeatInterval is how often an engine that has nothing new to say, because a large package compiles or a program
+// is linked, says that it is still at work.
 const heartbeatInterval = time.Second
 
 // heartbeat repeats the last event of each engine at work, with the time that has passed, until ctx ends.

@@ -35,8 +35,8 @@ func (e *MissingError) Error() string {
 	return b.String()
 }
 
-// CheckDir tells whether programs may be taken from a folder: it is there, and nobody else can change what is in it. Otherwise the error is an
-// [*UntrustedError], or says what is wrong with the path.
+// CheckDir tells whether programs may be taken from a folder: it is there, and nobody else can change what is in it.
+// Otherwise the error is an [*UntrustedError], or says what is wrong with the path.
 func CheckDir(dir string) error {
 	_, err := resolveDir(dir)
 	return err

@@ -18,7 +18,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // helloSpec is an engine that builds in a second.
@@ -103,8 +102,8 @@ func (e *events) await(t *testing.T, stage Stage) Event {
 	}
 }
 
-// spiedGo is a go command that notes its calls and, for `go build`, first waits until the test lets it, with a child beside it as
-// the real one has compilers.
+// spiedGo is a go command that notes its calls and, for `go build`, first waits until the test lets it, with a child
+// beside it as the real one has compilers.
 type spiedGo struct {
 	dir string
 	// gate is a FIFO: `go build` reads from it before it begins.
@@ -119,7 +118,7 @@ func newSpiedGo(t *testing.T, gated bool) spiedGo {
 	wait := ""
 	if gated {
 		s.gate = filepath.Join(s.dir, "gate")
-		require.NoError(t, unix.Mkfifo(s.gate, 0o600))
+		require.NoError(t, exec.Command("mkfifo", "-m", "600", s.gate).Run())
 		wait = fmt.Sprintf("sleep 600 >/dev/null 2>&1 & echo $$ $! >%s/pids; read line <%s; kill $!", s.dir, s.gate)
 	}
 	script := fmt.Sprintf("#!/bin/sh\necho \"$1\" >>%s/calls\nif [ \"$1\" = build ]; then :; %s\nfi\nexec %s \"$@\"\n", s.dir, wait, real)
@@ -162,7 +161,7 @@ func TestEnsureBuildsAWholeEngine(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, set.Close()) }()
 
-	assert.Equal(t, []string{"greeter", "greeter-ipam", "notice", "other"}, set.Programs())
+	assert.Equal(t, []string{"greeter", "greeter-ipam", "notice", "other"}, set.programs())
 	assert.Equal(t, "v1.0.0", set.Version("hello"))
 	for _, name := range []string{"greeter", "greeter-ipam", "other"} {
 		out, err := exec.CommandContext(t.Context(), set.Path(name)).CombinedOutput()
@@ -268,7 +267,12 @@ func TestInterruptionStopsEveryProcessAndLeavesNothing(t *testing.T) {
 
 // isGone says whether a process has ended; one that waits to be reaped by init has.
 func isGone(pid int) bool {
-	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return true
+	}
+	defer func() { _ = process.Release() }()
+	if errors.Is(process.Signal(syscall.Signal(0)), os.ErrProcessDone) {
 		return true
 	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -303,7 +307,7 @@ func TestInterruptionWhileWaitingForAnotherRun(t *testing.T) {
 	require.NoError(t, err)
 	dir, err := cache{cacheDir}.engineDir(helloSpec(), tc)
 	require.NoError(t, err)
-	held, err := tryLock(lockPath(dir), unix.LOCK_EX)
+	held, err := tryLock(lockPath(dir), lockExclusive)
 	require.NoError(t, err)
 	require.NotNil(t, held)
 	defer func() { assert.NoError(t, held.release()) }()
@@ -340,10 +344,10 @@ func TestRemainsOfAKilledBuildAreNeitherUsedNorKept(t *testing.T) {
 
 func TestEngineThatLostAFileIsBuiltAgain(t *testing.T) {
 	damages := map[string]func(dir string) error{
-		"a program is gone":       func(dir string) error { return os.Remove(filepath.Join(dir, "greeter")) },
-		"a program was cut short": func(dir string) error { return os.Truncate(filepath.Join(dir, "other"), 7) },
-		"the manifest is gone":    func(dir string) error { return os.Remove(filepath.Join(dir, manifestFile)) },
-		"the manifest is no JSON": func(dir string) error { return os.Truncate(filepath.Join(dir, manifestFile), 9) },
+		"a program is gone":        func(dir string) error { return os.Remove(filepath.Join(dir, "greeter")) },
+		"a program was cut short":  func(dir string) error { return os.Truncate(filepath.Join(dir, "other"), 7) },
+		"the manifest is gone":     func(dir string) error { return os.Remove(filepath.Join(dir, manifestFile)) },
+		"the manifest is not JSON": func(dir string) error { return os.Truncate(filepath.Join(dir, manifestFile), 9) },
 	}
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -389,7 +393,7 @@ func TestBuildWithoutNetworkSaysWhatToDo(t *testing.T) {
 	require.ErrorAs(t, err, &failed)
 	assert.Equal(t, "download modules", failed.Step)
 	message := err.Error()
-	for _, text := range []string{"engine needy v2.0.0", "GOPROXY", "--engine-dir"} {
+	for _, text := range []string{"engine needy v2.0.0", "GOPROXY", "netproof engines import"} {
 		assert.Contains(t, message, text)
 	}
 }

@@ -12,13 +12,13 @@ type BuildError struct {
 	Step string
 	// Output is the end of what it said.
 	Output string
-	// Mend tells what to do about it, and is empty where only Output can tell.
-	Mend string
-	Err  error
+	// Fix tells what to do about it, and is empty where only Output can tell.
+	Fix string
+	Err error
 }
 
 func newBuildError(s spec, step, output string, err error) *BuildError {
-	return &BuildError{Engine: s.name, Version: s.version, Step: step, Output: output, Mend: mend(output, err.Error()), Err: err}
+	return &BuildError{Engine: s.name, Version: s.version, Step: step, Output: output, Fix: fix(output, err.Error()), Err: err}
 }
 
 func (e *BuildError) Error() string {
@@ -27,16 +27,16 @@ func (e *BuildError) Error() string {
 	if e.Output != "" {
 		b.WriteString("\n  " + strings.ReplaceAll(e.Output, "\n", "\n  "))
 	}
-	if e.Mend != "" {
-		b.WriteString("\n" + e.Mend)
+	if e.Fix != "" {
+		b.WriteString("\n" + e.Fix)
 	}
 	return b.String()
 }
 
 func (e *BuildError) Unwrap() error { return e.Err }
 
-// mend recognises the causes that a user can do something about by what the go command says of them.
-func mend(output, err string) string {
+// fix recognises the causes that a user can do something about by what the go command says of them.
+func fix(output, err string) string {
 	has := func(texts ...string) bool {
 		for _, text := range texts {
 			if strings.Contains(output, text) {
@@ -61,8 +61,8 @@ func mend(output, err string) string {
 		"module lookup disabled by GOPROXY=off", "connection reset", "proxyconnect", "502 Bad Gateway",
 		"503 Service Unavailable", "unexpected EOF", "context deadline exceeded", "certificate"):
 		return "Modules are missing from the module cache and could not be downloaded. With a network: check `go env GOPROXY` (and " +
-			"HTTPS_PROXY), then run again; what was downloaded is kept. Without one: bring over a module cache (`go env GOMODCACHE`) " +
-			"from a machine that has built the engines, or the engines themselves and name their folder with --engine-dir."
+			"HTTPS_PROXY), then run again; what was downloaded is kept. Without one: bring over a bundle from a machine that has " +
+			"built the engines (netproof engines export there, netproof engines import here)."
 	}
 	return ""
 }

@@ -65,9 +65,9 @@ type Event struct {
 // plainInterval is how often an engine may say something on a writer that is not a terminal, where each line stays.
 const plainInterval = 10 * time.Second
 
-// NewProgress gives a function for [Options.Progress] that writes to w for people: one line that is
-// rewritten when w is a terminal, and otherwise plain lines, one at each change of stage and one every ten seconds. Engines that
-// were in the cache are not mentioned.
+// NewProgress gives a function for [Options.Progress] that writes to w for people: one line that is rewritten when w is
+// a terminal, and otherwise plain lines, one at each change of stage and one every ten seconds. Engines that were in
+// the cache are not mentioned.
 func NewProgress(w io.Writer, terminal bool) func(Event) {
 	p := &progress{w: w, terminal: terminal, now: time.Now, last: map[string]time.Time{}, state: map[string]Event{}}
 	return p.show

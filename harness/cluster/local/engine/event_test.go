@@ -60,10 +60,10 @@ func TestTerminalProgressIsOneLineForAllEngines(t *testing.T) {
 	assert.Equal(t, "\r\x1b[Kengines: b v2: ready\n", out.String(), "nothing stays on the line at the end")
 }
 
-func TestMendIsChosenByWhatTheGoCommandSays(t *testing.T) {
+func TestFixIsChosenByWhatTheGoCommandSays(t *testing.T) {
 	cases := map[string]struct{ output, want string }{
-		"no name server": {"go: x@v1: Get \"https://proxy/x\": dial tcp: lookup proxy: no such host", "--engine-dir"},
-		"proxy off":      {"x@v1: module lookup disabled by GOPROXY=off", "--engine-dir"},
+		"no name server": {"go: x@v1: Get \"https://proxy/x\": dial tcp: lookup proxy: no such host", "netproof engines import"},
+		"proxy off":      {"x@v1: module lookup disabled by GOPROXY=off", "netproof engines import"},
 		"disk full":      {"write /tmp/go-build/b001: no space left on device", "disk is full"},
 		"killed linker":  {"link: signal: killed", "out of memory"},
 		"old Go":         {"go: go.mod requires go >= 1.26.0 (running go 1.24.1; GOTOOLCHAIN=local)", "GOTOOLCHAIN=auto"},
@@ -74,10 +74,10 @@ func TestMendIsChosenByWhatTheGoCommandSays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := newBuildError(spec{name: "e", version: "v1"}, "compile", c.output, errors.New("exit status 1"))
 			if c.want == "" {
-				assert.Empty(t, err.Mend)
+				assert.Empty(t, err.Fix)
 				return
 			}
-			assert.Contains(t, err.Mend, c.want)
+			assert.Contains(t, err.Fix, c.want)
 			assert.Contains(t, err.Error(), c.output[:10])
 		})
 	}
@@ -147,12 +147,4 @@ replace (
 `
 	assert.Equal(t, []string{"github.com/!burnt!sushi/toml@v1.5.0", "k8s.io/api@v0.36.3", "golang.org/x/net@v0.1.0"},
 		requirements(gomod))
-}
-
-func TestAvailableMemoryIsReadInBytes(t *testing.T) {
-	bytes, ok := parseMemAvailable("MemTotal:       24689060 kB\nMemAvailable:   23170048 kB\n")
-	assert.True(t, ok)
-	assert.Equal(t, uint64(23170048)<<10, bytes)
-	_, ok = parseMemAvailable("MemTotal: 1 kB\n")
-	assert.False(t, ok)
 }

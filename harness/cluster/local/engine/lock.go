@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
-// lock is a flock on a file beside an engine: exclusive while building or removing it, shared while using it. The kernel
-// releases it when the process ends, however it ends.
+// lock is a flock on a file beside an engine: exclusive while building or removing it, shared while using it. The
+// kernel releases it when the process ends, however it ends.
 type lock struct{ file *os.File }
 
 func (l *lock) release() error {
@@ -25,27 +24,32 @@ func (l *lock) release() error {
 
 // share turns an exclusive lock into a shared one.
 func (l *lock) share() error {
-	for {
-		err := unix.Flock(int(l.file.Fd()), unix.LOCK_SH)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("share lock %s: %w", l.file.Name(), err)
-		}
-		return nil
+	if err := flock(l.file, lockShared, true); err != nil {
+		return fmt.Errorf("share lock %s: %w", l.file.Name(), err)
 	}
+	return nil
 }
 
-// tryLock takes the lock if it is free, and gives nil if it is not. how is unix.LOCK_EX or unix.LOCK_SH.
-func tryLock(path string, how int) (*lock, error) {
+// lockKind is how a lock is held.
+type lockKind int
+
+const (
+	lockShared lockKind = iota
+	lockExclusive
+)
+
+// errBusy says that somebody else holds a lock.
+var errBusy = errors.New("the lock is held")
+
+// tryLock takes the lock if it is free, and gives nil if it is not.
+func tryLock(path string, how lockKind) (*lock, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
 		if err != nil {
 			return nil, fmt.Errorf("open lock: %w", err)
 		}
-		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		err = flock(f, how, false)
+		if errors.Is(err, errBusy) {
 			return nil, f.Close()
 		}
 		if err != nil {
@@ -80,7 +84,16 @@ func stillNamed(f *os.File, path string) (bool, error) {
 	return os.SameFile(have, named), nil
 }
 
+// removeIdleLock removes the lock file of an engine that is not there. The caller holds the lock, exclusively, and
+// keeps it: see stillNamed.
+func removeIdleLock(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Remove(lockPath(dir))
+}
+
 // isReadOnly tells that a lock could not be made for want of a place to write it.
 func isReadOnly(err error) bool {
-	return errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission)
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
 }

@@ -8,13 +8,14 @@ import (
 	"slices"
 )
 
-// Module is an upstream program, or several of one Go module, that some other part of netproof pins: a tool of its own beside
-// the engines of local clusters. It is built by the same rules into the same cache, and shares their compiled packages.
+// Module is an upstream program, or several of one Go module, that some other part of netproof pins: a tool of its own
+// beside the engines of local clusters. It is built by the same rules into the same cache, and shares their compiled
+// packages.
 type Module struct {
-	// Name is the name of the engine, and the beginning of its folder's name in the cache. It must differ from those of the engines
-	// of this package.
+	// Name is the name of the engine, and the beginning of its folder's name in the cache. It must differ from those of
+	// the engines of this package.
 	Name string
-	// Version is the upstream version. It is told to users and enters the key; what is compiled is decided by Files.
+	// Version is the upstream version. Users see it, and it enters the key; what is compiled is decided by Files.
 	Version string
 	// Files holds the module's go.mod and go.sum, and whatever else it needs, each under its name plus ".txt".
 	Files fs.FS
@@ -32,13 +33,14 @@ type Module struct {
 type ModuleData struct {
 	// File is the name under which it is kept.
 	File string
-	// Module is the path of the module, and Path that of the file or folder in it, with slashes. Of a folder File is a tar file with
-	// what lies in it: names are relative to the folder, and modes say nothing, because modules keep none.
+	// Module is the path of the module, and Path that of the file or folder in it, with slashes. Of a folder File is a
+	// tar file with what lies in it: names are relative to the folder, and modes say nothing, because modules keep
+	// none.
 	Module, Path string
 }
 
-// EnsureModules gives the programs of the modules, building those that are not in the cache yet, as [Ensure] does for the
-// engines of a local cluster. Of opts it takes CacheDir and Progress.
+// EnsureModules gives the programs of the modules, building those that are not in the cache yet, as [Ensure] does for
+// the engines of a local cluster. Of opts it takes CacheDir and Progress.
 func EnsureModules(ctx context.Context, wanted []Module, opts Options) (*Engines, error) {
 	chosen := make([]spec, 0, len(wanted))
 	for _, m := range wanted {

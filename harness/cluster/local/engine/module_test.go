@@ -25,7 +25,7 @@ func TestModulesOfOthersAreBuiltLikeEngines(t *testing.T) {
 	set, err := EnsureModules(t.Context(), []Module{helloModule()}, Options{CacheDir: t.TempDir()})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, set.Close()) }()
-	assert.Equal(t, []string{"greeter", "other", "sources.tar"}, set.Programs())
+	assert.Equal(t, []string{"greeter", "other", "sources.tar"}, set.programs())
 
 	content, err := os.ReadFile(set.Path("sources.tar"))
 	require.NoError(t, err)

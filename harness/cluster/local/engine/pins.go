@@ -16,7 +16,7 @@ import (
 // start from the go.sum that Calico publishes and set GONOSUMDB=github.com/projectcalico/* for that one resolution.
 const (
 	KubernetesVersion = "v1.36.3"
-	EtcdVersion       = "v3.7.3"
+	etcdVersion       = "v3.7.3"
 	CalicoVersion     = "v3.30.1"
 	CNIPluginsVersion = "v1.9.1"
 )
@@ -85,6 +85,14 @@ func (s spec) isExecutable(file string) bool {
 	return !slices.ContainsFunc(s.data, func(d dataFile) bool { return d.file == file })
 }
 
+// mode is that of a file of the engine, less the umask.
+func (s spec) mode(file string) fs.FileMode {
+	if s.isExecutable(file) {
+		return 0o755
+	}
+	return 0o644
+}
+
 func moduleFiles(name string) fs.FS {
 	sub, err := fs.Sub(modules, "modules/"+name)
 	if err != nil {
@@ -93,8 +101,8 @@ func moduleFiles(name string) fs.FS {
 	return sub
 }
 
-// KubernetesLDFlags are the linker flags that tell a program of Kubernetes its version: without them it is a v0.0.0, which
-// kubeadm and kubelet refuse to work with.
+// KubernetesLDFlags are the linker flags that tell a program of Kubernetes its version: without them it is a v0.0.0,
+// which kubeadm and kubelet refuse to work with.
 func KubernetesLDFlags() []string {
 	major, minor, _ := strings.Cut(strings.TrimPrefix(KubernetesVersion, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
@@ -121,7 +129,7 @@ func kubernetesSpec() spec {
 
 func etcdSpec() spec {
 	return spec{
-		name: Etcd, version: EtcdVersion, files: moduleFiles(Etcd),
+		name: Etcd, version: etcdVersion, files: moduleFiles(Etcd),
 		programs: []program{{"etcd", "go.etcd.io/etcd/server/v3", []string{"--version"}}},
 	}
 }
@@ -165,7 +173,8 @@ func specs() []spec {
 	return []spec{etcdSpec(), kubernetesSpec(), calicoSpec(), cniPluginsSpec()}
 }
 
-// plugins are the network plugins of local clusters, the default first, and the engines that each runs beside the control plane's.
+// plugins are the network plugins of local clusters, the default first, and the engines that each runs beside the
+// control plane's.
 var plugins = []struct {
 	name    string
 	engines []string
@@ -187,9 +196,9 @@ func Plugins() []string {
 // Pin is an engine and the upstream version that is built of it.
 type Pin struct{ Name, Version string }
 
-// Pins are all engines, in the order in which they are told.
+// Pins are all engines, in the order in which users see them.
 func Pins() []Pin {
-	return []Pin{{Kubernetes, KubernetesVersion}, {Etcd, EtcdVersion}, {Calico, CalicoVersion}, {CNIPlugins, CNIPluginsVersion}}
+	return []Pin{{Kubernetes, KubernetesVersion}, {Etcd, etcdVersion}, {Calico, CalicoVersion}, {CNIPlugins, CNIPluginsVersion}}
 }
 
 // specsFor gives the engines that a cluster with the given network plugin runs.

@@ -36,8 +36,8 @@ func (t toolchain) identity() string {
 	return strings.Join(parts, " ")
 }
 
-// goFallbacks are the places where Go's own installation instructions and distributions put it, for users whose PATH does not
-// have them, as under sudo.
+// goFallbacks are the places where Go's own installation instructions and distributions put it, for users whose PATH
+// does not have them, as under sudo.
 var goFallbacks = []string{"/usr/local/go/bin/go", "/usr/lib/go/bin/go", "/snap/bin/go"}
 
 func lookGo() (string, error) {
@@ -51,7 +51,7 @@ func lookGo() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%w in PATH: install Go 1.26 or newer (https://go.dev/doc/install), "+
-		"or give --engine-dir a folder of prebuilt engines", ErrNoGo)
+		"or import a bundle of engines from a machine that has it (netproof engines export, import)", ErrNoGo)
 }
 
 // findToolchain locates Go and reads its settings. The error is ErrNoGo where there is none.

@@ -19,38 +19,39 @@ import (
 	"github.com/netproof/netproof/harness/writefile"
 )
 
-// UntrustedError says that somebody else could change the programs that netproof would run, so that it does not run them.
+// UntrustedError says that somebody else could change the programs that netproof would run, so that it does not run
+// them.
 type UntrustedError struct {
 	// What is "engine cache" or "engine folder", and Dir its path.
 	What, Dir string
-	// Mend tells what to do about it.
-	Mend string
+	// Fix tells what to do about it.
+	Fix string
 	// Err is an [*owned.Error].
 	Err error
 }
 
 func (e *UntrustedError) Error() string {
-	return fmt.Sprintf("%s %s is not ours alone: %v: %s", e.What, e.Dir, e.Err, e.Mend)
+	return fmt.Sprintf("%s %s is not ours alone: %v: %s", e.What, e.Dir, e.Err, e.Fix)
 }
 
 func (e *UntrustedError) Unwrap() error { return e.Err }
 
 // untrusted makes an error that is about an owner an [UntrustedError], and leaves others as they are.
-func untrusted(what, dir, mend string, err error) error {
+func untrusted(what, dir, fix string, err error) error {
 	var theirs *owned.Error
 	if !errors.As(err, &theirs) {
 		return err
 	}
-	return &UntrustedError{What: what, Dir: dir, Mend: mend, Err: theirs}
+	return &UntrustedError{What: what, Dir: dir, Fix: fix, Err: theirs}
 }
 
 func untrustedCache(dir string, err error) error {
-	return untrusted("engine cache", dir, "programs in it are run, so no other user may own it or write to it: mend that, or set "+CacheEnv+
+	return untrusted("engine cache", dir, "programs in it are run, so no other user may own it or write to it: fix that, or set "+CacheEnv+
 		" to a folder that only you can write to", err)
 }
 
 func untrustedDir(dir string, err error) error {
-	return untrusted("engine folder", dir, "programs in it are run, so no other user may own it or write to it: mend that, or copy it to a "+
+	return untrusted("engine folder", dir, "programs in it are run, so no other user may own it or write to it: fix that, or copy it to a "+
 		"folder that only you can write to", err)
 }
 
@@ -63,14 +64,14 @@ func (e *TamperedError) Error() string {
 	return fmt.Sprintf("%s is not what was built: %s", e.Path, e.Reason)
 }
 
-// verify makes sure that the files of a complete engine are ours alone and have the content that was built, by the digests in its manifest.
-// The error is an [*UntrustedError] or a [*TamperedError] if not.
+// verify makes sure that the files of a complete engine are ours alone and have the content that was built, by the
+// digests in its manifest. The error is an [*UntrustedError] or a [*TamperedError] if not.
 //
-// Versions of netproof up to the one that this was added to wrote no digests. Such an engine is taken as it is, and its digests are
-// noted from then on, if nothing in it was changed after its manifest was written. That trusts no more than a check against digests
-// would: these lie in the same folder, and whoever could have changed a program could have changed them as well. What keeps others
-// out, then and now, is that the folder is ours; the digests find damage, and changes by those who reach one file only. So a first run of a
-// newer netproof need not build for ten minutes.
+// Versions of netproof up to the one that this was added to wrote no digests. Such an engine is taken as it is, and its
+// digests are noted from then on, if nothing in it was changed after its manifest was written. That trusts no more than
+// a check against digests would: these lie in the same folder, and whoever could have changed a program could have
+// changed them as well. What keeps others out, then and now, is that the folder is ours; the digests find damage, and
+// changes by those who reach one file only. So a first run of a newer netproof need not build for ten minutes.
 func verify(s spec, dir string) error {
 	m, err := readManifest(dir)
 	if err != nil {
@@ -120,7 +121,8 @@ func verifyPlace(s spec, dir, file string) error {
 	return nil
 }
 
-// copyTime is how much later than its manifest a file may have been written, as in a cache that was copied file by file.
+// copyTime is how much later than its manifest a file may have been written, as in a cache that was copied file by
+// file.
 const copyTime = 5 * time.Minute
 
 // adopt notes the digests of an engine that has none.
@@ -149,20 +151,27 @@ func adopt(s spec, dir string, m manifest) error {
 }
 
 func writeManifest(dir string, m manifest) error {
-	content, err := json.MarshalIndent(m, "", "  ")
+	content, err := encode(m)
 	if err != nil {
 		return fmt.Errorf("describe engine %s: %w", m.Name, err)
 	}
-	if err := writefile.Replace(filepath.Join(dir, manifestFile), writefile.Bytes(append(content, '\n'))); err != nil {
+	if err := writefile.Replace(filepath.Join(dir, manifestFile), writefile.Bytes(content)); err != nil {
 		return fmt.Errorf("describe engine %s: %w", m.Name, err)
 	}
 	return nil
 }
 
+// encode gives the text of a manifest.
+func encode(manifest any) ([]byte, error) {
+	content, err := json.MarshalIndent(manifest, "", "  ")
+	return append(content, '\n'), err
+}
+
 // hashing bounds how many files are read at a time: it is the processor that takes the time.
 var hashing = make(chan struct{}, runtime.GOMAXPROCS(0))
 
-// digests gives the SHA-256 of the files of an engine in hexadecimal. An alias has none: it is a link to a file that has.
+// digests gives the SHA-256 of the files of an engine in hexadecimal. An alias has none: it is a link to a file that
+// has.
 func digests(s spec, dir string) (map[string]string, error) {
 	var (
 		mu   sync.Mutex
@@ -195,9 +204,13 @@ func digest(path string) (string, error) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	// With io.Copy the file would choose the buffer, and a small one makes this slower.
-	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, make([]byte, 1<<20)); err != nil {
+	if _, err := copyAll(h, f); err != nil {
 		return "", fmt.Errorf("verify engine: %w", err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// copyAll copies in large pieces. With io.Copy a file would choose them, and small ones make this slower.
+func copyAll(w io.Writer, r io.Reader) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, 1<<20))
 }

@@ -55,7 +55,8 @@ func SearchPath(path string) string {
 	return strings.Join(dirs, string(filepath.ListSeparator))
 }
 
-// Find gives the absolute path of a program, looked for in SearchPath of the environment's PATH, and "" where there is none.
+// Find gives the absolute path of a program, looked for in SearchPath of the environment's PATH, and "" where there is
+// none.
 func Find(name string) string {
 	for _, dir := range filepath.SplitList(SearchPath(os.Getenv("PATH"))) {
 		if !filepath.IsAbs(dir) {

@@ -85,7 +85,7 @@ func TestFindLooksWhereAnOrdinaryUsersPathDoesNot(t *testing.T) {
 	systemDirs = []string{t.TempDir(), dir}
 
 	assert.Equal(t, program, Find("netproof-test-tool"))
-	assert.Empty(t, Find("netproof-test-text"), "a file that is not executable is no program")
+	assert.Empty(t, Find("netproof-test-text"), "a file that is not executable is not a program")
 	assert.Empty(t, Find("netproof-test-absent"))
 }
 

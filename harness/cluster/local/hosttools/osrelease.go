@@ -103,8 +103,8 @@ func familyOf(system OS) (family, bool) {
 // goWords is how to get Go: distributions carry it, but seldom a release that is new enough.
 const goWords = "Go 1.26 or newer as https://go.dev/doc/install says"
 
-// Install gives the command that installs tools on a system, with sudo unless the user is root, and words instead of a command for a
-// system that is not known and for Go. It depends on nothing but its arguments.
+// Install gives the command that installs tools on a system, with sudo unless the user is root, and words instead of a
+// command for a system that is not known and for Go. It depends on nothing but its arguments.
 func Install(system OS, tools []Tool, root bool) string {
 	f, known := familyOf(system)
 	var packages, names []string

@@ -1,3 +1,5 @@
+//go:build linux
+
 package named
 
 import (
@@ -20,8 +22,8 @@ import (
 	"github.com/netproof/netproof/harness/peercred"
 )
 
-// envRole tells a starting process that it is the daemon, or the program in the sandbox that serves under a name, and the
-// descriptor of its connection to the process that started it: "daemon:3", "serve:3".
+// envRole tells a starting process that it is the daemon, or the program in the sandbox that serves under a name, and
+// the descriptor of its connection to the process that started it: "daemon:3", "serve:3".
 const envRole = "NETPROOF_NAMED"
 
 const (
@@ -29,7 +31,7 @@ const (
 	roleServe  = "serve"
 )
 
-// config is the first thing that a daemon is told by the process that creates it.
+// config is the first message to a daemon from the process that creates it.
 type config struct {
 	Name  string        `json:"name"`
 	Dir   string        `json:"dir"`
@@ -74,7 +76,8 @@ type news struct {
 // serving is the connection of this process to its daemon, if it serves under a name.
 var serving *net.UnixConn
 
-// Init makes this process the daemon if [Create] started it to be that; then it never returns. It comes right after sandbox.Init.
+// Init makes this process the daemon if [Create] started it to be that; then it never returns. It comes right after
+// sandbox.Init.
 func Init() {
 	role, number, _ := strings.Cut(os.Getenv(envRole), ":")
 	fd, err := strconv.Atoi(number)
@@ -177,7 +180,7 @@ func (d *daemon) run() int {
 	// Nothing of the sandbox is left, and with our own copy of its socket closed there is no more to hear.
 	_ = theirs.Close()
 	<-heard
-	// Free the name before anybody is told.
+	// Free the name before anybody hears of it.
 	_ = listener.Close()
 	d.mu.Lock()
 	ready, failed := d.info.State != Creating, d.failed

@@ -1,3 +1,5 @@
+//go:build linux
+
 package named_test
 
 import (

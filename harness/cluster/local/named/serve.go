@@ -1,3 +1,5 @@
+//go:build linux
+
 package named
 
 import (
@@ -13,9 +15,9 @@ import (
 // Serving tells whether this process is the program in a sandbox that [Create] makes, and should call [Serve].
 func Serving() bool { return serving != nil }
 
-// Serve does the work of a named sandbox. The work calls ready when it is: with something that can be rendered as JSON, which
-// [Info] then carries as Detail. It returns after its context ended, having cleaned up, or with an error; that the context was canceled is none then. An error before it
-// was ready is what [Create] returns.
+// Serve does the work of a named sandbox. The work calls ready when it is: with something that can be rendered as JSON,
+// which [Info] then carries as Detail. It returns after its context ended, having cleaned up, or with an error; that
+// the context was canceled is none then. An error before it was ready is what [Create] returns.
 func Serve(ctx context.Context, work func(ctx context.Context, ready func(detail any) error) error) error {
 	if serving == nil {
 		return errors.New("serve under a name: this process was not started to do that")

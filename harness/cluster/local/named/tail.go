@@ -1,3 +1,5 @@
+//go:build linux
+
 package named
 
 // tailSize is how much a tail keeps.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -103,7 +105,7 @@ func (f *Fabric) Close() error {
 	return errors.Join(errs...)
 }
 
-// Host is an endpoint on the fabric that is no part of the cluster.
+// Host is an endpoint on the fabric that is not part of the cluster.
 type Host struct {
 	Name      string
 	Addresses []netip.Addr
@@ -156,8 +158,8 @@ func (f *Fabric) connect(h *Host) error {
 	}
 	h.Namespace = &Namespace{file: file}
 	outer := fmt.Sprintf("host%d", h.number)
-	// The next host with this number has the same addresses: with the same hardware address too, what the nodes remember of
-	// this one stays true.
+	// The next host with this number has the same addresses: with the same hardware address too, what the nodes
+	// remember of this one stays true.
 	hardware := net.HardwareAddr{0x02, 'h', 'o', 's', 't', byte(h.number)}
 	if err := f.thread.Do(func() error { return cable(outer, f.bridge, file, hardware) }); err != nil {
 		return errors.Join(err, h.Namespace.Close())

@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -81,8 +83,8 @@ func enterNetwork(fd int) error {
 
 // sysctls are what a new namespace would otherwise take over from the machine.
 var sysctls = []struct{ name, value string }{
-	// Distributions differ, and Felix refuses to start where all interfaces are set to loose mode (2). It makes the check
-	// strict for the interfaces of pods itself.
+	// Distributions differ, and Felix refuses to start where all interfaces are set to loose mode (2). It makes the
+	// check strict for the interfaces of pods itself.
 	{"net/ipv4/conf/%s/rp_filter", "0"},
 	{"net/ipv6/conf/%s/disable_ipv6", "0"},
 	// Nobody else is on these links, so duplicate address detection would only keep an address unusable for a second.
@@ -147,8 +149,8 @@ func makeNamespace(setup func() error) (*os.File, error) {
 	return file, nil
 }
 
-// cable makes a pair of virtual interfaces: outer on the bridge in the calling thread's namespace, eth0 inside target. The
-// hardware address of eth0 may be nil for one that the kernel makes up.
+// cable makes a pair of virtual interfaces: outer on the bridge in the calling thread's namespace, eth0 inside target.
+// The hardware address of eth0 may be nil for one that the kernel makes up.
 func cable(outer string, bridge netlink.Link, target *os.File, hardware net.HardwareAddr) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = outer

@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -38,8 +40,8 @@ type Node struct {
 // Config says how to make a node.
 type Config struct {
 	Index int
-	// Visible are folders that the node's processes must find where they are, though the node has a /run and a /var/lib of
-	// its own: the programs' and the cluster's.
+	// Visible are folders that the node's processes must find where they are, though the node has a /run and a /var/lib
+	// of its own: the programs' and the cluster's.
 	Visible []string
 }
 
@@ -180,8 +182,8 @@ func (n *Node) AddRoute(to netip.Prefix, via netip.Addr) error {
 	})
 }
 
-// Thread is in the node's namespaces and lives as long as the node; the node's processes are its children. It must not be
-// kept busy: Do is for work.
+// Thread is in the node's namespaces and lives as long as the node; the node's processes are its children. It must not
+// be kept busy: Do is for work.
 func (n *Node) Thread() *process.Thread { return n.main }
 
 // Network is the node's network namespace. It belongs to the node: do not close it.

@@ -10,8 +10,8 @@ import (
 // MaxNodes is how many nodes the address plan has room for.
 const MaxNodes = 100
 
-// Plan is the address plan of a cluster: one network per family and purpose, the primary family first. IPv4 addresses come from
-// the ranges for benchmarks and documentation (RFC 2544, RFC 5737) and from the private ones that Kubernetes
+// Plan is the address plan of a cluster: one network per family and purpose, the primary family first. IPv4 addresses
+// come from the ranges for benchmarks and documentation (RFC 2544, RFC 5737) and from the private ones that Kubernetes
 // installers use; IPv6 addresses are unique local (RFC 4193) and documentation ones (RFC 3849).
 type Plan struct {
 	Families []model.IPFamily

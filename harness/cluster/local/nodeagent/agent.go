@@ -1,3 +1,5 @@
+//go:build linux
+
 package nodeagent
 
 import (
@@ -190,16 +192,16 @@ func (a *Agent) worker(uid types.UID) (*worker, error) {
 	return w, nil
 }
 
-// Halt makes the agent deaf and dumb, as a fault for tests: pods that run go on, but nothing is made, removed or reported any
-// more. A halted agent stays so.
+// Halt makes the agent deaf and dumb, as a fault for tests: pods that run go on, but nothing is made, removed or
+// reported any more. A halted agent stays so.
 func (a *Agent) Halt() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stopped = true
 }
 
-// StopServers ends the servers of a pod while its status says that it is ready, as a fault for tests. The pod's endpoint
-// can still probe.
+// StopServers ends the servers of a pod while its status says that it is ready, as a fault for tests. The pod's
+// endpoint can still probe.
 func (a *Agent) StopServers(uid types.UID) error {
 	w, err := a.worker(uid)
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package nodeagent
 
 import (
@@ -18,8 +20,8 @@ var _ invoke.Exec = (*pluginRunner)(nil)
 
 func newPluginRunner() *pluginRunner { return &pluginRunner{} }
 
-// ExecPlugin implements [invoke.Exec]. What the plugin says on standard error is dropped when it succeeds, and becomes part of
-// the error when it gives no better one.
+// ExecPlugin implements [invoke.Exec]. What the plugin says on standard error is dropped when it succeeds, and becomes
+// part of the error when it gives no better one.
 func (r *pluginRunner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	return r.RawExec.ExecPlugin(ctx, path, stdin, append(environ, "GOGC=off", "GOMAXPROCS=1"))
 }

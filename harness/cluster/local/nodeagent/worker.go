@@ -1,3 +1,5 @@
+//go:build linux
+
 package nodeagent
 
 import (
@@ -17,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local/node"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/probes"
@@ -38,7 +41,7 @@ const (
 	reasonNetwork = "NetworkFailed"
 	reasonServers = "ServersFailed"
 	reasonPorts   = "InvalidPorts"
-	// These are told in an event; the pod starts.
+	// These stand in an event; the pod starts.
 	reasonUnsupported = "UnsupportedPorts"
 	reasonHostPorts   = "HostPortsIgnored"
 )
@@ -58,7 +61,8 @@ func (e *startError) Unwrap() error { return e.err }
 type worker struct {
 	agent *Agent
 	pod   *corev1.Pod
-	// before is the worker of an earlier pod of the same name, which has to end first: host interfaces are named after the pod.
+	// before is the worker of an earlier pod of the same name, which has to end first: host interfaces are named after
+	// the pod.
 	before *worker
 	// stopping is closed when the pod is to go, done when it is gone.
 	stopping chan struct{}
@@ -206,7 +210,7 @@ func (s *sandbox) start(ctx context.Context) *startError {
 			return &startError{reason: reasonNetwork, err: err}
 		}
 	}
-	identity := probes.Identity{Endpoint: model.PodEndpoint(s.pod.Namespace, s.pod.Name), UID: string(s.pod.UID)}
+	identity := probes.Identity{Endpoint: cluster.EndpointOf(s.pod), UID: string(s.pod.UID)}
 	s.server, err = s.agent.cfg.Serve(namespace.File(), identity, ports)
 	if errors.Is(err, ErrUnsupportedPorts) {
 		s.event(ctx, reasonUnsupported, err.Error())

@@ -1,3 +1,5 @@
+//go:build linux
+
 package process
 
 import (
@@ -320,8 +322,8 @@ func (p *Process) Stop(grace time.Duration) {
 	<-p.done
 }
 
-// Watch returns a [*DeathError] as soon as it has ended, and ctx's error when that comes first. It tells a start-up that
-// polls a program's health that there is nothing left to wait for.
+// Watch returns a [*DeathError] as soon as it has ended, and ctx's error when that comes first. It tells a start-up
+// that polls a program's health that there is nothing left to wait for.
 func (p *Process) Watch(ctx context.Context) error {
 	select {
 	case <-p.done:

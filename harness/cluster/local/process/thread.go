@@ -1,3 +1,5 @@
+//go:build linux
+
 package process
 
 import (
@@ -59,8 +61,8 @@ func (t *Thread) run(setup func() error, ready chan<- error) {
 	}
 }
 
-// Do runs fn on the thread and returns its error. Functions of several callers run one after the other. fn must not call Do of
-// the same thread.
+// Do runs fn on the thread and returns its error. Functions of several callers run one after the other. fn must not
+// call Do of the same thread.
 func (t *Thread) Do(fn func() error) error {
 	done := make(chan error, 1)
 	select {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox
 
 import (
@@ -28,8 +30,8 @@ type namespaceFile struct {
 	file   *os.File
 }
 
-// OpenNamespaces opens the namespaces of a sandbox by the id of its PID 1, as [Command.Started] tells it. It is the caller who
-// must make sure, after this returned, that the sandbox was still alive.
+// OpenNamespaces opens the namespaces of a sandbox by the id of its PID 1, as [Command.Started] tells it. It is the
+// caller who must make sure, after this returned, that the sandbox was still alive.
 func OpenNamespaces(pid int) (*Namespaces, error) {
 	n := &Namespaces{}
 	for _, ns := range []struct{ name, option string }{
@@ -76,15 +78,6 @@ func (n *Namespaces) Close() error {
 	return errors.Join(errs...)
 }
 
-// EnterOptions say how a command runs in a sandbox that exists.
-type EnterOptions struct {
-	// Program is run instead of the current one, with the arguments that follow; it is looked up in PATH inside. Command.Args is not
-	// used then.
-	Program []string
-	// Terminal gives the command the terminal that is its Stdin, as a shell needs it. It has no effect if that is none.
-	Terminal bool
-}
-
 // invitation is what the outer side tells a process that has come in.
 type invitation struct {
 	// Exec is the program to run instead.
@@ -99,8 +92,9 @@ type invitation struct {
 	Terminal bool `json:"terminal,omitempty"`
 }
 
-// Enter runs a command in the namespaces of a sandbox, by way of the nsenter program (util-linux, or that of busybox), and waits for its end. The
-// command is killed when this process dies. Signals, ctx, the exit code and errors are as with [Run].
+// Enter runs a command in the namespaces of a sandbox, by way of the nsenter program (util-linux, or that of busybox),
+// and waits for its end. The command is killed when this process dies. Signals, ctx, the exit code and errors are as
+// with [Run].
 func Enter(ctx context.Context, n *Namespaces, c Command, o EnterOptions) (int, error) {
 	// The parent-death signal follows the thread that started the child: keep it until the child is gone.
 	runtime.LockOSThread()
@@ -134,7 +128,8 @@ func Enter(ctx context.Context, n *Namespaces, c Command, o EnterOptions) (int, 
 		}
 		files = append(files, ns.file)
 	}
-	// By descriptor it is this very program, even when its file was replaced or lies where the sandbox has a mount of its own.
+	// By descriptor it is this very program, even when its file was replaced or lies where the sandbox has a mount of
+	// its own.
 	args = append(args, "--", "/proc/self/fd/"+strconv.Itoa(fd+1))
 	if o.Program == nil {
 		args = append(args, c.args()[1:]...)
@@ -199,7 +194,8 @@ func terminalOf(c *Command) *os.File {
 	return f
 }
 
-// keepTerminal returns a function that gives the terminal back to the process group that has it now, in the mode it has now.
+// keepTerminal returns a function that gives the terminal back to the process group that has it now, in the mode it has
+// now.
 func keepTerminal(tty *os.File) func() {
 	fd := int(tty.Fd())
 	group, errGroup := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
@@ -218,7 +214,7 @@ func keepTerminal(tty *os.File) func() {
 	}
 }
 
-// credentialPair returns two connected sockets, of which ours tells who writes to it.
+// credentialPair returns two connected sockets. Ours tells who writes to it.
 func credentialPair() (*net.UnixConn, *os.File, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
@@ -309,8 +305,8 @@ func enterInit(control *os.File) {
 			enterFailed(err, 127)
 		}
 		if in.Terminal {
-			// What is handled goes back to its default in an exec, what was ignored stays so, and a shell whose keys do nothing
-			// is of no use.
+			// What is handled goes back to its default in an exec, what was ignored stays so, and a shell whose keys do
+			// nothing is of no use.
 			signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
 		}
 		// The parent-death signal stays armed across an exec.
@@ -330,8 +326,8 @@ func enterFailed(err error, code int) {
 	exit(code)
 }
 
-// takeTerminal makes this process a group of its own, in the foreground of the terminal: a Ctrl-C then comes to it alone,
-// and not to nsenter, which would die of it.
+// takeTerminal makes this process a group of its own, in the foreground of the terminal: a Ctrl-C then comes to it
+// alone, and not to nsenter, which would die of it.
 func takeTerminal() {
 	signal.Ignore(syscall.SIGTTOU)
 	defer signal.Reset(syscall.SIGTTOU)

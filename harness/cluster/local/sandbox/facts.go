@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // ErrUnavailable is matched by every [UnavailableError].
@@ -36,7 +35,7 @@ func (e *UnavailableError) Error() string {
 		if !o.Certain {
 			may = "probably "
 		}
-		fmt.Fprintf(&b, "\n  %sbecause %s\n    mend: %s", may, o.Cause, o.Mend)
+		fmt.Fprintf(&b, "\n  %sbecause %s\n    fix: %s", may, o.Cause, o.Fix)
 	}
 	return b.String()
 }
@@ -51,14 +50,16 @@ func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailab
 type Obstacle struct {
 	// Cause in plain words.
 	Cause string
-	// Mend is the command or setting that removes it.
-	Mend string
+	// Fix is the command or setting that removes it.
+	Fix string
 	// Certain is true when no sandbox can be made; otherwise it depends on things that cannot be read, such as rules.
 	Certain bool
 }
 
 // Facts are what sandboxes depend on. [ReadFacts] reads those of this process.
 type Facts struct {
+	// System is Go's name of the operating system, such as darwin, unless that is Linux.
+	System string
 	// UID is the effective user id.
 	UID int
 	// Capabilities is the effective set, as in /proc/self/status.
@@ -86,6 +87,9 @@ var sysctls = []string{sysctlUsernsClone, sysctlAppArmor, sysctlMaxUser, sysctlM
 
 // ReadFacts reads the facts of this process. What cannot be read counts as no obstacle: the attempt will tell.
 func ReadFacts() Facts {
+	if runtime.GOOS != "linux" {
+		return Facts{System: runtime.GOOS}
+	}
 	f := Facts{UID: os.Geteuid(), Sysctls: map[string]string{}}
 	if text, err := os.ReadFile("/proc/self/status"); err == nil {
 		f.Capabilities, f.Seccomp = parseStatus(string(text))
@@ -135,10 +139,18 @@ func parseMasked(text string) []string {
 }
 
 // required are the capabilities that making and using a sandbox needs.
-var required = []uint{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE}
+var required = []uint{capSysAdmin, capNetAdmin, capNetRaw, capNetBindService}
 
-// NeedsUserNamespace tells whether the other namespaces must be made inside a new user namespace: when the user is not root, or
-// is a root without the privileges of one, as in most containers.
+// Numbers of capabilities, which are those of Linux wherever this is compiled (capabilities(7), linux/capability.h).
+const (
+	capNetBindService = 10
+	capNetAdmin       = 12
+	capNetRaw         = 13
+	capSysAdmin       = 21
+)
+
+// NeedsUserNamespace tells whether the other namespaces must be made inside a new user namespace: when the user is not
+// root, or is a root without the privileges of one, as in most containers.
 func (f Facts) NeedsUserNamespace() bool {
 	for _, c := range required {
 		if f.Capabilities&(1<<c) == 0 {
@@ -150,6 +162,14 @@ func (f Facts) NeedsUserNamespace() bool {
 
 // Obstacles lists what stands in the way of a sandbox.
 func (f Facts) Obstacles() []Obstacle {
+	if f.System != "" {
+		return []Obstacle{{
+			Cause: "the clusters of --provider local are made of the namespaces of Linux, and this is " + f.System,
+			Fix: "use --provider kind, which takes Docker; or run netproof in a container of the image that netproof images --full writes on Linux: " +
+				`docker run --rm --privileged -v "$PWD:/policies" IMAGE run /policies`,
+			Certain: true,
+		}}
+	}
 	var found []Obstacle
 	for _, name := range []string{sysctlMaxNet, sysctlMaxMnt, sysctlMaxPID} {
 		if f.Sysctls[name] == "0" {
@@ -162,7 +182,7 @@ func (f Facts) Obstacles() []Obstacle {
 	if f.NoUserNamespaces {
 		found = append(found, Obstacle{
 			Cause:   "this kernel was built without user namespaces (CONFIG_USER_NS)",
-			Mend:    "run netproof as root",
+			Fix:     "run netproof as root",
 			Certain: true,
 		})
 	}
@@ -175,19 +195,19 @@ func (f Facts) Obstacles() []Obstacle {
 	if v := f.Sysctls[sysctlAppArmor]; v != "" && v != "0" {
 		found = append(found, Obstacle{
 			Cause: sysctlAppArmor + " is " + v + ": AppArmor takes the privileges away from programs without a profile that allows user namespaces",
-			Mend:  "sudo sysctl -w " + sysctlAppArmor + "=0, or an AppArmor profile for netproof with `userns,`, or run netproof as root",
+			Fix:   "sudo sysctl -w " + sysctlAppArmor + "=0, or an AppArmor profile for netproof with `userns,`, or run netproof as root",
 		})
 	}
 	if f.Seccomp != 0 {
 		found = append(found, Obstacle{
 			Cause: "a seccomp filter is in force, as in most containers",
-			Mend:  "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined, or with --privileged",
+			Fix:   "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined, or with --privileged",
 		})
 	}
 	if len(f.Masked) > 0 {
 		found = append(found, Obstacle{
 			Cause: "parts of /proc are hidden (" + strings.Join(f.Masked, ", ") + "), and the kernel then refuses a new /proc to a user namespace",
-			Mend:  "start the container with --security-opt systempaths=unconfined (Kubernetes: procMount: Unmasked), or with --privileged",
+			Fix:   "start the container with --security-opt systempaths=unconfined (Kubernetes: procMount: Unmasked), or with --privileged",
 		})
 	}
 	return found
@@ -196,7 +216,7 @@ func (f Facts) Obstacles() []Obstacle {
 func forbidden(sysctl, value string) Obstacle {
 	return Obstacle{
 		Cause:   sysctl + " is 0",
-		Mend:    "sudo sysctl -w " + sysctl + "=" + value,
+		Fix:     "sudo sysctl -w " + sysctl + "=" + value,
 		Certain: true,
 	}
 }
@@ -224,7 +244,7 @@ func (f Facts) explain(step string, err error) error {
 		// The limits count per user, and for each level of nesting.
 		return &UnavailableError{Step: step, Err: err, Obstacles: append(f.Obstacles(), Obstacle{
 			Cause: "this user has reached a limit of namespaces (/proc/sys/user/max_*_namespaces)",
-			Mend:  "raise these, or end what holds the namespaces: lsns shows it",
+			Fix:   "raise these, or end what holds the namespaces: lsns shows it",
 		})}
 	}
 	return fmt.Errorf("%s for the sandbox: %w", step, err)

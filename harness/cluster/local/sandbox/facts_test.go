@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,37 +48,37 @@ func TestObstaclesAreFoundInFacts(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		change       func(f *sandbox.Facts)
-		cause, mend  string
+		cause, fix   string
 		certain, all bool // all: root has it, too
 	}{
 		"none": {change: func(*sandbox.Facts) {}},
 		"user namespaces built out": {
 			change: func(f *sandbox.Facts) { f.NoUserNamespaces = true },
-			cause:  "CONFIG_USER_NS", mend: "as root", certain: true,
+			cause:  "CONFIG_USER_NS", fix: "as root", certain: true,
 		},
 		"user namespaces limited to none": {
 			change: func(f *sandbox.Facts) { f.Sysctls["user.max_user_namespaces"] = "0" },
-			cause:  "user.max_user_namespaces is 0", mend: "sysctl -w user.max_user_namespaces=65536", certain: true,
+			cause:  "user.max_user_namespaces is 0", fix: "sysctl -w user.max_user_namespaces=65536", certain: true,
 		},
 		"Debian's switch": {
 			change: func(f *sandbox.Facts) { f.Sysctls["kernel.unprivileged_userns_clone"] = "0" },
-			cause:  "kernel.unprivileged_userns_clone is 0", mend: "sysctl -w kernel.unprivileged_userns_clone=1", certain: true,
+			cause:  "kernel.unprivileged_userns_clone is 0", fix: "sysctl -w kernel.unprivileged_userns_clone=1", certain: true,
 		},
 		"AppArmor": {
 			change: func(f *sandbox.Facts) { f.Sysctls["kernel.apparmor_restrict_unprivileged_userns"] = "1" },
-			cause:  "AppArmor", mend: "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+			cause:  "AppArmor", fix: "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
 		},
 		"a container's filter": {
 			change: func(f *sandbox.Facts) { f.Seccomp = 2 },
-			cause:  "seccomp", mend: "seccomp=unconfined",
+			cause:  "seccomp", fix: "seccomp=unconfined",
 		},
 		"a container's masks": {
 			change: func(f *sandbox.Facts) { f.Masked = []string{"/proc/kcore", "/proc/sys"} },
-			cause:  "/proc/kcore, /proc/sys", mend: "systempaths=unconfined",
+			cause:  "/proc/kcore, /proc/sys", fix: "systempaths=unconfined",
 		},
 		"network namespaces limited to none": {
 			change: func(f *sandbox.Facts) { f.Sysctls["user.max_net_namespaces"] = "0" },
-			cause:  "user.max_net_namespaces is 0", mend: "sysctl -w user.max_net_namespaces=65536", certain: true, all: true,
+			cause:  "user.max_net_namespaces is 0", fix: "sysctl -w user.max_net_namespaces=65536", certain: true, all: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +89,7 @@ func TestObstaclesAreFoundInFacts(t *testing.T) {
 			}
 			if assert.Len(t, found, 1) {
 				assert.Contains(t, found[0].Cause, c.cause)
-				assert.Contains(t, found[0].Mend, c.mend)
+				assert.Contains(t, found[0].Fix, c.fix)
 				assert.Equal(t, c.certain, found[0].Certain)
 			}
 			assert.Equal(t, c.all, len(root(c.change).Obstacles()) > 0, "for root")
@@ -96,9 +97,18 @@ func TestObstaclesAreFoundInFacts(t *testing.T) {
 	}
 }
 
+func TestOnAnotherSystemTheOneObstacleIsThatItIsNotLinux(t *testing.T) {
+	found := sandbox.Facts{System: "darwin", Seccomp: 2}.Obstacles()
+	if assert.Len(t, found, 1) {
+		assert.Contains(t, found[0].Cause, "this is darwin")
+		assert.Contains(t, found[0].Fix, "--provider kind")
+		assert.True(t, found[0].Certain)
+	}
+}
+
 func TestAnUnavailableSandboxIsExplained(t *testing.T) {
 	err := error(&sandbox.UnavailableError{Step: "mount /proc", Err: syscall.EPERM, Obstacles: []sandbox.Obstacle{
-		{Cause: "a is 0", Mend: "set it", Certain: true}, {Cause: "b is odd", Mend: "even it"},
+		{Cause: "a is 0", Fix: "set it", Certain: true}, {Cause: "b is odd", Fix: "even it"},
 	}})
 	assert.ErrorIs(t, err, sandbox.ErrUnavailable)
 	assert.ErrorIs(t, err, syscall.EPERM)
@@ -106,14 +116,18 @@ func TestAnUnavailableSandboxIsExplained(t *testing.T) {
 	assert.Equal(t, []string{
 		"mount /proc for the sandbox: operation not permitted",
 		"  because a is 0",
-		"    mend: set it",
+		"    fix: set it",
 		"  probably because b is odd",
-		"    mend: even it",
+		"    fix: even it",
 	}, strings.Split(err.Error(), "\n"))
 }
 
 func TestFactsOfThisProcessAreRead(t *testing.T) {
 	f := sandbox.ReadFacts()
+	if runtime.GOOS != "linux" {
+		assert.Equal(t, sandbox.Facts{System: runtime.GOOS}, f)
+		return
+	}
 	assert.Equal(t, syscall.Geteuid(), f.UID)
 	assert.NotEmpty(t, f.Sysctls["user.max_net_namespaces"])
 	if f.UID == 0 {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox
 
 import (
@@ -16,15 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TempDir is where TMPDIR points to inside a sandbox. It is on a tmpfs of the sandbox and has mode 0700.
-const TempDir = "/run/netproof/tmp"
-
 // maxFiles is how many descriptors a process in the sandbox may have open, where the machine lets it be chosen.
 const maxFiles = 1 << 20
 
-// Init makes of this process what the one that started it wants it to be. It comes first in main or TestMain. In a process that is
-// not starting as part of a sandbox it does nothing; in PID 1 of a sandbox it never returns; in one brought
-// in by [Enter] it may run another program in place of this one.
+// Init makes of this process what the one that started it wants it to be. It comes first in main or TestMain. In a
+// process that is not starting as part of a sandbox it does nothing; in PID 1 of a sandbox it never returns; in one
+// brought in by [Enter] it may run another program in place of this one.
 func Init() {
 	stage, fd, ok := parseStage(os.Getenv(envStage))
 	if !ok || !Inside() {
@@ -39,11 +38,6 @@ func Init() {
 	exit(initMain(control, fd, stage))
 }
 
-// exit ends a process that is there for the sandbox, and that main has no part in.
-func exit(code int) {
-	os.Exit(code) //nolint:forbidigo // main of this process is not reached, or runs in another goroutine
-}
-
 // initMain is the life of PID 1.
 func initMain(control *os.File, fd int, stage string) int {
 	go func() {
@@ -53,7 +47,8 @@ func initMain(control *os.File, fd int, stage string) int {
 	}()
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, forwarded...)
-	// In the background of a terminal with "stty tostop" a write would otherwise be retried for ever, since PID 1 cannot be stopped.
+	// In the background of a terminal with "stty tostop" a write would otherwise be retried for ever, since PID 1
+	// cannot be stopped.
 	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
 
 	report := func(st status) {
@@ -155,8 +150,8 @@ func setUp() error {
 	return nil
 }
 
-// mountSys mounts a sysfs that shows the new network namespace, and keeps the control groups where programs look for them: the Go
-// runtime reads its CPU limit there.
+// mountSys mounts a sysfs that shows the new network namespace, and keeps the control groups where programs look for
+// them: the Go runtime reads its CPU limit there.
 func mountSys() error {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	cgroups := cloneTree("/sys/fs/cgroup")
@@ -172,14 +167,15 @@ func mountSys() error {
 	return nil
 }
 
-// privateOfRun are the entries of /run that a sandbox does not share with the machine. Either programs in it keep their own state there,
-// or they would take the machine's services for the sandbox's.
+// privateOfRun are the entries of /run that a sandbox does not share with the machine. Either programs in it keep their
+// own state there, or they would take the machine's services for the sandbox's.
 var privateOfRun = []string{
 	filepath.Base(filepath.Dir(TempDir)), "lock", "xtables.lock", "netns", "calico", "cni", "cilium", "flannel", "kubernetes",
 	"containerd", "crio", "docker", "podman", "runc", "dbus", "mount", "systemd", "udev",
 }
 
-// HasOwn tells whether a folder is another one inside of a sandbox, so that a file which is made there inside is gone with the sandbox.
+// HasOwn tells whether a folder is another one inside of a sandbox, so that a file which is made there inside is gone
+// with the sandbox.
 func HasOwn(folder string) bool {
 	real, err := filepath.EvalSymlinks(folder)
 	if err == nil {
@@ -197,7 +193,8 @@ func HasOwn(folder string) bool {
 }
 
 // mountRun gives the sandbox a /run of its own with the machine's folders in it, where people have files too, and with
-// links such as NixOS has to its programs. Sockets and files of services, which lie directly in /run, are left out, as is privateOfRun.
+// links such as NixOS has to its programs. Sockets and files of services, which lie directly in /run, are left out, as
+// is privateOfRun.
 func mountRun() error {
 	links, kept := map[string]string{}, map[string]tree{}
 	// What cannot be read cannot be kept.

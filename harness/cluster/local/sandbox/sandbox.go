@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox
 
 import (
@@ -5,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -18,11 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultGrace is how long a command may take to end after it was asked to.
-const DefaultGrace = 10 * time.Second
-
-// envStage tells a process what it is to a sandbox: "init:FD", "probe:FD" or "enter:FD" before [Init], where FD is the control
-// socket, and afterwards the identity of the sandbox's PID namespace.
+// envStage tells a process what it is to a sandbox: "init:FD", "probe:FD" or "enter:FD" before [Init], where FD is the
+// control socket, and afterwards the identity of the sandbox's PID namespace.
 const envStage = "NETPROOF_SANDBOX"
 
 const (
@@ -30,29 +28,6 @@ const (
 	stageProbe = "probe"
 	stageEnter = "enter"
 )
-
-// Command is what to run in a sandbox. Its zero value is the current program with its arguments, environment and
-// standard streams.
-type Command struct {
-	// Args are the arguments with the program's name first; nil means os.Args.
-	Args []string
-	// Env is the environment; nil means os.Environ().
-	Env []string
-	// Dir is the working directory; empty means the current one.
-	Dir string
-	// Stdin, Stdout and Stderr are the standard streams; nil means those of this process. A terminal as Stdin is copied
-	// through a pipe, since a process in the background may not read it.
-	Stdin  io.Reader
-	Stdout io.Writer
-	Stderr io.Writer
-	// ExtraFiles become the descriptors 3, 4, and so on.
-	ExtraFiles []*os.File
-	// Grace is how long the command may go on after it was asked to end; zero means [DefaultGrace].
-	Grace time.Duration
-	// Started is called once the command runs, with the id, as this process sees it, of the sandbox's PID 1, or of the command
-	// if it is in [Enter]. It may be nil.
-	Started func(pid int)
-}
 
 func (c *Command) grace() time.Duration {
 	if c.Grace > 0 {
@@ -88,8 +63,8 @@ func withEnv(env []string, key, value string) []string {
 	return append(out, key+"="+value)
 }
 
-// Inside tells whether this process is in a sandbox. It holds for PID 1, the worker, everything they start (also in network
-// and mount namespaces made there) and what [Enter] brought in.
+// Inside tells whether this process is in a sandbox. It holds for PID 1, the worker, everything they start (also in
+// network and mount namespaces made there) and what [Enter] brought in.
 var Inside = sync.OnceValue(func() bool {
 	value := os.Getenv(envStage)
 	if stage, _, ok := parseStage(value); ok {
@@ -133,17 +108,18 @@ type status struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Run runs the command in a new sandbox and waits for its end. SIGINT, SIGTERM, SIGHUP and SIGQUIT are handed to it; when a second one
-// comes, or the grace after the first is over, it is killed. The end of ctx is like a SIGTERM.
+// Run runs the command in a new sandbox and waits for its end. SIGINT, SIGTERM, SIGHUP and SIGQUIT are handed to it;
+// when a second one comes, or the grace after the first is over, it is killed. The end of ctx is like a SIGTERM.
 //
-// It returns the exit code of the command, or 128+n when signal n ended it or when it had to be killed after signal n. An error means
-// that the command did not run, and then matches [ErrUnavailable] if this machine does not allow sandboxes, or
-// that it had to be killed because ctx ended, and then is the cause of that.
+// It returns the exit code of the command, or 128+n when signal n ended it or when it had to be killed after signal n.
+// An error means that the command did not run, and then matches [ErrUnavailable] if this machine does not allow
+// sandboxes, or that it had to be killed because ctx ended, and then is the cause of that.
 func Run(ctx context.Context, c Command) (int, error) {
 	return run(ctx, c, stageInit)
 }
 
-// Check makes a sandbox, sets it up, and ends it. A nil error means that [Run] works here. The program must call [Init].
+// Check makes a sandbox, sets it up, and ends it. A nil error means that [Run] works here. The program must call
+// [Init].
 func Check(ctx context.Context) error {
 	code, err := run(ctx, Command{}, stageProbe)
 	if err == nil && code != 0 {

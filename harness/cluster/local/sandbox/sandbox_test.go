@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox_test
 
 import (
@@ -537,7 +539,8 @@ func TestStreamsArgumentsAndFolderPassThrough(t *testing.T) {
 	})
 }
 
-// endings are the signals that end a program, but for those that whoever started the tests ignores, as nohup does: a sandbox ignores them too.
+// endings are the signals that end a program, but for those that whoever started the tests ignores, as nohup does: a
+// sandbox ignores them too.
 func endings() []syscall.Signal {
 	return slices.DeleteFunc([]syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, func(s syscall.Signal) bool {
 		return signal.Ignored(s)
@@ -600,7 +603,8 @@ func TestNothingIsLeftAfterKill9OfTheOuterProcess(t *testing.T) {
 		t.Run("when all is running", func(t *testing.T) {
 			p := start(t, u, "family")
 			s := p.sight(t)
-			// The one whose parent has gone may be about to become another program, and has then no environment to be found by.
+			// The one whose parent has gone may be about to become another program, and has then no environment to be
+			// found by.
 			require.Eventually(t, func() bool { return len(marked(p.mark)) >= 5 }, 10*time.Second, time.Millisecond,
 				"outer, PID 1, worker and two children")
 			require.NoError(t, p.Process.Kill())
@@ -721,7 +725,7 @@ func TestCheckSaysWhetherSandboxesWork(t *testing.T) {
 	})
 }
 
-func TestAnObstacleIsNamedWithItsMend(t *testing.T) {
+func TestAnObstacleIsNamedWithItsFix(t *testing.T) {
 	eachUser(t, func(t *testing.T, u account) {
 		if u.id == 0 {
 			t.Skip("the limit would be the machine's; in a user namespace it is private")
@@ -729,7 +733,7 @@ func TestAnObstacleIsNamedWithItsMend(t *testing.T) {
 		code, stdout, stderr := result(t, u, "limited")
 		assert.Equal(t, 0, code, stderr)
 		assert.Contains(t, stdout, "because user.max_net_namespaces is 0")
-		assert.Contains(t, stdout, "mend: sudo sysctl -w user.max_net_namespaces=")
+		assert.Contains(t, stdout, "fix: sudo sysctl -w user.max_net_namespaces=")
 	})
 }
 

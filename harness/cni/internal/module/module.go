@@ -1,5 +1,5 @@
-// Package module gives tests what a vendor published as a Go module: the same files as in the vendor's archive of that version, checked
-// against sums that are kept here, and found without a network where the module cache has them.
+// Package module gives tests what a vendor published as a Go module: the same files as in the vendor's archive of that
+// version, checked against sums that are kept here, and found without a network where the module cache has them.
 package module
 
 import (
@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// Dir returns the folder of a module. pins holds go.mod.txt, which names the version, and go.sum.txt with its sum. An error means that
-// neither the module cache nor the proxy has it, or that it is not what the sum says.
+// Dir returns the folder of a module. pins holds go.mod.txt, which names the version, and go.sum.txt with its sum. An
+// error means that neither the module cache nor the proxy has it, or that it is not what the sum says.
 func Dir(ctx context.Context, pins fs.FS, path string) (string, error) {
 	version, err := pinnedVersion(pins, path)
 	if err != nil {

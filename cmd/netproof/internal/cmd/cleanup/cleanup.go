@@ -9,13 +9,14 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/harness/cluster/existing"
+	"github.com/netproof/netproof/harness/cluster/sweep"
 	"github.com/netproof/netproof/harness/plain"
 )
 
 // New returns the command.
 func New(streams cli.Streams) *cobra.Command {
 	var access existing.Options
-	var o existing.CleanupOptions
+	var o sweep.Options
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "remove what a crashed run left in an existing cluster",
@@ -35,7 +36,7 @@ with all that were there before it. What a finalizer holds is named, with the co
 				return &cli.UsageError{Err: err}
 			}
 			o.Progress = func(text string) { fmt.Fprintln(streams.Err, plain.Text(text)) }
-			removed, err := existing.Cleanup(cmd.Context(), cfg, o)
+			removed, err := sweep.Cleanup(cmd.Context(), cfg, o)
 			what, restored := "removed", "restored"
 			if o.DryRun {
 				what, restored = "would remove", "would restore"

@@ -14,12 +14,13 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
-	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
+	"github.com/netproof/netproof/cmd/netproof/internal/provider"
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/named"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/plain"
 )
 
@@ -65,7 +66,7 @@ func newCreate(streams cli.Streams) *cobra.Command {
 			if f.Provider == flags.Kind {
 				return createKind(cmd.Context(), streams, args[0], f, quiet)
 			}
-			d, err := inside.CreateNamed(cmd.Context(), streams, args[0], f, quiet)
+			d, err := provider.Named(streams, f, args[0], quiet).Create(cmd.Context())
 			if err != nil {
 				return explain(args[0], err)
 			}
@@ -82,7 +83,7 @@ func newCreate(streams cli.Streams) *cobra.Command {
 func serve(ctx context.Context, streams cli.Streams, name string, f flags.Cluster) error {
 	show := progress.New(streams.Err, progress.Options{})
 	defer show.Close()
-	return inside.ServeNamed(ctx, cluster.Options{
+	return launch.ServeNamed(ctx, cluster.Options{
 		Name: name, CNI: f.CNI, Nodes: f.Nodes, IPFamilies: f.IPFamilies(), Progress: show.Note,
 	}, f.EngineDir)
 }
@@ -94,7 +95,7 @@ func explain(name string, err error) error {
 	case errors.Is(err, named.ErrExists):
 		return cli.Usage("%w: netproof cluster delete %s removes it", err, name)
 	case errors.Is(err, named.ErrNotFound):
-		return cli.Usage("%w: netproof cluster list shows what there is", err)
+		return cli.Usage("%w: to see the clusters: netproof cluster list", err)
 	case errors.As(err, &held):
 		return &cli.UsageError{Err: err}
 	}
@@ -118,7 +119,7 @@ the cluster; ip, nft and the like show its network. With a command after --, run
 			if err != nil {
 				return explain(args[0], err)
 			}
-			d, err := inside.DetailOf(info)
+			d, err := launch.DetailOf(info)
 			if err != nil {
 				return err
 			}
@@ -179,9 +180,9 @@ func writeList(w io.Writer, list []named.Info, kinds []kind.Info) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tPROVIDER\tSTATE\tCNI\tKUBERNETES\tNODES\tAGE\tPID")
 	for _, info := range list {
-		d, err := inside.DetailOf(info)
+		d, err := launch.DetailOf(info)
 		if err != nil {
-			d = inside.Detail{}
+			d = launch.Detail{}
 		}
 		if info.State == named.Unresponsive {
 			// It said nothing about itself.

@@ -12,8 +12,10 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
 	"github.com/netproof/netproof/cmd/netproof/internal/provider"
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
+	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
 )
@@ -26,7 +28,9 @@ func sayReady(w io.Writer, name string, c model.Cluster) {
 func createKind(ctx context.Context, streams cli.Streams, name string, f flags.Cluster, quiet bool) error {
 	show := progress.New(streams.Err, progress.Options{Terminal: streams.ErrTerminal.Is, Columns: streams.ErrTerminal.Columns, Quiet: quiet})
 	defer show.Close()
-	c, _, err := provider.Open(ctx, provider.Wanted{Cluster: f, Name: name, Keep: true, Progress: show.Note})
+	c, _, err := provider.Open(ctx, f, launch.Wanted{
+		Cluster: cluster.Options{Name: name, Progress: show.Note}, Kind: kind.Options{Keep: true},
+	})
 	show.Close()
 	if errors.Is(err, kind.ErrExists) {
 		return cli.Usage("%w: netproof cluster delete %s removes it", err, name)
@@ -50,7 +54,8 @@ func listKind(ctx context.Context) ([]kind.Info, error) {
 	return list, err
 }
 
-// deleteKind deletes a kind cluster. notFound is what is said where there is no container engine, hence no such cluster either.
+// deleteKind deletes a kind cluster. notFound is the error where there is no container engine, hence no such cluster
+// either.
 func deleteKind(ctx context.Context, name string, notFound error) error {
 	err := kind.Delete(ctx, "", name)
 	switch {
@@ -62,7 +67,7 @@ func deleteKind(ctx context.Context, name string, notFound error) error {
 	return err
 }
 
-// shellKind runs a program with access to a kind cluster. notFound is what is said where there is no container engine.
+// shellKind runs a program with access to a kind cluster. notFound is the error where there is no container engine.
 func shellKind(ctx context.Context, streams cli.Streams, name string, program []string, notFound error) error {
 	kubeconfig, err := kind.Kubeconfig(ctx, "", name)
 	switch {

@@ -10,6 +10,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/provider"
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/cluster/check"
 	"github.com/netproof/netproof/harness/cluster/existing"
 	"github.com/netproof/netproof/harness/cluster/kind"
 	"github.com/netproof/netproof/harness/cluster/local/doctor"
@@ -29,13 +30,13 @@ func New(streams cli.Streams) *cobra.Command {
 	f := flagSet{format: "text"}
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "tell what this machine can do, and how to mend what is missing",
+		Short: "tell what this machine can do, and how to fix what is missing",
 		Long: `Look at the machine: kernel, namespaces, tools, Go, engines, disk, memory, IPv6, SCTP. With --provider kind, at
 the container engine and what kind needs of the machine. With --provider existing, at the cluster and
 what one may do on it.
 
 Each line is ok, limited (clusters work, but something does not) or missing (no cluster can be made), with
-the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
+the fix. The exit code is 0 if nothing is missing, 3 otherwise.`,
 		Example: `  netproof doctor
   netproof doctor --provider kind --cni cilium --nodes 3
   netproof doctor --provider existing --context staging`,
@@ -48,7 +49,7 @@ the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
 			if err := write(streams.Out, checks, f.format); err != nil {
 				return err
 			}
-			if doctor.Missed(checks) {
+			if check.Missed(checks) {
 				return cli.Ended(model.ExitInconclusive)
 			}
 			return nil
@@ -75,7 +76,7 @@ the mend. The exit code is 0 if nothing is missing, 3 otherwise.`,
 }
 
 // checks looks at what the provider needs.
-func (f *flagSet) checks(cmd *cobra.Command) ([]doctor.Check, error) {
+func (f *flagSet) checks(cmd *cobra.Command) ([]check.Check, error) {
 	if err := f.Check(cmd); err != nil {
 		return nil, &cli.UsageError{Err: err}
 	}
@@ -95,13 +96,13 @@ func (f *flagSet) checks(cmd *cobra.Command) ([]doctor.Check, error) {
 }
 
 // offered tells which network plugins clusters can be made with.
-func offered() doctor.Check {
-	return doctor.Check{Name: "--cni", State: doctor.OK, Detail: providers.Offer()}
+func offered() check.Check {
+	return check.Check{Name: "--cni", State: check.OK, Detail: providers.Offer()}
 }
 
-func write(w io.Writer, checks []doctor.Check, format string) error {
+func write(w io.Writer, checks []check.Check, format string) error {
 	if format == "json" {
-		return plain.WriteJSON(w, map[string]any{"ok": !doctor.Missed(checks), "checks": checks})
+		return plain.WriteJSON(w, map[string]any{"ok": !check.Missed(checks), "checks": checks})
 	}
 	width := 0
 	for _, c := range checks {
@@ -111,8 +112,8 @@ func write(w io.Writer, checks []doctor.Check, format string) error {
 		if _, err := fmt.Fprintf(w, "%-7s  %-*s  %s\n", c.State, width, c.Name, plain.Text(c.Detail)); err != nil {
 			return err
 		}
-		if c.Mend != "" {
-			if _, err := fmt.Fprintf(w, "%-7s  %-*s    mend: %s\n", "", width, "", plain.Text(c.Mend)); err != nil {
+		if c.Fix != "" {
+			if _, err := fmt.Fprintf(w, "%-7s  %-*s    fix: %s\n", "", width, "", plain.Text(c.Fix)); err != nil {
 				return err
 			}
 		}

@@ -12,9 +12,10 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
+	"github.com/netproof/netproof/harness/cluster/providers"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
-	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
@@ -51,7 +52,7 @@ takes; the default is the current folder.`,
 	fs := cmd.Flags()
 	fs.StringVar(&f.scenario, "scenario", "", "only the scenario of this name")
 	fs.StringVar(&f.step, "step", "", "only the step of this name")
-	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), "addresses of pods and services")
+	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", providers.IPFamilyNames(), "addresses of pods and services")
 	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
 	f.input.AddLimits(cmd)
 	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, "form of the output")
@@ -61,7 +62,7 @@ takes; the default is the current folder.`,
 // explained is the answer for one scenario.
 type explained struct {
 	name    string
-	answers []run.Answer
+	answers []expect.Answer
 }
 
 func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string) error {
@@ -76,15 +77,15 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 	if scenarios, err = choose(scenarios, f.scenario); err != nil {
 		return err
 	}
-	q := run.Question{
+	q := expect.Question{
 		From: model.Endpoint(args[0]), To: model.Endpoint(args[1]), Port: args[2],
 		Families: flags.IPFamilies(f.ipFamily), Nodes: f.nodes,
 	}
 	var all []explained
 	var unknown error
 	for _, s := range scenarios {
-		answers, err := run.Explain(s, q)
-		var missing *run.UnknownEndpointError
+		answers, err := expect.Explain(s, q)
+		var missing *expect.UnknownEndpointError
 		if errors.As(err, &missing) {
 			unknown = errors.Join(unknown, fmt.Errorf("%w%s", err, suggest.DidYouMean(string(missing.Endpoint), missing.Known)))
 			continue
@@ -114,7 +115,7 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 
 // isOpen tells whether there is a step without a verdict because of a policy that cannot be judged.
 func (e explained) isOpen() bool {
-	return slices.ContainsFunc(e.answers, func(a run.Answer) bool { return len(a.Unjudged) > 0 })
+	return slices.ContainsFunc(e.answers, func(a expect.Answer) bool { return len(a.Unjudged) > 0 })
 }
 
 func choose(scenarios []*scenario.Scenario, name string) ([]*scenario.Scenario, error) {
@@ -131,14 +132,14 @@ func choose(scenarios []*scenario.Scenario, name string) ([]*scenario.Scenario, 
 	return nil, cli.Usage("no scenario %q%s", name, suggest.DidYouMean(name, names))
 }
 
-func chooseStep(answers []run.Answer, step, scenario string) ([]run.Answer, error) {
+func chooseStep(answers []expect.Answer, step, scenario string) ([]expect.Answer, error) {
 	if step == "" {
 		return answers, nil
 	}
 	var names []string
 	for _, a := range answers {
 		if a.Step == step {
-			return []run.Answer{a}, nil
+			return []expect.Answer{a}, nil
 		}
 		names = append(names, a.Step)
 	}
@@ -169,7 +170,7 @@ func writeText(w io.Writer, all []explained) error {
 	return nil
 }
 
-func linesOf(a run.Answer) []string {
+func linesOf(a expect.Answer) []string {
 	if a.Missing != "" {
 		return []string{a.Missing}
 	}

@@ -2,11 +2,12 @@
 package images
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
@@ -22,19 +23,40 @@ import (
 // New returns the command.
 func New(streams cli.Streams) *cobra.Command {
 	f := flags.Cluster{}
-	var agent, executable string
-	var digests bool
+	var agent, full, executable string
+	var digests, quiet bool
 	cmd := &cobra.Command{
 		Use:   "images",
-		Short: "list the images that a kind cluster pulls, or write the image of probe pods",
+		Short: "list the images that a kind cluster pulls, or write an image of netproof",
 		Long: `List the images that --provider kind makes a cluster of, one a line: that of the nodes, and those of the
-network plugin as overrides and mirror make them. With --digests, what their registries call their content. With --agent, write the image of the
-probe pods to a file instead, which docker load and registry tools take.`,
+network plugin as overrides and mirror make them. With --digests, what their registries call their content.
+
+With --agent or --full, write an image to a file instead, which docker load and registry tools take, and print
+its reference. That of --agent is for probe pods: netproof and nothing else. That of --full proves by itself,
+in a container with privileges and without a network:
+
+  docker run --rm --privileged -v "$PWD:/policies" IMAGE run /policies
+
+It holds netproof, the engines of local clusters, and the programs of this machine that they call (iptables,
+nft, ipset and others) with their libraries. Engines that are missing are built first.`,
 		Example: `  netproof images --cni cilium
   netproof images --image-mirror registry.local/mirror --digests
-  netproof images --agent agent.tar`,
+  netproof images --agent agent.tar
+  netproof images --full netproof.tar`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if full != "" {
+				if agent != "" || digests || executable != "" {
+					return cli.Usage("--full does not go with --agent, --digests or --executable: it is an image of this netproof, whose engines it holds")
+				}
+				if err := f.CheckNone(cmd, "--full: the image has what local clusters of all kinds need"); err != nil {
+					return &cli.UsageError{Err: err}
+				}
+				return writeFull(cmd.Context(), streams, full, quiet)
+			}
+			if quiet {
+				return cli.Usage("--quiet needs --full FILE: nothing else has progress to show")
+			}
 			if agent != "" {
 				if digests {
 					return cli.Usage("--digests does not go with --agent: that is one image, and is printed")
@@ -42,7 +64,7 @@ probe pods to a file instead, which docker load and registry tools take.`,
 				if err := f.CheckNone(cmd, "--agent: the image of probe pods is the same for all clusters"); err != nil {
 					return &cli.UsageError{Err: err}
 				}
-				return writeAgent(streams, agent, executable)
+				return writeAgent(cmd.Context(), streams, agent, executable)
 			}
 			if executable != "" {
 				return cli.Usage("--executable needs --agent FILE: it is what that image is made of")
@@ -76,39 +98,44 @@ probe pods to a file instead, which docker load and registry tools take.`,
 	}
 	f.Add(cmd, flags.Offer{
 		Providers: []string{flags.Kind},
-		Without:   []string{"nodes", "runtime", "logs-dir", "namespace-prefix", "transport"},
+		Without:   []string{"nodes", "runtime", "logs-dir", "executable", "namespace-prefix", "transport"},
 	})
 	fs := cmd.Flags()
 	fs.BoolVar(&digests, "digests", false, "ask the registries for the digest of each image")
 	fs.StringVar(&agent, "agent", "", "write the image of the probe pods to this file")
-	fs.StringVar(&executable, "executable", "", "static netproof for the agent image, such as one for another architecture; default this one")
+	fs.StringVar(&executable, "executable", "", "static netproof for Linux that the agent image is made of, such as one for another processor, instead of this one")
+	fs.StringVar(&full, "full", "", "write the image that proves by itself to this file")
+	fs.BoolVarP(&quiet, "quiet", "q", false, "show no progress of engines that --full builds")
 	_ = cmd.MarkFlagFilename("agent")
+	_ = cmd.MarkFlagFilename("full")
+	_ = cmd.MarkFlagFilename("executable")
 	return cmd
 }
 
 // writeAgent writes the image of probe pods, and prints its reference.
-func writeAgent(streams cli.Streams, file, executable string) error {
+func writeAgent(ctx context.Context, streams cli.Streams, file, executable string) error {
 	if err := writefile.Check(file); err != nil {
 		return cli.Usage("--agent: %w", err)
 	}
 	if executable == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("find this executable: %w", err)
+		var err error
+		if executable, err = image.Running(); err != nil {
+			return &cli.UsageError{Err: err}
 		}
-		executable = self
 	}
 	img, ref, err := image.Agent(executable)
 	if err != nil {
 		return &cli.UsageError{Err: err}
 	}
-	if err := writefile.Replace(file, func(w io.Writer) error { return image.Write(w, img, ref) }); err != nil {
+	return write(ctx, streams, file, img, ref)
+}
+
+// write writes an image, and prints its reference. Nothing is left of a file when ctx ends before it is whole.
+func write(ctx context.Context, streams cli.Streams, file string, img v1.Image, ref string) error {
+	archive := func(w io.Writer) error { return image.Write(w, img, ref) }
+	if err := writefile.Replace(file, func(w io.Writer) error { return cli.WriteWithin(ctx, w, archive) }); err != nil {
 		return err
 	}
-	if fd, ok := writefile.Descriptor(file); ok && fd == 1 {
-		fmt.Fprintln(streams.Err, ref) // the archive is on standard output
-		return nil
-	}
-	fmt.Fprintln(streams.Out, ref)
-	return nil
+	_, err := fmt.Fprintln(streams.Beside(file), ref)
+	return err
 }

@@ -13,10 +13,11 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/harness/cluster/providers"
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/report"
-	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
@@ -36,9 +37,9 @@ func New(streams cli.Streams) *cobra.Command {
 		Use:   "list [PATH ...]",
 		Short: "show what would run: scenarios, features, number of cells",
 		Long: `Show the scenarios that 'netproof run' would prove with the same arguments, without running
-anything. What a run finds before it sends a packet is found here too: files that are wrong, tables that the
-specification contradicts, and an expected.txt that is out of date. Policies of other kinds than NetworkPolicy are
-named: the specification says nothing about them. The default PATH is the current folder.`,
+anything. It reports the same errors as run, without a cluster: files that are wrong, tables that the specification
+contradicts, and an expected.txt that is out of date. Policies of other kinds than NetworkPolicy are named: the
+specification says nothing about them. The default PATH is the current folder.`,
 		Example: `  netproof list fixtures/
   netproof list scenarios/ --select feature=egress --format json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return execute(cmd.Context(), streams, &f, args) },
@@ -46,7 +47,7 @@ named: the specification says nothing about them. The default PATH is the curren
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.shard, "shard", "only one of several equal parts, such as 2/3")
-	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", flags.IPFamilyNames(), "addresses of pods and services")
+	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", providers.IPFamilyNames(), "addresses of pods and services")
 	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
 	f.input.AddAssert(cmd)
 	f.input.AddLimits(cmd)
@@ -75,7 +76,7 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 	if len(args) == 0 {
 		args = []string{"."}
 	}
-	prepared, err := cli.Within(ctx, func() (*run.Prepared, error) { return prepare(ctx, f, args) })
+	prepared, err := cli.Within(ctx, func() (*expect.Prepared, error) { return prepare(ctx, f, args) })
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 }
 
 // prepare reads, selects and plans.
-func prepare(ctx context.Context, f *flagSet, args []string) (*run.Prepared, error) {
+func prepare(ctx context.Context, f *flagSet, args []string) (*expect.Prepared, error) {
 	scenarios, err := scenario.Load(ctx, args, f.input.Options())
 	if err != nil {
 		return nil, err
@@ -120,10 +121,7 @@ func prepare(ctx context.Context, f *flagSet, args []string) (*run.Prepared, err
 	if err != nil && !errors.Is(err, scenario.ErrNothing) {
 		return nil, err
 	}
-	prepared, err := run.Prepare(f.shard.Of(selected), flags.IPFamilies(f.ipFamily), f.nodes)
-	if err == nil {
-		err = prepared.CheckReviewed()
-	}
+	prepared, err := expect.Prepare(f.shard.Of(selected), expect.Options{Families: flags.IPFamilies(f.ipFamily), Nodes: f.nodes})
 	if err != nil {
 		return nil, &cli.UsageError{Err: err}
 	}

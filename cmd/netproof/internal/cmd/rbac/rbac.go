@@ -6,6 +6,7 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/harness/cluster/existing"
+	"github.com/netproof/netproof/harness/cluster/lease"
 )
 
 // New returns the command.
@@ -13,7 +14,7 @@ func New(streams cli.Streams) *cobra.Command {
 	var o existing.RBACOptions
 	cmd := &cobra.Command{
 		Use:   "rbac",
-		Short: "print what a run may have to do on an existing cluster, as RBAC objects",
+		Short: "print the RBAC manifests that a run on an existing cluster needs",
 		Long: `Print a service account and the roles that a run on an existing cluster needs, and no more, as manifests.
 Each rule says what it is for. netproof doctor --provider existing tells whether one has them.
 
@@ -37,7 +38,7 @@ lends to runs by the label netproof.dev/lent=true; 'netproof run --namespaces' u
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&o.ServiceAccount, "service-account", "", "name of the service account (default netproof)")
-	fs.StringVar(&o.Namespace, "namespace", "", "its namespace (default "+existing.Namespace+")")
+	fs.StringVar(&o.Namespace, "namespace", "", "its namespace (default "+lease.Namespace+")")
 	fs.StringSliceVar(&o.Namespaces, "namespaces", nil, "only rights in these namespaces, which are there already and are lent to runs")
 	fs.StringVar(&o.NamespacePrefix, "namespace-prefix", "", "that of the runs, with --namespaces")
 	fs.StringSliceVar(&o.Policies, "policies", nil, "families of policies beyond NetworkPolicy that scenarios apply")

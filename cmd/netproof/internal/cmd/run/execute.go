@@ -12,11 +12,13 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
-	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/cmd/netproof/internal/progress"
+	"github.com/netproof/netproof/cmd/netproof/internal/provider"
 	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/local/named"
+	"github.com/netproof/netproof/harness/expect"
+	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
 	prove "github.com/netproof/netproof/harness/run"
@@ -27,8 +29,8 @@ import (
 // errTimedOut is the cause of a run that took longer than --timeout.
 var errTimedOut = errors.New("the overall time-out ended the run")
 
-// execute runs what was asked for. Outside of a sandbox it finds what is wrong with the input, prepares the machine, and runs
-// the same command line again inside; the reports are written where the run ended.
+// execute runs what was asked for. Outside of a sandbox it finds what is wrong with the input, prepares the machine,
+// and runs the same command line again inside; the reports are written where the run ended.
 func execute(ctx context.Context, streams cli.Streams, opts Options) error {
 	err := attempt(ctx, streams, opts)
 	inside.Done()
@@ -65,7 +67,7 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 	}
 	if !inside.Here() {
 		warn(streams, opts, prepared, warnings)
-		opts.oldJournals = oldJournals(opts.Outputs)
+		opts.oldJournals = launch.FindJournals(journalled(opts.Outputs))
 		code, done, err := rerun(ctx, streams, opts)
 		if err == nil && !done {
 			err = fmt.Errorf("the process in the sandbox ended with code %d before it could report", code)
@@ -78,8 +80,9 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 	return runInside(ctx, streams, opts, attached, prepared)
 }
 
-// beyond refuses what reaches beyond the scenarios' own namespaces, before anything is asked of a cluster that this run does not make.
-func beyond(opts Options, prepared *prove.Prepared) error {
+// beyond refuses what reaches beyond the scenarios' own namespaces, before anything is asked of a cluster that this run
+// does not make.
+func beyond(opts Options, prepared *expect.Prepared) error {
 	if problems := prepared.Beyond(opts.Allow); len(problems) > 0 {
 		return problems
 	}
@@ -101,7 +104,7 @@ func refused(ctx context.Context, streams cli.Streams, opts Options, err error) 
 }
 
 // warn says what is odd about the scenarios, and, unless nothing is to be heard, what was passed over.
-func warn(streams cli.Streams, opts Options, prepared *prove.Prepared, warnings scenario.Problems) {
+func warn(streams cli.Streams, opts Options, prepared *expect.Prepared, warnings scenario.Problems) {
 	for _, w := range warnings {
 		fmt.Fprintf(streams.Err, "warning: %v\n", w)
 	}
@@ -120,7 +123,7 @@ func whereToRun(ctx context.Context, opts *Options) (cluster.Cluster, error) {
 		return nil, nil
 	}
 	if inside.Here() {
-		c, err := inside.Attach(ctx, opts.Cluster)
+		c, err := launch.Attach(ctx, opts.Cluster)
 		if err != nil {
 			return nil, err
 		}
@@ -129,12 +132,12 @@ func whereToRun(ctx context.Context, opts *Options) (cluster.Cluster, error) {
 	}
 	info, err := named.Find(ctx, opts.Cluster)
 	if errors.Is(err, named.ErrNotFound) {
-		return nil, cli.Usage("cluster %s: %w: netproof cluster list shows what there is, netproof cluster create %s makes it", opts.Cluster, err, opts.Cluster)
+		return nil, cli.Usage("cluster %s: %w: to see the clusters: netproof cluster list; to make this one: netproof cluster create %s", opts.Cluster, err, opts.Cluster)
 	}
 	if err != nil {
 		return nil, err
 	}
-	detail, err := inside.DetailOf(info)
+	detail, err := launch.DetailOf(info)
 	if err != nil {
 		return nil, err
 	}
@@ -153,13 +156,15 @@ func rerun(ctx context.Context, streams cli.Streams, opts Options) (code int, do
 		return inside.RerunIn(ctx, opts.Cluster, nil, opts.deadline)
 	}
 	if !opts.Keep {
-		if err := inside.Prepare(ctx, streams, opts.CNI, opts.EngineDir, opts.Quiet); err != nil {
+		if err := launch.Prepare(ctx, launch.Engines{
+			CNI: opts.CNI, Dir: opts.EngineDir, Progress: progress.Engines(streams, opts.Quiet),
+		}); err != nil {
 			return 0, false, fmt.Errorf("prepare this machine: %w", err)
 		}
 		return inside.Rerun(ctx, opts.deadline)
 	}
 	name := "kept-" + strconv.Itoa(os.Getpid())
-	if _, err := inside.CreateNamed(ctx, streams, name, opts.flags, opts.Quiet); err != nil {
+	if _, err := provider.Named(streams, opts.flags, name, opts.Quiet).Create(ctx); err != nil {
 		return 0, false, err
 	}
 	code, done, err = inside.RerunIn(ctx, name, append(slices.Clone(os.Args), "--cluster", name, "--allow", flags.Reaches()), opts.deadline)
@@ -176,15 +181,16 @@ func newProgress(streams cli.Streams, opts Options) *progress.Progress {
 }
 
 // runInside runs on the cluster that is there, or makes one.
-func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster.Cluster, prepared *prove.Prepared) error {
+func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster.Cluster, prepared *expect.Prepared) error {
 	show := newProgress(streams, opts)
 	defer show.Close()
 	disposable := c == nil
 	if disposable {
 		var err error
-		c, err = inside.Cluster(ctx, cluster.Options{
-			CNI: opts.CNI, Nodes: opts.Nodes, IPFamilies: opts.IPFamilies, Progress: show.Note,
-		}, opts.EngineDir)
+		c, disposable, err = launch.Cluster(ctx, launch.Wanted{
+			Provider: flags.Local, EngineDir: opts.EngineDir,
+			Cluster: cluster.Options{CNI: opts.CNI, Nodes: opts.Nodes, IPFamilies: opts.IPFamilies, Progress: show.Note},
+		})
 		if err != nil {
 			show.Close()
 			return failed(ctx, streams, opts, err)
@@ -194,8 +200,8 @@ func runInside(ctx context.Context, streams cli.Streams, opts Options, c cluster
 }
 
 // runOn runs on a cluster, and closes it.
-func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progress.Progress, c cluster.Cluster, disposable bool, prepared *prove.Prepared) error {
-	journals, err := openJournals(opts.Outputs)
+func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progress.Progress, c cluster.Cluster, disposable bool, prepared *expect.Prepared) error {
+	journals, err := launch.OpenJournals(journalled(opts.Outputs))
 	if err != nil {
 		show.Close()
 		return failed(ctx, streams, opts, errors.Join(err, c.Close(context.WithoutCancel(ctx))))
@@ -208,20 +214,21 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 	if opts.Provider != flags.Existing && opts.Cluster == "" {
 		allow = scenario.Reaches() // the run made it, also where it stays
 	}
-	run, err := prove.Run(ctx, c, prepared, prove.Options{
+	run, tables, err := prove.Run(ctx, c, prepared, prove.Options{
 		Observer: observers, Disposable: disposable, ToolVersion: version.Get().Version, NamespacePrefix: opts.flags.NamespacePrefix,
-		Allow: allow, Namespaces: opts.flags.Namespaces,
+		Allow: allow, Namespaces: opts.flags.Namespaces, Lanes: opts.Lanes.Count(opts.Provider),
 	})
 	closeErr := c.Close(context.WithoutCancel(ctx))
 	show.Close()
 	if err != nil {
 		for _, j := range journals {
-			err = errors.Join(err, j.remove())
+			err = errors.Join(err, j.Remove())
 		}
 		if len(run.Scenarios) == 0 {
 			return &cli.UsageError{Err: err}
 		}
-		// Found with live addresses, after other scenarios were judged: what they showed stays, and a mismatch outranks this.
+		// Found with live addresses, after other scenarios were judged: what they showed stays, and a mismatch outranks
+		// this.
 		fmt.Fprintf(streams.Err, "netproof: %v\n", err)
 		run.Findings = append(run.Findings, model.Finding{Kind: model.Input, Message: err.Error(), Result: model.ResultInconclusive})
 		run.Complete = false
@@ -231,19 +238,7 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 		}
 		return cli.Ended(model.ExitUsage)
 	}
-	written, err := keepExpected(streams, prepared, opts.UpdateExpected)
-	if err != nil && opts.UpdateExpected {
-		run.Findings = append(run.Findings, model.Finding{
-			Kind: model.Infrastructure, Message: "keep the computed tables: " + err.Error(), Result: model.ResultInconclusive,
-		})
-	}
-	for _, path := range written {
-		if opts.Strict {
-			run.Findings = append(run.Findings, model.Finding{
-				Kind: model.NothingProven, Message: "nobody has reviewed " + path + ", which this run computed (--strict)", Result: model.Vacuous,
-			})
-		}
-	}
+	run.Findings = append(run.Findings, keepExpected(streams, opts, prepared, tables)...)
 	if closeErr != nil {
 		run.Findings = append(run.Findings, model.Finding{
 			Kind: model.Cleanup, Message: "close the cluster: " + closeErr.Error(), Result: model.ResultInconclusive,
@@ -251,21 +246,43 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 	}
 	err = finish(ctx, streams, opts, run)
 	for _, j := range journals {
-		if removeErr := j.remove(); removeErr != nil {
+		if removeErr := j.Remove(); removeErr != nil {
 			fmt.Fprintf(streams.Err, "netproof: end journal: %v\n", removeErr)
 		}
 	}
 	return err
 }
 
+// keepExpected keeps the tables that the run has computed, says so, and returns what follows for the run.
+func keepExpected(streams cli.Streams, opts Options, prepared *expect.Prepared, tables prove.Tables) (findings []model.Finding) {
+	for _, table := range launch.KeepExpected(prepared, tables, opts.UpdateExpected) {
+		if table.Err != nil {
+			fmt.Fprintf(streams.Err, "warning: the computed table could not be kept: %v\n", table.Err)
+			if opts.UpdateExpected {
+				findings = append(findings, model.Finding{
+					Kind: model.Infrastructure, Message: "keep the computed tables: " + table.Err.Error(), Result: model.ResultInconclusive,
+				})
+			}
+		} else {
+			fmt.Fprintf(streams.Err, "wrote %s, the table that the specification expects: review it, and keep it with the scenario\n", table.Path)
+		}
+		if opts.Strict {
+			findings = append(findings, model.Finding{
+				Kind: model.NothingProven, Message: "nobody has reviewed " + table.Path + ", which this run computed (--strict)", Result: model.Vacuous,
+			})
+		}
+	}
+	return findings
+}
+
 // loaded are scenarios that are ready to run, and what is odd about them.
 type loaded struct {
-	prepared *prove.Prepared
+	prepared *expect.Prepared
 	warnings scenario.Problems
 }
 
 // load reads, selects and prepares the scenarios. It ends with ctx, whatever it reads.
-func load(ctx context.Context, opts Options) (*prove.Prepared, scenario.Problems, error) {
+func load(ctx context.Context, opts Options) (*expect.Prepared, scenario.Problems, error) {
 	out, err := cli.Within(ctx, func() (loaded, error) {
 		all, err := scenario.Load(ctx, opts.Paths, opts.input.Options())
 		if err != nil {
@@ -282,15 +299,11 @@ func load(ctx context.Context, opts Options) (*prove.Prepared, scenario.Problems
 		for _, s := range selected {
 			out.warnings = append(out.warnings, s.Warnings...)
 		}
-		out.prepared, err = prove.Prepare(selected, opts.IPFamilies, opts.Nodes)
-		switch {
-		case err == nil && opts.UpdateExpected:
-			err = mayUpdateExpected(out.prepared)
-		case err == nil:
-			err = out.prepared.CheckReviewed()
-		}
-		if opts.Strict {
-			out.prepared.RequireProof()
+		out.prepared, err = expect.Prepare(selected, expect.Options{
+			Families: opts.IPFamilies, Nodes: opts.Nodes, Anew: opts.UpdateExpected, Strict: opts.Strict,
+		})
+		if err == nil && opts.UpdateExpected {
+			err = launch.MayUpdateExpected(out.prepared)
 		}
 		return out, err
 	})
@@ -305,12 +318,12 @@ func emptyRun(opts Options) model.Run {
 	}
 }
 
-// failed reports a run that did not get as far as the first scenario, or whose inner process is gone; what that one left in
-// its journal is part of the report.
+// failed reports a run that did not get as far as the first scenario, or whose inner process is gone; what that one
+// left in its journal is part of the report.
 func failed(ctx context.Context, streams cli.Streams, opts Options, err error) error {
 	run, journals := emptyRun(opts), []*writefile.File(nil)
 	if opts.oldJournals != nil {
-		if rest, found := readJournals(opts); len(found) > 0 {
+		if rest, found := opts.oldJournals.Read(journalled(opts.Outputs)); len(found) > 0 {
 			run, journals = rest, found
 		}
 	}

@@ -8,11 +8,13 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/provider"
+	"github.com/netproof/netproof/harness/cluster"
 	"github.com/netproof/netproof/harness/cluster/kind"
+	"github.com/netproof/netproof/harness/launch"
 )
 
-// runOutside runs on a cluster that needs no sandbox: one of kind's, or one that was there before. What is wrong with the input is found
-// before the cluster is made.
+// runOutside runs on a cluster that needs no sandbox: one of kind's, or one that was there before. What is wrong with
+// the input is found before the cluster is made.
 func runOutside(ctx context.Context, streams cli.Streams, opts Options) error {
 	prepared, warnings, err := load(ctx, opts)
 	if err == nil && (opts.Provider == flags.Existing || opts.Cluster != "") {
@@ -24,9 +26,9 @@ func runOutside(ctx context.Context, streams cli.Streams, opts Options) error {
 	warn(streams, opts, prepared, warnings)
 	show := newProgress(streams, opts)
 	defer show.Close()
-	c, disposable, err := provider.Open(ctx, provider.Wanted{
-		Cluster: opts.flags, Name: opts.Cluster, Attach: opts.Cluster != "", Keep: opts.Keep,
-		AnyFamily: opts.anyFamily, AnyNodes: opts.anyNodes, Progress: show.Note,
+	c, disposable, err := provider.Open(ctx, opts.flags, launch.Wanted{
+		Cluster: cluster.Options{Name: opts.Cluster, Progress: show.Note}, Attach: opts.Cluster != "",
+		Kind: kind.Options{Keep: opts.Keep}, AnyFamily: opts.anyFamily, AnyNodes: opts.anyNodes,
 	})
 	if err != nil {
 		show.Close()

@@ -10,9 +10,9 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
-	"github.com/netproof/netproof/cmd/netproof/internal/inside"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/cluster/local/sandbox"
+	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/writefile"
@@ -36,12 +36,15 @@ type Options struct {
 	Timeout time.Duration
 	// Keep leaves the cluster running after the run, for somebody to look around.
 	Keep bool
-	// Allow are the ways in which scenarios may reach beyond their own namespaces on a cluster that this run does not make.
+	// Allow are the ways in which scenarios may reach beyond their own namespaces on a cluster that this run does not
+	// make.
 	Allow []scenario.Reach
 	// UpdateExpected writes the computed tables beside their scenarios anew.
 	UpdateExpected bool
 	// Strict makes what proves less than it seems to a vacuous run.
-	Strict         bool
+	Strict bool
+	// Lanes is how many scenarios run side by side.
+	Lanes          flags.Lanes
 	Outputs        []output.Output
 	Verbose, Quiet bool
 
@@ -51,11 +54,24 @@ type Options struct {
 	// deadline is when Timeout is over.
 	deadline time.Time
 	// oldJournals are those of earlier runs: nothing in them is about this one.
-	oldJournals map[writefile.ID]bool
+	oldJournals launch.OldJournals
 	// flags of the cluster, as given.
 	flags flags.Cluster
 	// anyFamily and anyNodes say that an existing cluster is taken as it is.
 	anyFamily, anyNodes bool
+}
+
+// inside marks the process of this command in its sandbox.
+const inside launch.Inside = "NETPROOF_RERUN"
+
+// journalled are the JSON reports that go to files: a journal lies beside each while the run goes on.
+func journalled(outputs []output.Output) (paths []string) {
+	for _, o := range outputs {
+		if o.Path != "" && o.Format.Name == "json" && !writefile.IsStream(o.Path) {
+			paths = append(paths, o.Path)
+		}
+	}
+	return paths
 }
 
 // flagSet are the flags as they were given.
@@ -100,7 +116,7 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "run only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.Shard, "shard", "run only one of several equal parts, such as 2/3; auto/3 in a pod of an Indexed Job")
-	fs.Var(flags.Lanes{}, "lanes", "scenarios that run side by side in one cluster; so far they run one after another, and 1 is all that can be given")
+	fs.Var(&f.Lanes, "lanes", "scenarios that run side by side in one cluster, or auto: what this machine bears, and 1 on an existing cluster")
 	fs.DurationVar(&f.Timeout, "timeout", f.Timeout, "end the whole run after this time, such as 10m; 0 for never")
 	fs.BoolVar(&f.UpdateExpected, "update-expected", false, "write the computed tables (expected.txt) anew instead of comparing with them")
 	fs.BoolVar(&f.Strict, "strict", false, "exit with 5 where green would prove less than it seems; the default where CI is set, --strict=false turns it off")
@@ -131,7 +147,7 @@ func checkInside(opts Options) error {
 	for _, o := range opts.Outputs {
 		fd, isDescriptor := writefile.Descriptor(o.Path)
 		switch {
-		case isDescriptor && inside.UsesDescriptor(fd):
+		case isDescriptor && launch.UsesDescriptor(fd):
 			return cli.Usage("--output %s: a run on a local cluster needs this descriptor itself: use 10 or a higher one, or name a file", o.Path)
 		case !isDescriptor && o.Path != "" && !writefile.IsStream(o.Path) && sandbox.HasOwn(filepath.Dir(o.Path)):
 			return cli.Usage("--output %s: the sandbox of a local cluster has a folder of its own there: name a file in another folder", o.Path)
@@ -157,11 +173,16 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	if opts.Allow, err = scenario.ParseReaches(f.allow); err != nil {
 		return opts, cli.Usage("--allow %s: %w", f.allow, err)
 	}
+	if len(opts.flags.Namespaces) > 0 && opts.Lanes > 1 {
+		return opts, cli.Usage("--lanes %d: each lane makes namespaces of its own, and with --namespaces a run makes none: leave --lanes out", opts.Lanes)
+	}
 	if opts.Outputs, err = f.output.Outputs(); err != nil {
 		return opts, err
 	}
-	if err := checkJournals(opts.Outputs); err != nil {
-		return opts, err
+	for _, path := range journalled(opts.Outputs) {
+		if err := launch.CheckJournal(path); err != nil {
+			return opts, cli.Usage("--output %s: the journal of the run lies beside it: %w", path, err)
+		}
 	}
 	if err := checkInside(opts); err != nil {
 		return opts, err

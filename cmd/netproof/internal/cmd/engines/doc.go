@@ -1,0 +1,2 @@
+// Package engines is the command netproof engines.
+package engines

@@ -1,0 +1,49 @@
+package launch
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/netproof/netproof/harness/expect"
+	"github.com/netproof/netproof/harness/run"
+	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/writefile"
+)
+
+// Unreviewed is a table that a run has computed and nobody has looked at.
+type Unreviewed struct {
+	// Path is where it belongs, beside its scenario.
+	Path string
+	// Err says why it could not be written there; nil if it was.
+	Err error
+}
+
+// KeepExpected writes the computed tables, which a run has completed, that are not there yet, or all of them if they are
+// to be updated. It returns those that nobody has reviewed, written or not.
+func KeepExpected(prepared *expect.Prepared, tables run.Tables, update bool) (unreviewed []Unreviewed) {
+	for _, p := range prepared.Scenarios() {
+		steps, complete := p.Computed(tables[p])
+		path := p.Scenario().ExpectedFile()
+		if len(steps) == 0 || !complete {
+			continue
+		}
+		old, kept := p.Scenario().Expected()
+		content := scenario.FormatExpected(p.Name(), steps)
+		if kept && (!update || bytes.Equal(old, content)) {
+			continue
+		}
+		unreviewed = append(unreviewed, Unreviewed{Path: path, Err: writefile.Replace(path, writefile.Bytes(content))})
+	}
+	return unreviewed
+}
+
+// MayUpdateExpected finds out before a run which of the computed tables could not be written after it.
+func MayUpdateExpected(prepared *expect.Prepared) error {
+	var errs []error
+	for _, p := range prepared.Scenarios() {
+		if steps, _ := p.Computed(nil); len(steps) > 0 {
+			errs = append(errs, writefile.CheckFile(p.Scenario().ExpectedFile()))
+		}
+	}
+	return errors.Join(errs...)
+}
