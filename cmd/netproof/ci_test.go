@@ -656,8 +656,8 @@ func TestThePipelineForGitLabRuns(t *testing.T) {
 	assert.Contains(t, noted, "apt-get install ")
 	assert.NoDirExists(t, filepath.Join(c.dir, "cache"))
 
-	// Somebody runs a pipeline by hand on the same branch, which fills the cache of branches that are not protected. Its
-	// log has the digests.
+	// Somebody runs a pipeline by hand on the same branch, which fills the cache of branches that are not protected.
+	// Its log has the digests.
 	said, code, _ = c.gitlabRun(t, p, origin, "change", map[string]string{
 		"CI_PIPELINE_SOURCE": "web", "CI_DEFAULT_BRANCH": "main", "CI_COMMIT_BRANCH": "change",
 	})
@@ -670,8 +670,8 @@ func TestThePipelineForGitLabRuns(t *testing.T) {
 	p.Variables["NETPROOF_SHA256"], p.Variables["ENGINES_SHA256"] = netproof[1], engines[1]
 	c.noted(t)
 
-	// The table is committed, the change merged. Somebody has written to the cache, though only protected branches could:
-	// what lies there is not run.
+	// The table is committed, the change merged. Somebody has written to the cache, though only protected branches
+	// could: what lies there is not run.
 	require.True(t, copyTree(t, filepath.Join(dir, "policies/expected.txt"), filepath.Join(origin, "policies/expected.txt")))
 	c.git(t, origin, "checkout", "-q", "main", "--", "asserted.yaml")
 	c.git(t, origin, "add", ".")

@@ -1,5 +1,5 @@
-// Package launch gives the cluster that a run wants, and keeps what a run writes while it goes on: what the command line
-// and tests in Go both need. It knows providers and files, and neither flags nor streams.
+// Package launch gives the cluster that a run wants, and keeps what a run writes while it goes on: what the command
+// line and tests in Go both need. It knows providers and files, and neither flags nor streams.
 //
 //   - launch.go gives a cluster of any provider;
 //   - sandbox.go prepares this machine for a local cluster, and takes this program into a sandbox, where such a cluster

@@ -18,8 +18,8 @@ type Unreviewed struct {
 	Err error
 }
 
-// KeepExpected writes the computed tables, which a run has completed, that are not there yet, or all of them if they are
-// to be updated. It returns those that nobody has reviewed, written or not.
+// KeepExpected writes the computed tables, which a run has completed, that are not there yet, or all of them if they
+// are to be updated. It returns those that nobody has reviewed, written or not.
 func KeepExpected(prepared *expect.Prepared, tables run.Tables, update bool) (unreviewed []Unreviewed) {
 	for _, p := range prepared.Scenarios() {
 		steps, complete := p.Computed(tables[p])

@@ -101,8 +101,8 @@ func (j Journal) step(scenario string, step model.Step) {
 	}
 }
 
-// ScenarioDone implements [run.Observer]. It writes the steps once more, since the final control may have changed cells;
-// the last record of a cell counts.
+// ScenarioDone implements [run.Observer]. It writes the steps once more, since the final control may have changed
+// cells; the last record of a cell counts.
 func (j Journal) ScenarioDone(s model.Scenario) {
 	for _, step := range s.Steps {
 		j.step(s.Name, step)

@@ -24,7 +24,8 @@ type Wanted struct {
 	EngineDir string
 	// Kind is how clusters of kind are made. One whose Keep is set stays when it is closed.
 	Kind kind.Options
-	// Existing is how the existing cluster is reached. AnyFamily and AnyNodes take its IP families and nodes as they are.
+	// Existing is how the existing cluster is reached. AnyFamily and AnyNodes take its IP families and nodes as they
+	// are.
 	Existing            existing.Options
 	AnyFamily, AnyNodes bool
 }
@@ -35,8 +36,8 @@ type InputError struct{ Err error }
 func (e *InputError) Error() string { return e.Err.Error() }
 func (e *InputError) Unwrap() error { return e.Err }
 
-// Cluster gives the cluster that is wanted. disposable tells whether it ends with the run. For a local one the caller is
-// in a sandbox.
+// Cluster gives the cluster that is wanted. disposable tells whether it ends with the run. For a local one the caller
+// is in a sandbox.
 func Cluster(ctx context.Context, w Wanted) (c cluster.Cluster, disposable bool, err error) {
 	switch w.Provider {
 	case providers.Local:

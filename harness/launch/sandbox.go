@@ -20,8 +20,8 @@ type Engines struct {
 	Progress func(engine.Event)
 }
 
-// Prepare checks that this machine can run a local cluster and builds the engines that are missing. What it needs of the
-// network it needs here: inside there is none.
+// Prepare checks that this machine can run a local cluster and builds the engines that are missing. What it needs of
+// the network it needs here: inside there is none.
 func Prepare(ctx context.Context, e Engines) error {
 	for _, o := range sandbox.ReadFacts().Obstacles() {
 		if o.Certain {
@@ -41,9 +41,9 @@ func Prepare(ctx context.Context, e Engines) error {
 // deadlineEnv hands the run's deadline, in milliseconds since 1970, from the outer process to the inner one.
 const deadlineEnv = "NETPROOF_DEADLINE"
 
-// Inside is how a program that takes itself into a sandbox knows itself there: by a variable of its environment. Being in
-// some sandbox is not enough. Somebody may call the program in the shell of a cluster, and then it needs a sandbox of
-// its own.
+// Inside is how a program that takes itself into a sandbox knows itself there: by a variable of its environment. Being
+// in some sandbox is not enough. Somebody may call the program in the shell of a cluster, and then it needs a sandbox
+// of its own.
 type Inside string
 
 // Here tells whether this process is the inner one.

@@ -354,8 +354,8 @@ func (s *suite) reports() []string {
 }
 
 // parallel is how many scenarios are proven side by side: as many as go test lets tests run in parallel, and not more
-// than this machine bears with the provider, unless -parallel stands on the command line. With benchmarks it is one: they
-// measure what a scenario takes alone.
+// than this machine bears with the provider, unless -parallel stands on the command line. With benchmarks it is one:
+// they measure what a scenario takes alone.
 func (s *suite) parallel() int {
 	f, bench := flag.Lookup("test.parallel"), flag.Lookup("test.bench")
 	if f == nil || bench != nil && bench.Value.String() != "" {

@@ -13,9 +13,9 @@ const MaxLanes = 32
 const laneMemory = 512 << 20
 
 // Lanes is how many scenarios this machine bears side by side on a cluster of a provider. Scenarios mostly wait, so it
-// is two for each processor that this process may use, as far as there is memory, and not more than four. On kind, where
-// a pod is a container that kubelets start on the same processors, it is one for two processors: more were seen to
-// starve the container runtime. On a cluster that others use it is one.
+// is two for each processor that this process may use, as far as there is memory, and not more than four. On kind,
+// where a pod is a container that kubelets start on the same processors, it is one for two processors: more were seen
+// to starve the container runtime. On a cluster that others use it is one.
 func Lanes(provider string) int {
 	lanes := 2 * runtime.GOMAXPROCS(0)
 	switch provider {

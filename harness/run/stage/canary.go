@@ -227,8 +227,8 @@ func (c *Canary) Barrier(ctx context.Context, r sampling.Rhythm) (time.Time, err
 	return at, err
 }
 
-// AwaitRoutes returns when every node leads connections through services to the endpoints that they had before the call.
-// Its error matches [sampling.ErrNotConfirmed] when ctx ended first.
+// AwaitRoutes returns when every node leads connections through services to the endpoints that they had before the
+// call. Its error matches [sampling.ErrNotConfirmed] when ctx ended first.
 //
 // kube-proxy, and whatever stands in for it, tells nobody when it has followed. So this is a barrier as well: a service
 // is made with the canaries behind it. The API server hands out changes of endpoints in their order, so a node that
