@@ -9,6 +9,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/semantics"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // Question is a connection that somebody wants explained.
@@ -49,7 +50,8 @@ func (e *UnknownEndpointError) Error() string {
 
 // Explain answers a question for every step of a scenario, without a cluster. Verdicts that depend on addresses which
 // only running pods have are undefined, and say so. Where a policy of another kind may decide there is no verdict. A
-// destination that is a service is asked about by its service address.
+// destination that is a service is asked about by its service address. Where a pod and a service share a name, each is
+// asked about if it serves the port. A workload that asks itself, and has several replicas, asks another of them.
 func Explain(s *scenario.Scenario, q Question) ([]Answer, error) {
 	port, err := parsePort(q.Port)
 	if err != nil {
@@ -61,6 +63,7 @@ func Explain(s *scenario.Scenario, q Question) ([]Answer, error) {
 	}
 	var known []string
 	for _, step := range plan.Steps {
+		q.From, q.To = replicas(&step.Topology, q.From, q.To)
 		for _, name := range endpointsOf(&step.Topology) {
 			if !slices.Contains(known, name) {
 				known = append(known, name)
@@ -102,16 +105,15 @@ func explainStep(step *scenario.PlannedStep, q Question, port model.Port) (Answe
 	if err != nil {
 		return answer, err
 	}
-	served, via := portsOf(&topology, q.To)
-	ports := meant(port, served)
-	if len(ports) == 0 {
-		answer.Missing = fmt.Sprintf("%s has no port named %s", q.To, port.Name)
+	targets := meant(port, destinationsOf(&topology, q.To))
+	if len(targets) == 0 {
+		answer.Missing = fmt.Sprintf("%s has no port named %s%s", q.To, port.Name, servedBy(&topology, q.To))
 		return answer, nil
 	}
-	for _, p := range ports {
+	for _, t := range targets {
 		for _, family := range q.Families {
 			d, err := evaluator.Decide(model.Connection{
-				From: q.From, To: q.To, Port: p.Number, Protocol: p.Protocol, IPFamily: family, Via: via,
+				From: q.From, To: q.To, Port: t.port.Number, Protocol: t.port.Protocol, IPFamily: family, Via: t.via,
 			})
 			if err != nil {
 				return answer, err
@@ -148,43 +150,98 @@ func parsePort(text string) (model.Port, error) {
 	return p, nil
 }
 
-// meant gives the ports that a question is about: those served that fit, and for a number that is not served, the
-// number itself, since a policy speaks about it all the same.
-func meant(asked model.Port, served []model.Port) []model.Port {
-	var ports []model.Port
-	for _, p := range served {
-		byName := asked.Name != "" && p.Name == asked.Name
-		byNumber := asked.Name == "" && p.Number == asked.Number
-		if (byName || byNumber) && (asked.Protocol == "" || p.Protocol == asked.Protocol) {
-			ports = append(ports, p)
+// target is a port of a destination, and the way to it.
+type target struct {
+	port model.Port
+	via  model.Via
+}
+
+// meant gives what a question is about: the ports served that fit, of the pod and of the service if they share a name.
+// For a number that nobody serves it is the number itself, since a policy speaks about it all the same.
+func meant(asked model.Port, served []target) (out []target) {
+	for _, t := range served {
+		byName := asked.Name != "" && t.port.Name == asked.Name
+		byNumber := asked.Name == "" && t.port.Number == asked.Number
+		if (byName || byNumber) && (asked.Protocol == "" || t.port.Protocol == asked.Protocol) {
+			out = append(out, t)
 		}
 	}
-	if len(ports) == 0 && asked.Name == "" {
+	if len(out) == 0 && asked.Name == "" {
 		if asked.Protocol == "" {
 			asked.Protocol = model.TCP
 		}
-		ports = append(ports, asked)
+		via := model.ViaPodIP
+		if len(served) > 0 {
+			via = served[0].via
+		}
+		out = append(out, target{asked, via})
 	}
-	return ports
+	return out
 }
 
-// portsOf gives what a destination serves, and the way to it.
-func portsOf(t *model.Topology, e model.Endpoint) ([]model.Port, model.Via) {
+// destinationsOf gives what a destination serves, and the way to each port; those of a pod come before those of a
+// service of the same name.
+func destinationsOf(t *model.Topology, e model.Endpoint) (out []target) {
 	if pod, ok := t.Pod(e); ok {
-		return pod.Ports, model.ViaPodIP
+		for _, p := range pod.Ports {
+			out = append(out, target{p, model.ViaPodIP})
+		}
 	}
 	if host, ok := t.Host(e); ok {
-		return host.Ports, model.ViaPodIP
+		for _, p := range host.Ports {
+			out = append(out, target{p, model.ViaPodIP})
+		}
 	}
-	service, ok := t.Service(e)
-	if !ok {
-		return nil, model.ViaPodIP
+	if service, ok := t.Service(e); ok {
+		for _, p := range service.Ports {
+			out = append(out, target{p.Port, model.ViaService})
+		}
 	}
-	var ports []model.Port
-	for _, p := range service.Ports {
-		ports = append(ports, p.Port)
+	return out
+}
+
+// servedBy lists the ports of a destination, for a message.
+func servedBy(t *model.Topology, e model.Endpoint) string {
+	var names []string
+	for _, d := range destinationsOf(t, e) {
+		name := d.port.String()
+		if d.port.Name != "" {
+			name = d.port.Name
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
-	return ports, model.ViaService
+	if len(names) == 0 {
+		return ": it serves none"
+	}
+	return ": it serves " + words.And(names)
+}
+
+// replicas finds the pods that names of workloads stand for: the first replica, and another one where a workload asks
+// itself.
+func replicas(t *model.Topology, from, to model.Endpoint) (model.Endpoint, model.Endpoint) {
+	of := func(e model.Endpoint) (out []model.Endpoint) {
+		namespace, name, ok := e.Split()
+		for i := range t.Pods {
+			if p := &t.Pods[i]; ok && p.Namespace == namespace && (p.Workload == name || p.Name == name) {
+				out = append(out, p.Endpoint())
+			}
+		}
+		return out
+	}
+	sources, targets := of(from), of(to)
+	itself := from == to && len(targets) > 1
+	if len(sources) > 0 {
+		from = sources[0]
+	}
+	switch {
+	case itself:
+		to = targets[1]
+	case len(targets) > 0:
+		to = targets[0]
+	}
+	return from, to
 }
 
 func endpointsOf(t *model.Topology) []string {

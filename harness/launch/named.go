@@ -63,8 +63,8 @@ func (n Named) Create(ctx context.Context) (Detail, error) {
 }
 
 // RerunIn is [Inside.Rerun] on a named cluster, with other arguments if they are not nil.
-func (i Inside) RerunIn(ctx context.Context, name string, args []string, deadline time.Time) (code int, done bool, err error) {
+func (i Inside) RerunIn(ctx context.Context, name string, args []string, stdin *os.File, deadline time.Time) (code int, done bool, err error) {
 	return rerun(func(c sandbox.Command) (int, error) {
 		return named.Enter(context.WithoutCancel(ctx), name, c, sandbox.EnterOptions{})
-	}, sandbox.Command{Args: args, Env: i.environ(deadline)})
+	}, command(args, stdin, i.environ(deadline)))
 }

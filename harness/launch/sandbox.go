@@ -50,11 +50,19 @@ type Inside string
 func (i Inside) Here() bool { return sandbox.Inside() && os.Getenv(string(i)) != "" }
 
 // Rerun runs this command line again in a sandbox and returns its exit code. A deadline that is not zero is what
-// [Inside.Deadline] gives there. done is false when the inner process ended without having called [Inside.Done]: then
+// [Inside.Deadline] gives there. stdin is its standard input, that of this process if it is nil. done is false when the inner process ended without having called [Inside.Done]: then
 // nobody has reported yet.
-func (i Inside) Rerun(ctx context.Context, deadline time.Time) (code int, done bool, err error) {
+func (i Inside) Rerun(ctx context.Context, stdin *os.File, deadline time.Time) (code int, done bool, err error) {
 	// The inner process ends itself at the deadline, and reports; the outer one only passes signals on.
-	return rerun(func(c sandbox.Command) (int, error) { return sandbox.Run(context.WithoutCancel(ctx), c) }, sandbox.Command{Env: i.environ(deadline)})
+	return rerun(func(c sandbox.Command) (int, error) { return sandbox.Run(context.WithoutCancel(ctx), c) }, command(nil, stdin, i.environ(deadline)))
+}
+
+func command(args []string, stdin *os.File, env []string) sandbox.Command {
+	c := sandbox.Command{Args: args, Env: env}
+	if stdin != nil { // a nil file is not a nil reader
+		c.Stdin = stdin
+	}
+	return c
 }
 
 // rerun gives the inner process one end of a pipe, for it to say that it is done.

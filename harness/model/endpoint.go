@@ -118,6 +118,11 @@ type Pod struct {
 	Node        int
 	HostNetwork bool
 	Ports       []Port
+	// Workload is the name of the workload that the pod is one of several replicas of, empty otherwise.
+	Workload string `json:",omitempty"`
+	// Twin is true for a replica that no policy can tell from the first one, which has the name of the workload. Only
+	// connections between the two say something about it.
+	Twin bool `json:",omitempty"`
 	// Addresses are the pod's IPs, one per family; empty as long as the pod does not run.
 	Addresses []netip.Addr
 }

@@ -237,7 +237,7 @@ func (s *suite) outside() int {
 	stop()
 	code := exitBroken
 	if err == nil {
-		code, _, err = inside.Rerun(context.Background(), time.Time{})
+		code, _, err = inside.Rerun(context.Background(), nil, time.Time{})
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "prooftest: %v\n", err)

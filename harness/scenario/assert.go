@@ -55,7 +55,7 @@ func (l *loader) outsideAssertions(name string) *outsideAssertions {
 
 // readAssertions reads the one document of a file of assertions.
 func (l *loader) readAssertions(m *manifest) (a Assertions, root *value, ok bool) {
-	if len(m.docs) == 0 {
+	if l.refuseEmpty(m, m.start()); len(m.docs) == 0 {
 		return a, nil, false
 	}
 	if len(m.docs) > 1 {

@@ -60,9 +60,9 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 	if len(p.s.Spec.Probes) == 0 && len(probes) == 0 {
 		for i := range p.topology.Pods {
 			for j := range p.topology.Pods {
-				if to := &p.topology.Pods[j]; i != j {
+				if from, to := &p.topology.Pods[i], &p.topology.Pods[j]; i != j && tells(from, to) {
 					for _, port := range to.Ports {
-						add(p.topology.Pods[i].Endpoint(), destination{to.Endpoint(), model.ViaPodIP, to.Ports}, port)
+						add(from.Endpoint(), destination{to.Endpoint(), model.ViaPodIP, to.Ports}, port)
 					}
 				}
 			}
@@ -74,8 +74,11 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 		u.fromHit, u.toHit = u.fromHit || len(sources) > 0, u.toHit || len(destinations) > 0
 		for _, from := range sources {
 			for _, to := range destinations {
-				if from == to.endpoint && to.via == model.ViaPodIP && (!u.from.exact() || !u.to.exact()) {
-					continue // "every pod" means every other one
+				if from == to.endpoint && to.via == model.ViaPodIP && (!u.from.exact() || !u.to.exact() || len(sources) > 1) {
+					continue // "every pod" means every other one, and so does a workload of several
+				}
+				if !p.wanted(u, from, to) {
+					continue
 				}
 				if !isPod(from) && to.via == model.ViaPodIP && !isPod(to.endpoint) {
 					u.nearMiss = "neither end is a pod"
@@ -94,6 +97,30 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 		return cmp.Or(cmp.Compare(rank[a.From], rank[b.From]), cmp.Compare(rank[a.To], rank[b.To]), cmp.Compare(a.Via, b.Via))
 	})
 	return out
+}
+
+// tells tells whether a connection between two pods can have another verdict than one between two others: a replica that
+// is like the first one is only asked from and to it.
+func tells(from, to *model.Pod) bool {
+	if !from.Twin && !to.Twin {
+		return true
+	}
+	workload := func(pod *model.Pod) string { return cmp.Or(pod.Workload, pod.Name) }
+	return from.Namespace == to.Namespace && workload(from) == workload(to) && !from.Twin
+}
+
+// wanted leaves out connections of replicas that are like the first one, unless the probe names them.
+func (p *planner) wanted(u *probeUse, from model.Endpoint, to destination) bool {
+	source, isSource := p.topology.Pod(from)
+	target, isTarget := p.topology.Pod(to.endpoint)
+	isTarget = isTarget && to.via == model.ViaPodIP
+	switch {
+	case isSource && source.Twin && u.from.names(source), isTarget && target.Twin && u.to.names(target):
+		return true
+	case isSource && isTarget:
+		return tells(source, target)
+	}
+	return (!isSource || !source.Twin) && (!isTarget || !target.Twin)
 }
 
 func isPod(e model.Endpoint) bool { return !e.IsNode() && !e.IsHost() }

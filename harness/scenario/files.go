@@ -237,7 +237,7 @@ func (w *walker) folder(ctx context.Context, s source, info fs.FileInfo, above [
 			w.broken(full, e.Name(), err)
 		case info.IsDir():
 			w.folder(ctx, full, info, above)
-		case isManifestName(e.Name()):
+		case isManifestName(e.Name()) || isKustomization(e.Name()):
 			w.found, w.infos = append(w.found, full), append(w.infos, info)
 		}
 	}
@@ -289,14 +289,4 @@ func isHidden(root, s source) bool {
 func isLink(s source) bool {
 	info, err := s.root.Lstat(s.name)
 	return err == nil && info.Mode()&fs.ModeSymlink != 0
-}
-
-// isToolFile tells whether a file configures another tool that works on manifests.
-func isToolFile(name string) bool {
-	base := path.Base(filepath.ToSlash(name))
-	switch strings.TrimSuffix(strings.TrimSuffix(base, ".yaml"), ".yml") {
-	case "kustomization", "Kustomization", "Chart", "values", "skaffold":
-		return true
-	}
-	return false
 }

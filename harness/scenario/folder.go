@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
@@ -28,46 +25,66 @@ const (
 	PoliciesStep = "policies"
 )
 
-// standInPort is served by a stand-in where nothing tells what the workload serves.
-var standInPort = Port{Port: 8080, Protocol: string(model.TCP)}
-
 // plainFolder makes one scenario out of plain manifests: the policies are applied, and each workload is stood in for by
-// a probe pod with its namespace, name, labels and ports.
+// probe pods with its namespace, name, labels and ports.
 type plainFolder struct {
 	*loader
 	s *Scenario
-	// pods, namespaces and services as they are found, with the objects they come from.
+	// workloads, namespaces and services as they are found, with the objects they come from.
 	stand      []*standIn
 	namespaces map[string]*Namespace
 	policies   []*object
 	services   []*object
+	// seen are the objects that count, to find those that are written twice.
+	seen map[policy.Ref]*object
+	// owners are the workloads of the folder, and autoscaled those of them that are scaled, with their most replicas.
+	owners     map[workloadKey]bool
+	autoscaled map[workloadKey]int
+	// owned counts the pods and ReplicaSets of a dump whose owner is in the folder. finished are its ended pods and
+	// Jobs, asleep the workloads that are scaled to 0.
+	owned            int
+	finished, asleep []*object
+	// ignored are services that nothing is asked about, by the reason.
+	ignored map[string][]*object
+	// values are those that policies and services select by, by label.
+	values map[string][]string
 	// left is true when labels of a namespace were left out.
 	left bool
 	// passedOver counts objects that say nothing about connections, by kind.
 	passedOver map[string]int
 }
 
-// standIn is a workload and the pod that stands for it.
-type standIn struct {
-	object *object
-	pod    Pod
-}
-
-// plain makes the scenario, or returns nil when there is no policy.
-func (l *loader) plain(root source, manifests []*manifest, assertions *manifest) *Scenario {
+// plain makes one scenario of a set of manifests, or returns nil when there is no policy.
+func (l *loader) plain(set *plainSet) *Scenario {
 	before := l.count()
-	f := &plainFolder{loader: l, s: &Scenario{APIVersion: model.APIVersion, Kind: Kind, File: root.shown, Plain: true}, namespaces: map[string]*Namespace{}, passedOver: map[string]int{}}
+	root := set.roots[0]
+	f := &plainFolder{
+		loader: l, s: &Scenario{APIVersion: model.APIVersion, Kind: Kind, File: root.shown, Plain: true},
+		namespaces: map[string]*Namespace{}, seen: map[policy.Ref]*object{}, owners: map[workloadKey]bool{}, autoscaled: map[workloadKey]int{},
+		passedOver: map[string]int{},
+	}
 	f.s.At = root.start()
-	l.keepExpected(f.s, root.join("expected.txt"))
+	var shown []string
+	for _, r := range set.roots {
+		if !slices.Contains(shown, r.shown) {
+			shown = append(shown, r.shown)
+		}
+	}
+	f.s.File = strings.Join(shown, " ")
+	home := set.home
+	if home == nil {
+		home = &root
+	}
+	if home.root.Links() || l.fsys != nil {
+		l.keepExpected(f.s, home.join("expected.txt"))
+	}
+	assertions := set.assertions
 	broken := false
-	for _, m := range manifests {
+	for _, m := range set.manifests {
 		for _, o := range l.objectsOf(m) {
 			f.sort(o)
 		}
 		broken = broken || m.broken
-	}
-	if len(f.passedOver) > 0 {
-		f.s.Notes = append(f.s.Notes, noteOf(root.shown, f.passedOver))
 	}
 	f.s.Metadata = Metadata{Name: l.folderName(root.shown), At: f.s.At}
 	asserted := f.assertions(assertions)
@@ -85,6 +102,11 @@ func (l *loader) plain(root source, manifests []*manifest, assertions *manifest)
 	f.workloads()
 	f.topology()
 	f.steps(asserted)
+	f.advise()
+	f.notes(root)
+	for _, note := range set.notes {
+		f.s.Notes = append(f.s.Notes, plain.Text(note))
+	}
 	f.s.broken = broken || l.count() > before
 	if none {
 		return nil
@@ -96,11 +118,18 @@ func (l *loader) plain(root source, manifests []*manifest, assertions *manifest)
 func (f *plainFolder) sort(o *object) {
 	switch o.role {
 	case policyRole:
-		f.policies = append(f.policies, o)
+		if !f.again(o) {
+			f.policies = append(f.policies, o)
+		}
 	case workloadRole:
-		f.stand = append(f.stand, &standIn{object: o})
+		if !f.again(o) {
+			f.stand = append(f.stand, &standIn{object: o})
+			f.owners[workloadKey{o.gvk.GroupKind(), o.namespace, o.name}] = true
+		}
 	case serviceRole:
-		f.services = append(f.services, o)
+		if !f.again(o) {
+			f.services = append(f.services, o)
+		}
 	case namespaceRole:
 		f.namespaceObject(o)
 	case scenarioRole:
@@ -112,8 +141,31 @@ func (f *plainFolder) sort(o *object) {
 			f.leave(u)
 			return
 		}
+		if o.gvk.Group == "autoscaling" && o.gvk.Kind == "HorizontalPodAutoscaler" {
+			f.autoscaler(o)
+		}
 		f.passedOver[o.gvk.Kind]++
 	}
+}
+
+// again tells whether an object counts already. kubectl apply takes one that is written twice; where the two differ, it
+// depends on the order of the files which of them is in force.
+func (f *plainFolder) again(o *object) bool {
+	for i := 2; o.generated && f.seen[o.key()] != nil; i++ {
+		o.name = fmt.Sprintf("%s-%d", strings.TrimSuffix(o.name, fmt.Sprintf("-%d", i-1)), i)
+	}
+	other, twice := f.seen[o.key()]
+	switch {
+	case !twice:
+		f.seen[o.key()] = o
+	case !reflect.DeepEqual(o.unstructured(), other.unstructured()):
+		at := o.at
+		if v := o.tree.get("metadata").get("name"); v != nil {
+			at = v.at
+		}
+		f.add(at, "keep one of them", "duplicate %s: it differs from %s", o, other.at.Short())
+	}
+	return twice
 }
 
 // leave leaves out a policy of a kind that is not applied.
@@ -124,42 +176,114 @@ func (f *plainFolder) leave(u Unjudged) {
 		u.ref(), u.Group))
 }
 
-// mostKinds is how many kinds a note names.
-const mostKinds = 8
+// notes says what of the folder a run makes no pod of, or another one than it may seem.
+func (f *plainFolder) notes(root source) {
+	add := func(format string, args ...any) {
+		f.s.Notes = append(f.s.Notes, plain.Text(root.shown+": "+fmt.Sprintf(format, args...)))
+	}
+	if len(f.passedOver) > 0 {
+		total := 0
+		for _, n := range f.passedOver {
+			total += n
+		}
+		add("%s neither a policy nor a workload: %s", areCounted(total, "object"), kindsOf(f.passedOver))
+	}
+	for _, why := range keys(f.ignored) {
+		add("%s, left out: %s", countedServices(len(f.ignored[why]), why), objectNames(f.ignored[why]))
+	}
+	if f.owned > 0 {
+		add("%s to workloads of the folder, which are stood in for", belongCounted(f.owned))
+	}
+	if len(f.finished) > 0 {
+		add("%s finished, so nothing can be asked about them: %s", haveCounted(len(f.finished)), objectNames(f.finished))
+	}
+	if len(f.asleep) > 0 {
+		add("%s scaled to 0, and proven as if it had one pod: %s", areCounted(len(f.asleep), "workload"), objectNames(f.asleep))
+	}
+}
 
-// noteOf says of which kinds objects were passed over, and how many of each, those of most objects first.
-func noteOf(folder string, passedOver map[string]int) string {
-	kinds := keys(passedOver)
-	slices.SortStableFunc(kinds, func(a, b string) int { return cmp.Compare(passedOver[b], passedOver[a]) })
-	total, others := 0, 0
+func areCounted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what + " is"
+	}
+	return fmt.Sprintf("%d %ss are", n, what)
+}
+
+func countedServices(n int, why string) string {
+	if n == 1 {
+		return "1 service " + why
+	}
+	return fmt.Sprintf("%d services %s", n, why)
+}
+
+func belongCounted(n int) string {
+	if n == 1 {
+		return "1 pod or ReplicaSet belongs"
+	}
+	return fmt.Sprintf("%d pods and ReplicaSets belong", n)
+}
+
+func haveCounted(n int) string {
+	if n == 1 {
+		return "1 pod or Job has"
+	}
+	return fmt.Sprintf("%d pods and Jobs have", n)
+}
+
+// mostNamed is how many kinds or objects a note names.
+const mostNamed = 8
+
+// objectNames names objects, the first ones of many.
+func objectNames(objects []*object) string {
+	var names []string
+	for _, o := range objects[:min(len(objects), mostNamed)] {
+		names = append(names, o.String())
+	}
+	if more := len(objects) - mostNamed; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+// kindsOf says how many objects there are of each kind, those of most objects first.
+func kindsOf(counts map[string]int) string {
+	kinds := keys(counts)
+	slices.SortStableFunc(kinds, func(a, b string) int { return cmp.Compare(counts[b], counts[a]) })
+	others := 0
 	var parts []string
 	for i, kind := range kinds {
-		total += passedOver[kind]
-		if i < mostKinds {
-			parts = append(parts, fmt.Sprintf("%d of kind %s", passedOver[kind], kind))
+		if i < mostNamed {
+			parts = append(parts, fmt.Sprintf("%d of kind %s", counts[kind], kind))
 		} else {
-			others += passedOver[kind]
+			others += counts[kind]
 		}
 	}
 	if others > 0 {
 		parts = append(parts, fmt.Sprintf("%d of others", others))
 	}
-	what := "1 object is"
-	if total > 1 {
-		what = fmt.Sprintf("%d objects are", total)
-	}
-	return plain.Text(fmt.Sprintf("%s: %s neither a policy nor a workload: %s", folder, what, strings.Join(parts, ", ")))
+	return strings.Join(parts, ", ")
 }
 
 func (f *plainFolder) namespaceObject(o *object) {
-	at := o.tree.get("metadata").get("name").at
+	at := o.at
+	if name := o.tree.get("metadata").get("name"); name != nil {
+		at = name.at
+	}
+	if clusterNamespaces[o.name] {
+		// Each dump has them. They count only where a workload or a policy is in one of them.
+		f.passedOver[o.gvk.Kind]++
+		return
+	}
 	if !checkNamespaceName(&f.collector, at, o.name) {
 		return
 	}
-	if other, twice := f.namespaces[o.name]; twice {
-		f.add(at, "keep one of them", "duplicate %s: see %s", o, other.At.Short())
+	if other, twice := f.seen[o.key()]; twice {
+		if !maps.Equal(o.meta.Labels, other.meta.Labels) {
+			f.add(at, "keep one of them, or give both the same labels", "duplicate %s: its labels differ from those at %s", o, other.at.Short())
+		}
 		return
 	}
+	f.seen[o.key()] = o
 	if where := o.tree.get("metadata").get("labels"); where != nil {
 		checkLabels(&f.collector, where, withValues(o.meta.Labels))
 	}
@@ -248,324 +372,131 @@ func (f *plainFolder) assertions(m *manifest) *AssertionsSpec {
 	return &a.Spec
 }
 
-// The parts of workloads that a probe pod can stand in for.
-type (
-	podTemplate struct {
-		Metadata templateMeta `json:"metadata"`
-		Spec     podSpec      `json:"spec"`
-	}
-	templateMeta struct {
-		Labels map[string]string `json:"labels"`
-	}
-	podSpec struct {
-		HostNetwork    bool        `json:"hostNetwork"`
-		Containers     []container `json:"containers"`
-		InitContainers []container `json:"initContainers"`
-	}
-	container struct {
-		Name          string          `json:"name"`
-		Ports         []containerPort `json:"ports"`
-		RestartPolicy string          `json:"restartPolicy"`
-	}
-	containerPort struct {
-		Name          string   `json:"name"`
-		ContainerPort int      `json:"containerPort"`
-		Protocol      string   `json:"protocol"`
-		At            Position `json:"-"`
-	}
-)
-
-// workloads turns workloads into pods.
-func (f *plainFolder) workloads() {
-	seen := map[policy.Ref]*object{}
-	names := map[string]int{}
-	for _, s := range f.stand {
-		names[s.object.namespace+"/"+s.object.name]++
-	}
-	f.stand = slices.DeleteFunc(f.stand, func(s *standIn) bool {
-		o := s.object
-		if other, twice := seen[o.key()]; twice {
-			f.add(o.at, "keep one of them", "duplicate %s: see %s", o, other.at.Short())
-			return true
-		}
-		seen[o.key()] = o
-		f.standInFor(s)
-		if names[o.namespace+"/"+o.name] > 1 {
-			// A Deployment and a Job of one name: both get their kind as a suffix, so that neither depends on the
-			// other.
-			s.pod.Name += "-" + strings.ToLower(o.gvk.Kind)
-		}
-		return false
-	})
-}
-
-func (f *plainFolder) standInFor(s *standIn) {
-	o := s.object
-	template := templateOf(o)
-	s.pod = Pod{Name: o.namespace + "/" + o.name, At: o.at}
-	if template == nil {
-		f.add(o.at, "add the pod's template below spec", "the %s has no pod template", o.gvk.Kind)
-		return
-	}
-	var t podTemplate
-	(&decoder{c: &f.collector, lenient: true}).decode(template, &t, o.gvk.Kind)
-	s.pod.Labels = t.Metadata.Labels
-	if where := template.get("metadata").get("labels"); where != nil {
-		checkLabels(&f.collector, where, withValues(s.pod.Labels))
-	}
-	f.checkSelector(o, s.pod.Labels)
-	s.pod.Labels = withControllerLabels(o, s.pod.Labels)
-	s.pod.HostNetwork = t.Spec.HostNetwork
-	for _, c := range t.Spec.Containers {
-		f.addPorts(s, c.Ports)
-	}
-	for _, c := range t.Spec.InitContainers {
-		if c.RestartPolicy == string(corev1.ContainerRestartPolicyAlways) { // a sidecar
-			f.addPorts(s, c.Ports)
-		}
-	}
-}
-
-// templateOf finds the pod template of a workload; a pod is its own.
-func templateOf(o *object) *value {
-	spec := o.tree.get("spec")
-	switch o.gvk.Kind {
-	case "Pod":
-		return o.tree
-	case "CronJob":
-		return spec.get("jobTemplate").get("spec").get("template")
-	}
-	return spec.get("template")
-}
-
-// checkSelector reports a workload that the API server would refuse because it does not select its own pods.
-func (f *plainFolder) checkSelector(o *object, podLabels map[string]string) {
-	where := o.tree.get("spec").get("selector")
-	if o.gvk.Group != "apps" || where == nil || where.kind != mappingValue {
-		return
-	}
-	var s metav1.LabelSelector
-	(&decoder{c: &f.collector}).decode(where, &s, "spec.selector")
-	selector, err := metav1.LabelSelectorAsSelector(&s)
-	if err != nil {
-		f.add(where.at, "write a label selector", "the selector of %s is wrong: %v", o, err)
-		return
-	}
-	if !selector.Matches(labels.Set(podLabels)) {
-		f.add(where.at, "give the template the labels of the selector", "%s does not select its own pods", o)
-	}
-}
-
-// withControllerLabels adds the labels that controllers put on pods and that policies can select by. Labels with
-// generated values, such as pod-template-hash, are left out.
-func withControllerLabels(o *object, podLabels map[string]string) map[string]string {
-	out := map[string]string{}
-	switch o.gvk.Kind {
-	case "StatefulSet":
-		out["statefulset.kubernetes.io/pod-name"] = o.name + "-0"
-		out["apps.kubernetes.io/pod-index"] = "0"
-	case "Job":
-		out["batch.kubernetes.io/job-name"] = o.name
-		out["job-name"] = o.name
-	}
-	for k, v := range podLabels {
-		out[k] = v
-	}
-	return out
-}
-
-func (f *plainFolder) addPorts(s *standIn, ports []containerPort) {
-	for _, p := range ports {
-		if p.ContainerPort == 0 && f.reportedOn(p.At) {
-			continue // it is not a number
-		}
-		if p.ContainerPort == 0 {
-			f.add(p.At, "add `containerPort: 80`", "the port of %s has no number", s.object)
-			continue
-		}
-		if !checkPortNumber(&f.collector, p.At, p.ContainerPort) {
-			continue
-		}
-		if p.Name != "" && !checkPortName(&f.collector, p.At, p.Name) {
-			continue
-		}
-		protocol := p.Protocol
-		if protocol != "" && checkProtocol(&f.collector, p.At, protocol) == "" {
-			continue
-		}
-		s.serve(Port{Name: p.Name, Port: p.ContainerPort, Protocol: cmp.Or(protocol, string(model.TCP)), At: p.At})
-	}
-}
-
-// serve adds a port unless the pod serves it already.
-func (s *standIn) serve(port Port) {
-	for i := range s.pod.Ports {
-		have := &s.pod.Ports[i]
-		if have.Port == port.Port && have.Protocol == port.Protocol {
-			have.Name = cmp.Or(have.Name, port.Name)
-			return
-		}
-		if port.Name != "" && have.Name == port.Name {
-			port.Name = "" // two containers may use one name; a pod's policy means the first
-		}
-	}
-	s.pod.Ports = append(s.pod.Ports, port)
-}
-
 // topology puts together what exists before the first step.
 func (f *plainFolder) topology() {
 	t := &f.s.Spec.Topology
 	t.At = f.s.At
+	var objects []*object
+	known := keys(f.namespaces)
 	for _, s := range f.stand {
-		namespace := s.object.namespace
-		if _, ok := f.namespaces[namespace]; !ok {
-			at := s.object.at
-			if written := s.object.tree.get("metadata").get("namespace"); written != nil {
+		objects = append(objects, s.object)
+		known = append(known, s.object.namespace)
+	}
+	for _, o := range slices.Concat(objects, f.policies) {
+		if o.namespace == "" {
+			continue
+		}
+		if _, ok := f.namespaces[o.namespace]; !ok {
+			at := o.at
+			if written := o.tree.get("metadata").get("namespace"); written != nil {
 				at = written.at
 			}
-			if checkNamespaceName(&f.collector, at, namespace) {
-				f.namespaces[namespace] = &Namespace{Name: namespace, At: at}
+			if checkNamespaceName(&f.collector, at, o.namespace) {
+				f.namespaces[o.namespace] = &Namespace{Name: o.namespace, At: at, unknown: true}
+				if near := suggest(o.namespace, known); o.role == policyRole && near != "" {
+					f.s.Warnings = append(f.s.Warnings, problemAt(at, fmt.Sprintf("did you mean `%s`?", near),
+						"nothing else of the folder is in namespace `%s` of %s", o.namespace, o))
+				}
 			}
 		}
 	}
 	for _, name := range keys(f.namespaces) {
 		t.Namespaces = append(t.Namespaces, *f.namespaces[name])
 	}
+	f.unknownNamespaces()
 	for _, o := range f.services {
 		f.service(o)
 	}
+	f.portless()
+	taken := map[string]bool{}
 	for _, s := range f.stand {
-		f.guessPorts(s)
-		t.Pods = append(t.Pods, s.pod)
+		taken[s.pod.Name] = true
+	}
+	for _, s := range f.stand {
+		t.Pods = append(t.Pods, f.pods(s, taken)...)
 	}
 	slices.SortStableFunc(t.Pods, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// The parts of services that matter here.
-type (
-	serviceSpec struct {
-		Selector  map[string]string `json:"selector"`
-		Ports     []servicePort     `json:"ports"`
-		Type      string            `json:"type"`
-		ClusterIP string            `json:"clusterIP"`
-	}
-	servicePort struct {
-		Name       string             `json:"name"`
-		Port       int                `json:"port"`
-		TargetPort intstr.IntOrString `json:"targetPort"`
-		Protocol   string             `json:"protocol"`
-		At         Position           `json:"-"`
-	}
-)
-
-// service takes over a service that leads to stand-ins. A number that it leads to is served by them: container ports
-// are informational, and often left out.
-func (f *plainFolder) service(o *object) {
-	var spec serviceSpec
-	where := o.tree.get("spec")
-	if where == nil {
-		f.add(o.at, "add `spec:` with selector and ports", "%s has no spec", o)
-		return
-	}
-	(&decoder{c: &f.collector, lenient: true}).decode(where, &spec, "spec")
-	ignore := func(why string) {
-		f.s.Warnings = append(f.s.Warnings, problemAt(o.at, "", "%s is ignored: %s", o, why))
-	}
-	var behind []*standIn
+// portless says where a policy lets connections in to a workload that declares no port. Nothing is invented for it, so
+// nobody can be asked about it.
+func (f *plainFolder) portless() {
 	for _, s := range f.stand {
-		if s.object.namespace == o.namespace && labels.SelectorFromSet(spec.Selector).Matches(labels.Set(s.pod.Labels)) {
-			behind = append(behind, s)
-		}
-	}
-	switch {
-	case len(spec.Selector) == 0:
-		ignore("it has no selector")
-		return
-	case len(behind) == 0:
-		ignore("it selects no workload of the folder")
-		return
-	}
-	out := Service{Name: o.namespace + "/" + o.name, Selector: spec.Selector, At: o.at}
-	if spec.Type == "NodePort" {
-		out.Type = spec.Type
-	}
-	for _, p := range spec.Ports {
-		protocol := cmp.Or(p.Protocol, string(model.TCP))
-		if !checkPortNumber(&f.collector, p.At, p.Port) || checkProtocol(&f.collector, p.At, protocol) == "" {
+		if len(s.pod.Ports) > 0 {
 			continue
 		}
-		target := p.Port
-		switch {
-		case p.TargetPort.Type == intstr.String && p.TargetPort.StrVal != "":
-			if !slices.ContainsFunc(behind, func(s *standIn) bool { return s.hasNamed(p.TargetPort.StrVal, protocol) }) {
-				f.s.Warnings = append(f.s.Warnings, problemAt(p.At, "give a container a port of this name",
-					"port %d of %s is ignored: no workload behind it has a port `%s`", p.Port, o, p.TargetPort.StrVal))
+		for _, o := range f.policies {
+			if o.policy == nil || o.namespace != s.object.namespace {
 				continue
 			}
-			out.Ports = append(out.Ports, ServicePort{Name: p.Name, Port: p.Port, Protocol: protocol, TargetPort: IntOrName(p.TargetPort.StrVal), At: p.At})
-			continue
-		case p.TargetPort.IntVal != 0:
-			target = int(p.TargetPort.IntVal)
-			if !checkPortNumber(&f.collector, p.At, target) {
+			selector, err := metav1.LabelSelectorAsSelector(&o.policy.Spec.PodSelector)
+			if err != nil || !f.selectedBy(s, selector) || !slices.ContainsFunc(o.policy.Spec.Ingress, func(r networkingv1.NetworkPolicyIngressRule) bool {
+				return len(r.Ports) > 0
+			}) {
 				continue
 			}
+			f.s.Warnings = append(f.s.Warnings, problemAt(s.object.at, "add `ports` to its container, or a service in front of it",
+				"%s declares no port, so nobody is asked to reach it, though %s (%s) admits ports", s.object, o, o.at.Short()))
+			break
 		}
-		for _, s := range behind {
-			s.serve(Port{Port: target, Protocol: protocol, At: p.At})
-		}
-		out.Ports = append(out.Ports, ServicePort{Name: p.Name, Port: p.Port, Protocol: protocol, TargetPort: IntOrName(strconv.Itoa(target)), At: p.At})
-	}
-	switch {
-	case spec.ClusterIP == corev1.ClusterIPNone:
-		ignore("a headless service has no address of its own; its pods are probed anyway")
-	case len(out.Ports) > 0:
-		f.s.Spec.Topology.Services = append(f.s.Spec.Topology.Services, out)
 	}
 }
 
-func (s *standIn) hasNamed(name, protocol string) bool {
-	return slices.ContainsFunc(s.pod.Ports, func(p Port) bool { return p.Name == name && p.Protocol == protocol })
-}
-
-// guessPorts gives a stand-in ports when neither its containers nor a service name any: those that policies admit to
-// it, or one that shows at least whether it can be reached.
-func (f *plainFolder) guessPorts(s *standIn) {
-	if len(s.pod.Ports) > 0 {
-		return
-	}
+// unknownNamespaces says where verdicts rest on labels of a namespace that nothing in the folder tells. Its only known
+// label is its name, which Kubernetes sets.
+func (f *plainFolder) unknownNamespaces() {
+	asked := map[string]Position{}
 	for _, o := range f.policies {
-		if o.policy == nil || o.namespace != s.object.namespace {
-			continue
-		}
-		selector, err := metav1.LabelSelectorAsSelector(&o.policy.Spec.PodSelector)
-		if err != nil || !selector.Matches(labels.Set(s.pod.Labels)) {
-			continue
-		}
-		for _, rule := range o.policy.Spec.Ingress {
-			for _, p := range rule.Ports {
-				s.serveAdmitted(p)
-			}
-		}
+		namespaceLabels(o.tree.get("spec"), asked)
 	}
-	if len(s.pod.Ports) == 0 {
-		s.pod.Ports = []Port{standInPort}
-	}
-	var list []string
-	for _, p := range s.pod.Ports {
-		list = append(list, p.model().String())
-	}
-	f.s.Warnings = append(f.s.Warnings, problemAt(s.object.at, "add `ports` to its container", "%s declares no port: its stand-in serves %s", s.object, strings.Join(list, ", ")))
-}
-
-func (s *standIn) serveAdmitted(p networkingv1.NetworkPolicyPort) {
-	if p.Port == nil || p.Port.Type != intstr.Int {
+	delete(asked, nameLabel)
+	if len(asked) == 0 {
 		return
 	}
-	protocol := corev1.ProtocolTCP
-	if p.Protocol != nil {
-		protocol = *p.Protocol
+	labels := keys(asked)
+	slices.SortStableFunc(labels, func(a, b string) int {
+		x, y := asked[a], asked[b]
+		return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line))
+	})
+	for _, name := range keys(f.namespaces) {
+		if ns := f.namespaces[name]; ns.unknown {
+			f.s.Warnings = append(f.s.Warnings, problemAt(ns.At, fmt.Sprintf("add the Namespace object: kubectl get namespace %s -o yaml", name),
+				"no Namespace object tells the labels of namespace %s, and a policy selects by `%s` (%s): it is proven as if it had none",
+				name, labels[0], asked[labels[0]].Short()))
+		}
 	}
-	s.serve(Port{Port: int(p.Port.IntVal), Protocol: string(protocol)})
+}
+
+// namespaceLabels collects the labels that the namespace selectors below a value ask about, and where they do first.
+func namespaceLabels(v *value, into map[string]Position) {
+	if v == nil {
+		return
+	}
+	note := func(key *value) {
+		if _, known := into[key.text]; !known {
+			into[key.text] = key.at
+		}
+	}
+	for _, e := range v.entries {
+		if e.key.text == "namespaceSelector" {
+			if matched := e.value.get("matchLabels"); matched != nil {
+				for _, label := range matched.entries {
+					note(label.key)
+				}
+			}
+			if expressions := e.value.get("matchExpressions"); expressions != nil {
+				for _, item := range expressions.items {
+					if key := item.get("key"); key != nil && key.kind == scalarValue {
+						note(key)
+					}
+				}
+			}
+		}
+		namespaceLabels(e.value, into)
+	}
+	for _, item := range v.items {
+		namespaceLabels(item, into)
+	}
 }
 
 // steps are the open cluster, and all policies at once.

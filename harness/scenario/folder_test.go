@@ -121,20 +121,38 @@ func TestEachWorkloadOfAPlainFolderGetsAStandIn(t *testing.T) {
 	}
 	assert.Equal(t, map[model.Endpoint]want{
 		"shop/web": {
-			model.Labels{"app": "web", "tier": "front"},
+			model.Labels{"app": "web", "tier": "front", "pod-template-hash": generatedValue},
+			[]model.Port{tcp("http", 8080), udp(53), tcp("admin", 15000), tcp("", 8443)},
+		},
+		"shop/web-2": {
+			model.Labels{"app": "web", "tier": "front", "pod-template-hash": generatedValue},
 			[]model.Port{tcp("http", 8080), udp(53), tcp("admin", 15000), tcp("", 8443)},
 		},
 		"shop/db": {
-			model.Labels{"app": "db", "statefulset.kubernetes.io/pod-name": "db-0", "apps.kubernetes.io/pod-index": "0"},
+			model.Labels{
+				"app": "db", "statefulset.kubernetes.io/pod-name": "db-0", "apps.kubernetes.io/pod-index": "0",
+				"controller-revision-hash": generatedValue,
+			},
 			[]model.Port{tcp("", 5432)},
 		},
-		"kube-system/agent": {model.Labels{"app": "agent"}, []model.Port{tcp("", 9100)}},
-		"shop/migrate-job": {
-			model.Labels{"app": "migrate", "job-name": "migrate", "batch.kubernetes.io/job-name": "migrate"},
-			[]model.Port{tcp("", 7000), udp(7001)},
+		"kube-system/agent": {
+			model.Labels{"app": "agent", "controller-revision-hash": generatedValue, "pod-template-generation": generatedValue},
+			[]model.Port{tcp("", 9100)},
 		},
-		"shop/migrate-cronjob": {model.Labels{"app": "nightly"}, []model.Port{tcp("", 80)}},
-		"default/debug":        {model.Labels{}, []model.Port{tcp("", 8080)}},
+		"shop/migrate-job": {
+			model.Labels{
+				"app": "migrate", "job-name": "migrate", "batch.kubernetes.io/job-name": "migrate",
+				"controller-uid": generatedValue, "batch.kubernetes.io/controller-uid": generatedValue,
+			}, nil,
+		},
+		"shop/migrate-cronjob": {
+			model.Labels{
+				"app": "nightly", "job-name": generatedValue, "batch.kubernetes.io/job-name": generatedValue,
+				"controller-uid": generatedValue, "batch.kubernetes.io/controller-uid": generatedValue,
+			},
+			[]model.Port{tcp("", 80)},
+		},
+		"default/debug": {model.Labels{}, nil},
 	}, have)
 	agent, _ := plan.Initial.Pod("kube-system/agent")
 	assert.True(t, agent.HostNetwork)
@@ -149,13 +167,14 @@ func TestEachWorkloadOfAPlainFolderGetsAStandIn(t *testing.T) {
 		warnings = append(warnings, w.Message)
 	}
 	assert.ElementsMatch(t, []string{
-		"Service shop/elsewhere is ignored: it selects no workload of the folder",
-		"Service shop/db is ignored: a headless service has no address of its own; its pods are probed anyway",
 		"port 1 of Service shop/web is ignored: no workload behind it has a port `nothing`",
-		"Job shop/migrate declares no port: its stand-in serves 7000/TCP, 7001/UDP",
-		"Pod default/debug declares no port: its stand-in serves 8080/TCP",
+		"Job shop/migrate declares no port, so nobody is asked to reach it, though NetworkPolicy shop/jobs (manifests/all.yaml:65) admits ports",
 	}, warnings)
-	assert.Equal(t, []string{"manifests: 1 object is neither a policy nor a workload: 1 of kind ConfigMap"}, s[0].Notes)
+	assert.Equal(t, []string{
+		"manifests: 1 object is neither a policy nor a workload: 1 of kind ConfigMap",
+		"manifests: 1 service without a workload of the folder behind it, left out: Service shop/elsewhere",
+		"manifests: 1 service without an address (clusterIP: None), with its pods probed anyway, left out: Service shop/db",
+	}, s[0].Notes)
 }
 
 func TestAPlainFolderIsProvenBeforeAndWithItsPolicies(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -23,17 +24,35 @@ type Options struct {
 	FS fs.FS
 	// Limits bound what all scenarios make together. Those that are zero are [DefaultLimits].
 	Limits Limits
+	// Documents are manifests that stand in no file: standard input, or what was rendered. They belong to the set of the
+	// paths.
+	Documents []Document
 	// Assert is a file of assertions that hold for the folders of manifests beside those that the folders state
 	// themselves, and that no file of the folders can override. Empty for none.
 	Assert string
 }
 
+// Document is a text of manifests that stands in no file.
+type Document struct {
+	// Name is how messages call it, such as `-` for standard input.
+	Name string
+	// Data is YAML or JSON.
+	Data []byte
+	// Dir is the folder in which netproof.yaml and expected.txt of the manifests are; empty for none.
+	Dir string
+	// Namespace is that of objects which name none, `default` if it is empty.
+	Namespace string
+	// Notes are what was said when the text was rendered. They become notes of the scenario.
+	Notes []string
+}
+
 // Load reads scenarios from paths, in the order of the paths and, below a folder, in lexical order.
 //
 // A path is a file of scenarios, a file of plain manifests, or a folder. A folder, with the folders below it, holds any
-// number of scenarios in files named scenario.yaml or NAME.scenario.yaml; or none, and then all of its manifests make
-// up one scenario, as do the plain manifests that are named directly. Nothing outside of the paths is read: see package
-// readfile.
+// number of scenarios in files named scenario.yaml or NAME.scenario.yaml; or none, and then its manifests are plain. The
+// plain manifests of all paths make up one scenario, as they would make up one cluster. It is named after the first
+// path, or as netproof.yaml says, which may lie at the top of one of the paths. Nothing outside of the paths is read:
+// see package readfile.
 //
 // The error is a [Problems] with everything that is wrong in all files, or matches [ErrNothing], or is the cause of the
 // end of ctx. Warnings are kept with each scenario.
@@ -44,7 +63,7 @@ func Load(ctx context.Context, paths []string, opts Options) ([]*Scenario, error
 	}
 	defer l.close()
 	l.outside = l.outsideAssertions(opts.Assert)
-	out, empty := l.paths(paths)
+	out, empty := l.paths(paths, opts.Documents)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -70,11 +89,46 @@ func Load(ctx context.Context, paths []string, opts Options) ([]*Scenario, error
 	return out, nil
 }
 
+// plainSet is the plain manifests of all paths.
+type plainSet struct {
+	// roots are the folders and files that were given. The first one names the scenario.
+	roots     []source
+	manifests []*manifest
+	// assertions is netproof.yaml, and home the folder that it lies in, which keeps expected.txt too.
+	assertions *manifest
+	home       *source
+	notes      []string
+}
+
+// add adds a manifest once: a path may lie within another.
+func (p *plainSet) add(m *manifest) {
+	if m != nil && !slices.Contains(p.manifests, m) {
+		p.manifests = append(p.manifests, m)
+	}
+}
+
+// assert takes the file of assertions.
+func (p *plainSet) assert(l *loader, m *manifest) {
+	switch {
+	case m == nil || m == p.assertions:
+	case p.assertions != nil:
+		fix := "keep one of them"
+		if len(p.roots) > 1 {
+			fix = "run the paths one by one, or keep one of the files: plain manifests of several paths are one set"
+		}
+		l.add(m.start(), fix, "the manifests have two netproof files: also %s", p.assertions.shown)
+	default:
+		p.assertions = m
+		home := m.dir()
+		p.home = &home
+	}
+}
+
 // paths loads what each path names. empty are the paths in which there is nothing to prove.
-func (l *loader) paths(paths []string) (out []*Scenario, empty []string) {
-	var loose []*manifest
+func (l *loader) paths(paths []string, documents []Document) (out []*Scenario, empty []string) {
+	var set plainSet
 	seen := map[string]bool{}
-	for _, p := range paths {
+	for _, p := range l.expanded(paths) {
 		if p == "" {
 			l.add(Position{"-", 1, 1}, "name a file or a folder", "a path is empty")
 			continue
@@ -92,34 +146,95 @@ func (l *loader) paths(paths []string) (out []*Scenario, empty []string) {
 			continue
 		}
 		seen[s.shown] = true
-		before := l.count()
 		if info.IsDir() {
-			found, ok := l.folder(s)
-			if !ok && l.count() == before {
-				empty = append(empty, s.shown)
-			}
-			out = append(out, found...)
+			out = append(out, l.folder(s, &set)...)
 			continue
 		}
 		m := l.manifest(s.start(), s)
-		if m == nil {
-			continue
-		}
-		if isScenarioName(s.name) || m.has(Kind) {
+		switch {
+		case m == nil:
+		case isScenarioName(s.name) || m.has(Kind):
 			out = append(out, l.scenarios(m)...)
-		} else {
-			loose = append(loose, m)
+		case isAssertionsName(s.name):
+			set.roots = append(set.roots, s.dir())
+			set.assert(l, m)
+		default:
+			set.roots = append(set.roots, s.dir())
+			set.add(m)
 		}
 	}
-	if len(loose) > 0 {
+	for _, d := range documents {
+		l.document(d, &set)
+	}
+	if len(set.roots) > 0 {
 		before := l.count()
-		if s := l.plain(loose[0].dir(), loose, nil); s != nil {
+		if s := l.plain(&set); s != nil {
 			out = append(out, s)
 		} else if l.count() == before {
-			empty = append(empty, loose[0].shown)
+			for _, root := range set.roots {
+				empty = append(empty, root.shown)
+			}
 		}
 	}
-	return out, empty
+	return out, slices.Compact(empty)
+}
+
+// expanded resolves wildcards that no shell has resolved. A name that exists is taken as it is.
+func (l *loader) expanded(paths []string) (out []string) {
+	for _, p := range paths {
+		if l.fsys != nil || !strings.ContainsAny(p, "*?[") {
+			out = append(out, p)
+			continue
+		}
+		if _, err := os.Lstat(p); err == nil {
+			out = append(out, p)
+			continue
+		}
+		found, err := filepath.Glob(p)
+		if err != nil || len(found) == 0 {
+			l.add(Position{p, 1, 1}, "check the path", "nothing matches the path")
+			continue
+		}
+		out = append(out, found...)
+	}
+	return out
+}
+
+// document adds manifests that stand in no file to the set, with the netproof.yaml of its folder.
+func (l *loader) document(d Document, set *plainSet) {
+	s := source{root: readfile.FS(noFiles{}, nil), name: ".", shown: d.Name}
+	if d.Dir != "" {
+		dir, err := l.open(d.Dir)
+		if err != nil {
+			l.problems = append(l.problems, unreadable(dir.start(), dir, err))
+			return
+		}
+		dir.shown = d.Name
+		s = dir
+		for _, name := range []string{"netproof.yaml", "netproof.yml"} {
+			file := dir.join(name)
+			file.shown = filepath.Join(d.Dir, name)
+			if _, err := file.stat(); err == nil {
+				set.assert(l, l.manifest(file.start(), file))
+			}
+		}
+	}
+	before := l.count()
+	m := &manifest{source: s, docs: parse(d.Name, d.Data, &l.collector), namespace: d.Namespace}
+	m.broken = l.count() > before
+	set.roots = append(set.roots, s)
+	set.add(m)
+	for _, note := range d.Notes {
+		set.notes = append(set.notes, d.Name+": "+note)
+	}
+}
+
+// noFiles is a file system without files.
+type noFiles struct{}
+
+// Open implements [fs.FS].
+func (noFiles) Open(name string) (fs.File, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
 // nothing says that nothing of these paths can be proven.
@@ -148,6 +263,8 @@ type loader struct {
 type manifest struct {
 	source
 	docs []document
+	// namespace is that of objects which name none; empty for `default`.
+	namespace string
 	// objects of the documents that were read as such, nil before.
 	objects []*object
 	read    bool
@@ -179,10 +296,6 @@ func (l *loader) manifest(from Position, s source) *manifest {
 	}
 	m := &manifest{source: s, docs: parse(s.shown, data, &l.collector)}
 	m.broken = l.count() > before
-	if len(m.docs) == 0 && !m.broken {
-		l.add(s.start(), "write a policy or a scenario into it, or remove the file", "the file is empty")
-		m.broken = true
-	}
 	l.manifests[s.shown] = m
 	return m
 }
@@ -198,7 +311,10 @@ func (l *loader) objectsOf(m *manifest) []*object {
 		if l.objects > maxObjects || l.ctx.Err() != nil {
 			break
 		}
-		m.objects = append(m.objects, readObjects(&l.collector, doc)...)
+		for _, o := range readObjects(&l.collector, doc) {
+			o.defaultTo(m.namespace)
+			m.objects = append(m.objects, o)
+		}
 	}
 	if l.objects <= maxObjects {
 		if l.objects += len(m.objects); l.objects > maxObjects {
@@ -209,13 +325,12 @@ func (l *loader) objectsOf(m *manifest) []*object {
 	return m.objects
 }
 
-// folder loads the scenarios below a folder, or makes one of its manifests. ok is false when there are none, also not
-// among those that were loaded already.
-func (l *loader) folder(root source) (out []*Scenario, ok bool) {
+// folder loads the scenarios below a folder, or adds its manifests to the set of plain ones.
+func (l *loader) folder(root source, set *plainSet) (out []*Scenario) {
 	before := l.count()
 	found := l.walk(&l.collector, root)
 	if l.count() > before {
-		return nil, false
+		return nil
 	}
 	hasScenarios := false
 	for _, s := range found {
@@ -230,38 +345,28 @@ func (l *loader) folder(root source) (out []*Scenario, ok bool) {
 		if l.count() == before {
 			l.unproven(root, found)
 		}
-		return out, true
+		return out
 	}
-	var manifests []*manifest
-	var assertions *manifest
+	set.roots = append(set.roots, root)
+	found = l.withoutCharts(found)
 	for _, s := range found {
 		switch {
+		case isKustomization(s.name) && !isHidden(root, s):
+			l.kustomization(s, found, set)
 		case isToolFile(s.name) || isHidden(root, s):
-			if m := l.glance(s); m != nil {
-				manifests = append(manifests, m)
-			}
+			set.add(l.glance(s))
 		case isAssertionsName(s.name) && s.dir().name != root.name:
 			l.add(s.start(), fmt.Sprintf("move it to %s, or give its own folder as a path", root.shown),
 				"only the netproof file of the folder that was given counts")
+		case isAssertionsName(s.name):
+			set.assert(l, l.manifest(s.start(), s))
 		default:
-			m := l.manifest(s.start(), s)
-			if m == nil {
-				continue
+			if m := l.manifest(s.start(), s); m != nil && !m.isForeign(&l.collector) {
+				set.add(m)
 			}
-			if isAssertionsName(s.name) {
-				if assertions != nil {
-					l.add(s.start(), "keep one of them", "the folder has two netproof files: also %s", assertions.shown)
-				}
-				assertions = m
-				continue
-			}
-			manifests = append(manifests, m)
 		}
 	}
-	if s := l.plain(root, manifests, assertions); s != nil {
-		return []*Scenario{s}, true
-	}
-	return nil, false
+	return nil
 }
 
 // glance reads a file that need not hold manifests: a hidden one, or one of another tool. It returns nil where nothing
@@ -316,12 +421,22 @@ func (l *loader) unproven(root source, found []source) {
 	}
 }
 
+// refuseEmpty reports a file that holds nothing where something is expected. Among plain manifests there may be files
+// that hold nothing but comments.
+func (l *loader) refuseEmpty(m *manifest, at Position) {
+	if len(m.docs) == 0 && !m.broken {
+		m.broken = true
+		l.add(at, "write a policy or a scenario into it, or remove the file", "the file %s is empty", m.shown)
+	}
+}
+
 // scenarios reads the scenarios of a file.
 func (l *loader) scenarios(m *manifest) (out []*Scenario) {
 	if m.loaded {
 		return nil // one path lies within another
 	}
 	m.loaded = true
+	l.refuseEmpty(m, m.start())
 	for _, doc := range m.docs {
 		if s := l.scenario(m, doc); s != nil {
 			out = append(out, s)
@@ -476,6 +591,7 @@ func (l *loader) readApplied(m *manifest, step *Step) {
 			continue
 		}
 		if applied := l.manifest(a.At, from); applied != nil {
+			l.refuseEmpty(applied, a.At)
 			a.objects = l.objectsOf(applied)
 		} else if _, err := from.stat(); err != nil && !l.reportedAt(a.At) {
 			l.problems = append(l.problems, unreadable(a.At, from, err))

@@ -329,12 +329,12 @@ func loadProblems(t *testing.T, paths ...string) Problems {
 	return problems
 }
 
-func TestAFileOfFiveMegabytesIsRefusedUnread(t *testing.T) {
-	big := write(t, t.TempDir(), "big.yaml", bytes.Repeat([]byte("# nothing\n"), 500_000))
+func TestAFileOfTenMegabytesIsRefusedUnread(t *testing.T) {
+	big := write(t, t.TempDir(), "big.yaml", bytes.Repeat([]byte("# nothing\n"), 1_000_000))
 	problems := loadProblems(t, big)
 	require.Len(t, problems, 1)
 	assert.Equal(t, Problem{
-		File: big, Line: 1, Column: 1, Message: "the file has more than 1.0 MiB, which is the most that is read",
+		File: big, Line: 1, Column: 1, Message: "the file has more than 8.0 MiB, which is the most that is read",
 		Fix: "split it into several files, or take out what is not a policy",
 	}, problems[0])
 }

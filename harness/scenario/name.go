@@ -108,6 +108,9 @@ func withValues(labels map[string]string) map[string]*string {
 	return out
 }
 
+// clusterNamespaces are those of every cluster that nothing can be put into.
+var clusterNamespaces = map[string]bool{"kube-public": true, "kube-node-lease": true}
+
 func checkNamespaceName(c *collector, at Position, name string) bool {
 	if messages := metavalidation.IsDNS1123Label(name); len(messages) > 0 {
 		c.add(at, "write at most 63 lower case letters, digits and `-`", "%q is not a valid name for a namespace: %s", shorten(name), brief(messages))
@@ -117,7 +120,7 @@ func checkNamespaceName(c *collector, at Position, name string) bool {
 	case strings.HasPrefix(name, "netproof-"):
 		c.add(at, "choose another name", "the namespace `%s` is netproof's own", name)
 		return false
-	case name == "kube-public" || name == "kube-node-lease":
+	case clusterNamespaces[name]:
 		c.add(at, "choose another name; of the cluster's own namespaces only `default` and `kube-system` can be used",
 			"the namespace `%s` belongs to the cluster", name)
 		return false

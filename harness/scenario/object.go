@@ -25,6 +25,8 @@ type object struct {
 
 	namespace string
 	name      string
+	// generated is true when the name was made of a generateName.
+	generated bool
 	meta      metav1.ObjectMeta
 
 	// policy is set for NetworkPolicies.
@@ -63,13 +65,6 @@ func (o *object) key() policy.Ref { return o.ref().Key() }
 
 // ownGroup is the API group of netproof's own files.
 const ownGroup = "netproof.dev"
-
-// workloadKinds are the kinds that stand for pods, by group.
-var workloadKinds = map[string][]string{
-	"":      {"Pod"},
-	"apps":  {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"},
-	"batch": {"Job", "CronJob"},
-}
 
 // envelope is what every object has.
 type envelope struct {
@@ -159,7 +154,7 @@ func matters(v *value) bool {
 		group = ""
 	}
 	kind := v.get("kind").str()
-	return isPolicy(v) || slices.Contains(workloadKinds[group], kind) || group == "" && v.get("apiVersion") != nil && (kind == "Namespace" || kind == "Service")
+	return isPolicy(v) || isWorkload(schema.GroupKind{Group: group, Kind: kind}) || group == "" && v.get("apiVersion") != nil && (kind == "Namespace" || kind == "Service")
 }
 
 // isPolicy tells whether an object is of a kind that decides about connections, or belongs to one. The kind alone is
@@ -339,7 +334,7 @@ func (o *object) identify(c *collector, v *value, head envelope) bool {
 		return true
 	}
 	switch {
-	case slices.Contains(workloadKinds[gv.Group], head.Kind):
+	case isWorkload(o.gvk.GroupKind()):
 		o.role = workloadRole
 	case gv.Group == "" && head.Kind == "Namespace":
 		o.role = namespaceRole
@@ -379,8 +374,8 @@ func (o *object) identifyOwn(c *collector, versionAt, kindAt Position) bool {
 
 // usualVersion is the apiVersion of a kind that people most likely mean.
 func usualVersion(kind string) string {
-	for group, kinds := range workloadKinds {
-		if slices.Contains(kinds, kind) {
+	for _, group := range []string{"", "apps", "batch"} {
+		if isWorkload(schema.GroupKind{Group: group, Kind: kind}) {
 			return strings.TrimPrefix(group+"/v1", "/")
 		}
 	}
@@ -412,8 +407,12 @@ func (o *object) checkMeta(c *collector) {
 		return meta.at
 	}
 	switch {
-	case meta.get("name") == nil && meta.get("generateName") != nil:
-		c.add(where("generateName"), "write `name`", "the %s has a generateName, and netproof needs a name to delete it by", o.gvk.Kind)
+	case meta.get("name") == nil && o.meta.GenerateName != "":
+		// kubectl create takes it, and the API server makes up the rest.
+		o.name, o.generated = strings.TrimRight(o.meta.GenerateName, "-."), true
+		if messages := metavalidation.IsDNS1123Subdomain(o.name); len(messages) > 0 {
+			c.add(where("generateName"), "write lower case letters, digits, `-` and `.`", "%q begins no name: %s", shorten(o.meta.GenerateName), brief(messages))
+		}
 	case meta.get("name") == nil:
 		c.add(meta.at, "add `name: ...` below metadata", "the %s has no name", o.gvk.Kind)
 	case o.name != "" || meta.get("name").kind == scalarValue && meta.get("name").text == "":
@@ -431,16 +430,25 @@ func (o *object) checkMeta(c *collector) {
 		}
 		return
 	}
-	if meta.get("namespace") == nil {
-		o.namespace = metav1.NamespaceDefault
+	if v := meta.get("namespace"); v == nil || v.kind == nullValue || v.kind == scalarValue && v.text == "" {
+		o.namespace = metav1.NamespaceDefault // as kubectl does
 		return
 	}
 	if o.namespace != "" {
 		if messages := metavalidation.IsDNS1123Label(o.namespace); len(messages) > 0 {
 			c.add(where("namespace"), "write at most 63 lower case letters, digits and `-`", "%q is not a valid name for a namespace: %s", shorten(o.namespace), brief(messages))
 		}
-	} else if v := meta.get("namespace"); v.kind == scalarValue && v.text == "" {
-		c.add(v.at, "write the name of the namespace, or leave the key out", "the namespace is empty")
+	}
+}
+
+// defaultTo puts an object that names no namespace into another one than `default`.
+func (o *object) defaultTo(namespace string) {
+	if namespace == "" || o.namespace != metav1.NamespaceDefault || o.meta.Namespace != "" {
+		return
+	}
+	o.namespace = namespace
+	if o.policy != nil {
+		o.policy.Namespace = namespace
 	}
 }
 
@@ -465,6 +473,10 @@ func (o *object) unstructured() *unstructured.Unstructured {
 		unstructured.RemoveNestedField(content, "metadata", key)
 	}
 	delete(content, "status")
+	if o.generated {
+		unstructured.RemoveNestedField(content, "metadata", "generateName")
+		u.SetName(o.name)
+	}
 	if o.namespace != "" {
 		u.SetNamespace(o.namespace)
 	}

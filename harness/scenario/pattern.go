@@ -86,7 +86,7 @@ func parsePattern(c *collector, at Position, text string) pattern {
 // maxNodeIndex bounds node indices to what a test cluster can have.
 const maxNodeIndex = 999
 
-// exact tells whether the pattern can select one endpoint only.
+// exact tells whether the pattern names one pod or workload, one node or one host.
 func (p pattern) exact() bool {
 	switch p.kind {
 	case nodePattern:
@@ -108,11 +108,16 @@ func (p pattern) matchesPod(pod *model.Pod) bool {
 	case everyPattern:
 		return true
 	case podPattern:
-		return p.matchesName(pod.Namespace, pod.Name)
+		return p.matchesName(pod.Namespace, pod.Name) || pod.Workload != "" && p.matchesName(pod.Namespace, pod.Workload)
 	case labelPattern:
 		return p.selector.Matches(labels.Set(pod.Labels))
 	}
 	return false
+}
+
+// names tells whether the pattern is the pod's own name, and not that of its workload or of others as well.
+func (p pattern) names(pod *model.Pod) bool {
+	return p.kind == podPattern && p.exact() && p.namespace == pod.Namespace && p.name == pod.Name
 }
 
 func (p pattern) matchesHost(h *model.Host) bool {

@@ -270,7 +270,7 @@ func (p *planner) plan() *Plan {
 	p.unusedServices(plan)
 	p.silentSteps()
 	plan.Vacuous = p.vacuous(plan)
-	plan.Unproven = append(p.idle, p.unproven(plan)...)
+	plan.Unproven = slices.Concat(p.idle, p.unproven(plan), p.s.dubious)
 	return plan
 }
 
@@ -321,7 +321,9 @@ func (p *planner) setUp() {
 // createPod adds a pod to the topology, at the place in the order of tables that it had before, if it comes back.
 func (p *planner) createPod(in *Pod) model.Pod {
 	namespace, name, _ := in.endpoint().Split()
-	pod := model.Pod{Namespace: namespace, Name: name, Labels: maps.Clone(in.Labels), HostNetwork: in.HostNetwork, Node: -1}
+	pod := model.Pod{
+		Namespace: namespace, Name: name, Labels: maps.Clone(in.Labels), HostNetwork: in.HostNetwork, Node: -1, Workload: in.workload, Twin: in.twin,
+	}
 	if pod.Labels == nil {
 		pod.Labels = model.Labels{}
 	}
@@ -455,7 +457,7 @@ func (p *planner) silentSteps() {
 	for _, step := range p.silent {
 		fix := "declare a second pod, or ports, or probes"
 		if p.s.Plain {
-			fix = "add another workload to the folder, or a host to netproof.yaml with a rule that speaks of it"
+			fix = "add another workload to the folder, such as a Pod without labels that stands for strangers; a workload is asked on the ports that it declares"
 		}
 		p.add(step.nameAt, fix, "step `%s` has no cell: nobody probes anybody", step.Name)
 		if p.s.Plain {

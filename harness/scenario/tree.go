@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,9 +16,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds on what a file may hold. Policies and scenarios are small; what is not is a mistake or an attack.
+// Bounds on what a file may hold.
 const (
-	maxFileSize = 1 << 20
+	// What projects publish to be applied as it is has several megabytes, because of its CustomResourceDefinitions.
+	maxFileSize = 8 << 20
 	// maxValues bounds what a document's aliases expand to.
 	maxValues = 200_000
 	maxDepth  = 100
@@ -236,29 +238,32 @@ func parseDocuments(file string, data []byte, c *collector) (docs []document) {
 			c.add(start, "check the file with another YAML parser", "the file cannot be read as YAML: %v", r)
 		}
 	}()
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	for {
-		var node yaml.Node
-		err := decoder.Decode(&node)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			c.problems = append(c.problems, syntaxProblem(file, lines, err))
-			break
-		}
-		if len(node.Content) == 0 {
-			continue
-		}
-		b := &builder{file: file, c: c, template: bytes.Contains(data, []byte("{{"))}
-		root := b.build(node.Content[0], 0)
-		if b.failed || root.kind == nullValue {
-			continue
-		}
-		docs = append(docs, document{root: root})
-		if len(docs) > maxDocuments {
-			c.add(start, "split it into several files", "the file has more than %d documents", maxDocuments)
-			return nil
+	template := bytes.Contains(data, []byte("{{"))
+	for _, part := range jsonObjects(data) {
+		decoder := yaml.NewDecoder(bytes.NewReader(part.text))
+		for {
+			var node yaml.Node
+			err := decoder.Decode(&node)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				c.problems = append(c.problems, syntaxProblem(file, lines, err))
+				break
+			}
+			if len(node.Content) == 0 {
+				continue
+			}
+			b := &builder{file: file, c: c, template: template, from: part}
+			root := b.build(node.Content[0], 0)
+			if b.failed || root.kind == nullValue {
+				continue
+			}
+			docs = append(docs, document{root: root})
+			if len(docs) > maxDocuments {
+				c.add(start, "split it into several files", "the file has more than %d documents", maxDocuments)
+				return nil
+			}
 		}
 	}
 	for i := range docs {
@@ -271,6 +276,41 @@ func parseDocuments(file string, data []byte, c *collector) (docs []document) {
 		}
 	}
 	return docs
+}
+
+// part is a part of a file, and where it begins: lines and columns before it.
+type part struct {
+	text          []byte
+	lines, column int
+}
+
+// jsonObjects takes JSON objects apart that follow one another without a mark between them, as kubectl takes them. Any
+// other file is one part.
+func jsonObjects(data []byte) []part {
+	whole := []part{{text: data}}
+	if !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
+		return whole
+	}
+	var out []part
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	counted, lines, lineStart := 0, 0, 0
+	for {
+		var raw json.RawMessage
+		err := decoder.Decode(&raw)
+		if errors.Is(err, io.EOF) && len(out) > 1 {
+			return out
+		}
+		if err != nil || len(out) > maxDocuments {
+			return whole
+		}
+		begin := int(decoder.InputOffset()) - len(raw)
+		for ; counted < begin; counted++ {
+			if data[counted] == '\n' {
+				lines, lineStart = lines+1, counted+1
+			}
+		}
+		out = append(out, part{text: raw, lines: lines, column: begin - lineStart})
+	}
 }
 
 func size(n int) string {
@@ -350,11 +390,16 @@ func syntaxProblem(file string, lines []string, err error) Problem {
 		fix = "define the anchor with `&` before it is used, in the same document"
 	case strings.Contains(message, "could not find expected ':'"):
 		fix = "put `: ` after the key, or check the indentation of this line and of the one above"
+	case starValue.MatchString(line):
+		message, fix = "a `*` alone begins an alias", "quote it: \"*\""
 	case strings.Contains(message, "control characters"):
 		fix = "remove the control character, or write it as an escape in double quotes"
 	}
 	return problemAt(at, fix, "not YAML: %s", message)
 }
+
+// starValue is a value or an item of a list that begins with an unquoted star.
+var starValue = regexp.MustCompile(`(:[ \t]+|[\[,][ \t]*|-[ \t]+)\*([ \t,}/\]]|$)`)
 
 // firstColumn is the column of the first character that is not white space.
 func firstColumn(line string) int {
@@ -418,6 +463,8 @@ type builder struct {
 	template bool
 	// open are the aliases being resolved.
 	open []*yaml.Node
+	// from is the part of the file that the nodes were read from.
+	from part
 }
 
 func (b *builder) fail(n *yaml.Node, fix, format string, args ...any) *value {
@@ -428,7 +475,13 @@ func (b *builder) fail(n *yaml.Node, fix, format string, args ...any) *value {
 	return &value{at: b.position(n)}
 }
 
-func (b *builder) position(n *yaml.Node) Position { return Position{b.file, n.Line, n.Column} }
+func (b *builder) position(n *yaml.Node) Position {
+	column := n.Column
+	if n.Line == 1 {
+		column += b.from.column
+	}
+	return Position{b.file, b.from.lines + n.Line, column}
+}
 
 func (b *builder) build(n *yaml.Node, depth int) *value {
 	b.count++

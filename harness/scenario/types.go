@@ -44,6 +44,8 @@ type Scenario struct {
 
 	// broken is true when problems were found in the scenario itself.
 	broken bool
+	// dubious says what looks like a mistake in policies of a plain folder, with file and line.
+	dubious []string
 	// narrowed is true when a plain folder names the connections that are probed.
 	narrowed bool
 	// expectedFile is where the computed table is kept, and expected its content if hasExpected.
@@ -98,6 +100,9 @@ type Namespace struct {
 	// Labels beside kubernetes.io/metadata.name, which Kubernetes sets.
 	Labels map[string]string `json:"labels,omitempty"`
 	At     Position          `json:"-"`
+
+	// unknown is true when a folder of manifests has no object that tells the labels.
+	unknown bool
 }
 
 // Pod is a probe pod of the topology.
@@ -114,6 +119,12 @@ type Pod struct {
 	// Ports that the pod serves, such as 80/TCP. A pod without ports only sends.
 	Ports []Port   `json:"ports,omitempty"`
 	At    Position `json:"-"`
+
+	// workload is the name of the workload that the pod is one of several replicas of; patterns find it by that name
+	// too.
+	workload string
+	// twin is true for a replica that nothing can tell from the first one of its workload.
+	twin bool
 }
 
 // endpoint names the pod. The name was validated.

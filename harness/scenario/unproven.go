@@ -56,7 +56,11 @@ func (p *planner) unproven(plan *Plan) (out []string) {
 func leftOut(step PlannedStep) (left, all int) {
 	pods := step.Topology.Pods
 	for i := range pods {
-		all += len(pods[i].Ports) * (len(pods) - 1)
+		for j := range pods {
+			if i != j && tells(&pods[i], &pods[j]) {
+				all += len(pods[j].Ports)
+			}
+		}
 	}
 	left = all
 	for _, c := range step.Cells {

@@ -11,9 +11,10 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
-	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/strvals"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/netproof/netproof/harness/render"
 )
 
 // chartNamespace is where a chart is installed: where the vendors' documentation puts network plugins.
@@ -62,31 +63,9 @@ func (o Options) renderTemplates(c *chart.Chart, release string, values map[stri
 	if want := c.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, kubernetes.Version) {
 		return nil, fmt.Errorf("it is for Kubernetes %s, not %s", want, kubernetes.Version)
 	}
-	if err := dependenciesPacked(c); err != nil {
-		return nil, err
-	}
-	if err := chartutil.ProcessDependencies(c, values); err != nil {
-		return nil, err
-	}
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.KubeVersion = *kubernetes
-	all, err := chartutil.ToRenderValues(c, values,
-		chartutil.ReleaseOptions{Name: release, Namespace: chartNamespace, Revision: 1, IsInstall: true}, capabilities)
-	if err != nil {
-		return nil, err
-	}
-	return engine.Engine{}.Render(c, all)
-}
-
-// dependenciesPacked returns an error when the chart needs charts that are not inside it: nothing is downloaded for a
-// chart.
-func dependenciesPacked(c *chart.Chart) error {
-	for _, d := range c.Metadata.Dependencies {
-		if !slices.ContainsFunc(c.Dependencies(), func(have *chart.Chart) bool { return have.Name() == d.Name }) {
-			return fmt.Errorf("it needs the chart %s, which is not inside it: run helm dependency update on it first", d.Name)
-		}
-	}
-	return nil
+	return render.Templates(c, values, render.Release{Name: release, Namespace: chartNamespace}, capabilities, true)
 }
 
 // chartObjects reads what the templates gave: the chart's custom resource definitions, then its objects without those

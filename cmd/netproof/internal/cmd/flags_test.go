@@ -29,6 +29,7 @@ const (
 var providersOf = map[string]map[string]string{
 	"netproof run": {
 		"provider": all, "ip-family": all, "nodes": all, "select": all, "shard": all, "lanes": all, "timeout": all, "update-expected": all, "strict": all, "assert": all,
+		"kustomize": all, "chart": all, "values": all, "release": all, "release-namespace": all,
 		"max-namespaces": all, "max-pods": all, "max-services": all, "max-cells": all,
 		"format": all, "output": all, "verbose": all, "quiet": all, "help": all,
 		"cni": making, "keep": making, "cluster": making,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
 	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/expect"
@@ -47,13 +48,20 @@ takes; the default is the current folder.`,
 		Example: `  netproof explain dev/frontend prod/database 5432 fixtures/quickstart
   netproof explain x/a x/b metrics policies/ --step isolated`,
 		Args: cobra.MinimumNArgs(3),
-		RunE: func(cmd *cobra.Command, args []string) error { return execute(cmd.Context(), streams, &f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			paths, err := f.input.Check(cmd, args[3:])
+			if err != nil {
+				return err
+			}
+			return execute(cmd.Context(), streams, &f, args, paths)
+		},
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.scenario, "scenario", "", "only the scenario of this name")
 	fs.StringVar(&f.step, "step", "", "only the step of this name")
 	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", providers.IPFamilyNames(), "addresses of pods and services")
 	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
+	f.input.AddRendered(cmd)
 	f.input.AddLimits(cmd)
 	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, "form of the output")
 	return cmd
@@ -65,18 +73,18 @@ type explained struct {
 	answers []expect.Answer
 }
 
-func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string) error {
-	paths := args[3:]
-	if len(paths) == 0 {
-		paths = []string{"."}
-	}
-	scenarios, err := cli.Within(ctx, func() ([]*scenario.Scenario, error) { return scenario.Load(ctx, paths, f.input.Options()) })
+func execute(ctx context.Context, streams cli.Streams, f *flagSet, args, paths []string) error {
+	scenarios, err := cli.Within(ctx, func() ([]*scenario.Scenario, error) { return f.input.Load(ctx, streams.In, paths) })
 	if err != nil {
 		return err
 	}
 	if scenarios, err = choose(scenarios, f.scenario); err != nil {
 		return err
 	}
+	for _, s := range scenarios {
+		output.Warnings(streams.Err, s.Warnings)
+	}
+	output.Notes(streams.Err, scenarios)
 	q := expect.Question{
 		From: model.Endpoint(args[0]), To: model.Endpoint(args[1]), Port: args[2],
 		Families: flags.IPFamilies(f.ipFamily), Nodes: f.nodes,

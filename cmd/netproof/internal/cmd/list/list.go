@@ -13,6 +13,7 @@ import (
 
 	"github.com/netproof/netproof/cmd/netproof/internal/cli"
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
+	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
@@ -42,13 +43,20 @@ contradicts, and an expected.txt that is out of date. Policies of other kinds th
 specification says nothing about them. The default PATH is the current folder.`,
 		Example: `  netproof list fixtures/
   netproof list scenarios/ --select feature=egress --format json`,
-		RunE: func(cmd *cobra.Command, args []string) error { return execute(cmd.Context(), streams, &f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			paths, err := f.input.Check(cmd, args)
+			if err != nil {
+				return err
+			}
+			return execute(cmd.Context(), streams, &f, paths)
+		},
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.shard, "shard", "only one of several equal parts, such as 2/3")
 	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", providers.IPFamilyNames(), "addresses of pods and services")
 	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
+	f.input.AddRendered(cmd)
 	f.input.AddAssert(cmd)
 	f.input.AddLimits(cmd)
 	flags.Choice(cmd, &f.format, "format", "format", []string{"table", "json"}, "form of the output")
@@ -73,16 +81,15 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 	if _, err := labels.Parse(f.selector); err != nil {
 		return cli.Usage("--select %q: %w", f.selector, err)
 	}
-	if len(args) == 0 {
-		args = []string{"."}
-	}
-	prepared, err := cli.Within(ctx, func() (*expect.Prepared, error) { return prepare(ctx, f, args) })
+	prepared, err := cli.Within(ctx, func() (*expect.Prepared, error) { return prepare(ctx, streams.In, f, args) })
 	if err != nil {
 		return err
 	}
 	entries := []entry{}
 	for _, p := range prepared.Scenarios() {
 		s, plan := p.Scenario(), p.Plan()
+		output.Warnings(streams.Err, s.Warnings)
+		output.Notes(streams.Err, []*scenario.Scenario{s})
 		e := entry{
 			Name: s.Metadata.Name, Description: s.Spec.Description, File: s.File, Labels: s.Metadata.Labels,
 			Steps: len(plan.Steps), Vacuous: plan.Vacuous,
@@ -112,8 +119,8 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 }
 
 // prepare reads, selects and plans.
-func prepare(ctx context.Context, f *flagSet, args []string) (*expect.Prepared, error) {
-	scenarios, err := scenario.Load(ctx, args, f.input.Options())
+func prepare(ctx context.Context, in io.Reader, f *flagSet, args []string) (*expect.Prepared, error) {
+	scenarios, err := f.input.Load(ctx, in, args)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -58,7 +59,7 @@ func attempt(ctx context.Context, streams cli.Streams, opts Options) error {
 	if attached != nil {
 		defer func() { _ = attached.Close(context.WithoutCancel(ctx)) }() // it only lets go
 	}
-	prepared, warnings, err := load(ctx, opts)
+	prepared, warnings, err := load(ctx, streams.In, opts)
 	if err == nil && opts.Cluster != "" {
 		err = beyond(opts, prepared)
 	}
@@ -105,15 +106,12 @@ func refused(ctx context.Context, streams cli.Streams, opts Options, err error) 
 
 // warn says what is odd about the scenarios, and, unless nothing is to be heard, what was passed over.
 func warn(streams cli.Streams, opts Options, prepared *expect.Prepared, warnings scenario.Problems) {
-	for _, w := range warnings {
-		fmt.Fprintf(streams.Err, "warning: %v\n", w)
+	output.Warnings(streams.Err, warnings)
+	if opts.Quiet {
+		return
 	}
 	for _, p := range prepared.Scenarios() {
-		for _, note := range p.Scenario().Notes {
-			if !opts.Quiet {
-				fmt.Fprintf(streams.Err, "note: %s\n", note)
-			}
-		}
+		output.Notes(streams.Err, []*scenario.Scenario{p.Scenario()})
 	}
 }
 
@@ -152,8 +150,15 @@ func (o *Options) take(c model.Cluster) {
 
 // rerun runs the command line again: in a sandbox of its own, on a named cluster, or on one that is made to stay.
 func rerun(ctx context.Context, streams cli.Streams, opts Options) (code int, done bool, err error) {
+	stdin, err := opts.input.Again()
+	if err != nil {
+		return 0, false, err
+	}
+	if stdin != nil {
+		defer stdin.Close()
+	}
 	if opts.Cluster != "" {
-		return inside.RerunIn(ctx, opts.Cluster, nil, opts.deadline)
+		return inside.RerunIn(ctx, opts.Cluster, nil, stdin, opts.deadline)
 	}
 	if !opts.Keep {
 		if err := launch.Prepare(ctx, launch.Engines{
@@ -161,13 +166,13 @@ func rerun(ctx context.Context, streams cli.Streams, opts Options) (code int, do
 		}); err != nil {
 			return 0, false, fmt.Errorf("prepare this machine: %w", err)
 		}
-		return inside.Rerun(ctx, opts.deadline)
+		return inside.Rerun(ctx, stdin, opts.deadline)
 	}
 	name := "kept-" + strconv.Itoa(os.Getpid())
 	if _, err := provider.Named(streams, opts.flags, name, opts.Quiet).Create(ctx); err != nil {
 		return 0, false, err
 	}
-	code, done, err = inside.RerunIn(ctx, name, append(slices.Clone(os.Args), "--cluster", name, "--allow", flags.Reaches()), opts.deadline)
+	code, done, err = inside.RerunIn(ctx, name, append(slices.Clone(os.Args), "--cluster", name, "--allow", flags.Reaches()), stdin, opts.deadline)
 	fmt.Fprintf(streams.Err, "cluster %s keeps running: netproof cluster shell %s looks into it, netproof cluster delete %s ends it\n", name, name, name)
 	return code, done, err
 }
@@ -282,9 +287,9 @@ type loaded struct {
 }
 
 // load reads, selects and prepares the scenarios. It ends with ctx, whatever it reads.
-func load(ctx context.Context, opts Options) (*expect.Prepared, scenario.Problems, error) {
+func load(ctx context.Context, in io.Reader, opts Options) (*expect.Prepared, scenario.Problems, error) {
 	out, err := cli.Within(ctx, func() (loaded, error) {
-		all, err := scenario.Load(ctx, opts.Paths, opts.input.Options())
+		all, err := opts.input.Load(ctx, in, opts.Paths)
 		if err != nil {
 			return loaded{}, err
 		}

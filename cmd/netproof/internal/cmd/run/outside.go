@@ -16,7 +16,7 @@ import (
 // runOutside runs on a cluster that needs no sandbox: one of kind's, or one that was there before. What is wrong with
 // the input is found before the cluster is made.
 func runOutside(ctx context.Context, streams cli.Streams, opts Options) error {
-	prepared, warnings, err := load(ctx, opts)
+	prepared, warnings, err := load(ctx, streams.In, opts)
 	if err == nil && (opts.Provider == flags.Existing || opts.Cluster != "") {
 		err = beyond(opts, prepared)
 	}
@@ -41,7 +41,7 @@ func runOutside(ctx context.Context, streams cli.Streams, opts Options) error {
 	if opts.Provider == flags.Existing || opts.Cluster != "" {
 		// The cluster is what it is: what is expected on it may be something else.
 		opts.take(c.Info())
-		if prepared, _, err = load(ctx, opts); err != nil {
+		if prepared, _, err = load(ctx, streams.In, opts); err != nil {
 			show.Close()
 			return errors.Join(refused(ctx, streams, opts, err), c.Close(context.WithoutCancel(ctx)))
 		}

@@ -111,6 +111,7 @@ current folder. The exit code is 0 only if every selected cell is conclusive and
 	}
 	f.cluster.Add(cmd, flags.Offer{Providers: []string{flags.Local, flags.Kind, flags.Existing}})
 	f.output.Add(cmd)
+	f.input.AddRendered(cmd)
 	f.input.AddAssert(cmd)
 	f.input.AddLimits(cmd)
 	fs := cmd.Flags()
@@ -159,10 +160,6 @@ func checkInside(opts Options) error {
 // options checks the flags against each other.
 func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	opts := f.Options
-	opts.Paths = args
-	if len(args) == 0 {
-		opts.Paths = []string{"."}
-	}
 	opts.Provider, opts.CNI, opts.Nodes, opts.EngineDir = f.cluster.Provider, f.cluster.CNI, f.cluster.Nodes, f.cluster.EngineDir
 	opts.IPFamilies, opts.flags = f.cluster.IPFamilies(), f.cluster
 	if _, err := labels.Parse(f.selector); err != nil {
@@ -170,6 +167,9 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	}
 	opts.Select = f.selector
 	var err error
+	if opts.Paths, err = opts.input.Check(cmd, args); err != nil {
+		return opts, err
+	}
 	if opts.Allow, err = scenario.ParseReaches(f.allow); err != nil {
 		return opts, cli.Usage("--allow %s: %w", f.allow, err)
 	}
