@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -159,11 +160,11 @@ func isRemote(text string) bool {
 	if strings.Contains(lower, "\n") {
 		return false
 	}
-	if _, value, ok := strings.Cut(lower, "="); ok { // key=path of a generator
-		lower = value
-	}
-	return strings.Contains(lower, "://") || strings.Contains(lower, "::") || strings.Contains(lower, "@") || strings.Contains(lower, "_git/") ||
-		strings.HasPrefix(lower, "github.com") || strings.HasPrefix(lower, "gh:") || strings.HasPrefix(lower, "git:") || strings.Contains(lower, "?ref=")
+	_, value, _ := strings.Cut(lower, "=") // key=path of a generator
+	return slices.ContainsFunc([]string{lower, value}, func(s string) bool {
+		return strings.Contains(s, "://") || strings.Contains(s, "::") || strings.Contains(s, "@") || strings.Contains(s, "_git/") ||
+			strings.HasPrefix(s, "github.com") || strings.HasPrefix(s, "gh:") || strings.HasPrefix(s, "git:") || strings.Contains(s, "?ref=")
+	})
 }
 
 // folder lets kustomize read files beneath a root. Its paths begin with a slash, which stands for the root.

@@ -95,7 +95,7 @@ func (l *loader) plain(set *plainSet) *Scenario {
 	if none && assertions == nil {
 		return nil
 	}
-	if none && l.count() == before {
+	if none && !assertions.broken && l.count() == before {
 		l.add(assertions.start(), "add the policies that it speaks of to the folder", "netproof.yaml asserts something about a folder without policies")
 	}
 	f.selectsByPodSecurity()

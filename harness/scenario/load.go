@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ type Options struct {
 type Document struct {
 	// Name is how messages call it, such as `-` for standard input.
 	Name string
+	// Of is what it was rendered from, after which the scenario is named; Name if it is empty.
+	Of string
 	// Data is YAML or JSON.
 	Data []byte
 	// Dir is the folder in which netproof.yaml and expected.txt of the manifests are; empty for none.
@@ -222,6 +225,7 @@ func (l *loader) document(d Document, set *plainSet) {
 	before := l.count()
 	m := &manifest{source: s, docs: parse(d.Name, d.Data, &l.collector), namespace: d.Namespace}
 	m.broken = l.count() > before
+	s.shown = cmp.Or(d.Of, d.Name)
 	set.roots = append(set.roots, s)
 	set.add(m)
 	for _, note := range d.Notes {

@@ -392,6 +392,8 @@ func syntaxProblem(file string, lines []string, err error) Problem {
 		fix = "put `: ` after the key, or check the indentation of this line and of the one above"
 	case starValue.MatchString(line):
 		message, fix = "a `*` alone begins an alias", "quote it: \"*\""
+		before := line[:starValue.FindStringIndex(line)[0]]
+		at.Column = utf8.RuneCountInString(before) + strings.Index(line[len(before):], "*") + 1
 	case strings.Contains(message, "control characters"):
 		fix = "remove the control character, or write it as an escape in double quotes"
 	}

@@ -122,7 +122,7 @@ func (f *Input) documents(ctx context.Context, in io.Reader, wantsInput bool) (o
 			return nil, fmt.Errorf("--chart: %w", err)
 		}
 		for _, r := range rendered {
-			out = append(out, scenario.Document{Name: r.File, Data: r.Text, Namespace: f.Release.Namespace, Notes: notes})
+			out = append(out, scenario.Document{Name: r.File, Of: f.Chart, Data: r.Text, Namespace: f.Release.Namespace, Notes: notes})
 			notes = nil
 		}
 		if len(rendered) == 0 {

@@ -49,7 +49,7 @@ type Options struct {
 	Verbose, Quiet bool
 
 	// input says how files are read.
-	input flags.Input
+	input *flags.Input
 
 	// deadline is when Timeout is over.
 	deadline time.Time
@@ -86,18 +86,21 @@ type flagSet struct {
 
 // New returns the command.
 func New(streams cli.Streams) *cobra.Command {
-	f := &flagSet{Options: Options{Timeout: 30 * time.Minute}}
+	f := &flagSet{Options: Options{Timeout: 30 * time.Minute, input: &flags.Input{}}}
 	cmd := &cobra.Command{
 		Use:   "run [PATH ...]",
 		Short: "prove scenarios, or a folder of plain Kubernetes manifests",
 		Long: `Prove scenarios: build a cluster, apply their policies step by step, send real packets between
 all probe pods, and report what was found against what was expected.
 
-PATH is a scenario.yaml, a folder that holds some, or a folder of manifests; the default is the
-current folder. The exit code is 0 only if every selected cell is conclusive and as expected.`,
+PATH is a scenario.yaml, a folder that holds some, a folder or file of manifests, or - for standard
+input; the default is the current folder. Plain manifests of all paths are one set. -k builds a
+kustomization and --chart renders a Helm chart, in the place of a path or beside it. The exit code is 0 only if every selected cell is conclusive and as expected.`,
 		Example: `  netproof run fixtures/quickstart
   netproof run scenarios/ --select feature=ingress --shard 1/3
-  netproof run policies/ --format table --format json --output report.json`,
+  netproof run policies/ --format table --format json --output report.json
+  netproof run -k overlays/prod
+  helm template shop charts/shop | netproof run -`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts, err := f.options(cmd, args)
 			if err != nil {
