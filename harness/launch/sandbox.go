@@ -50,8 +50,8 @@ type Inside string
 func (i Inside) Here() bool { return sandbox.Inside() && os.Getenv(string(i)) != "" }
 
 // Rerun runs this command line again in a sandbox and returns its exit code. A deadline that is not zero is what
-// [Inside.Deadline] gives there. stdin is its standard input, that of this process if it is nil. done is false when the inner process ended without having called [Inside.Done]: then
-// nobody has reported yet.
+// [Inside.Deadline] gives there. stdin is its standard input, that of this process if it is nil. done is false when the
+// inner process ended without having called [Inside.Done]: then nobody has reported yet.
 func (i Inside) Rerun(ctx context.Context, stdin *os.File, deadline time.Time) (code int, done bool, err error) {
 	// The inner process ends itself at the deadline, and reports; the outer one only passes signals on.
 	return rerun(func(c sandbox.Command) (int, error) { return sandbox.Run(context.WithoutCancel(ctx), c) }, command(nil, stdin, i.environ(deadline)))

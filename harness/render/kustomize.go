@@ -25,10 +25,10 @@ const (
 	maxRendered = 32 << 20
 )
 
-// Kustomize builds a folder as `kubectl kustomize` does, and returns the objects as YAML, and what kustomize had to say.
-// A base may lie outside of the
-// folder: where the folder lies below the working folder, everything below that is read, else only what lies below the
-// folder. Nothing is fetched, no plugin runs, and files stay in the folder of their kustomization.
+// Kustomize builds a folder as `kubectl kustomize` does, and returns the objects as YAML, and what kustomize had to
+// say. A base may lie outside of the folder: where the folder lies below the working folder, everything below that is
+// read, else only what lies below the folder. Nothing is fetched, no plugin runs, and files stay in the folder of their
+// kustomization.
 func Kustomize(ctx context.Context, dir string) (objects []byte, notes []string, err error) {
 	clean := filepath.Clean(dir)
 	base, beneath := ".", filepath.ToSlash(clean)

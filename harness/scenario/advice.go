@@ -305,7 +305,8 @@ func nearest(s *metav1.LabelSelector, have []string) string {
 }
 
 // alternatives finds two peers, one that selects namespaces and one that selects pods, where one peer with both was
-// likely meant: https://kubernetes.io/docs/concepts/services-networking/network-policies/#behavior-of-to-and-from-selectors
+// likely meant:
+// https://kubernetes.io/docs/concepts/services-networking/network-policies/#behavior-of-to-and-from-selectors
 func (a *adviser) alternatives() {
 	for _, r := range a.rules() {
 		for i := 1; i < len(r.peers); i++ {

@@ -99,8 +99,8 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 	return out
 }
 
-// tells tells whether a connection between two pods can have another verdict than one between two others: a replica that
-// is like the first one is only asked from and to it.
+// tells tells whether a connection between two pods can have another verdict than one between two others: a replica
+// that is like the first one is only asked from and to it.
 func tells(from, to *model.Pod) bool {
 	if !from.Twin && !to.Twin {
 		return true

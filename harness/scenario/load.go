@@ -25,8 +25,8 @@ type Options struct {
 	FS fs.FS
 	// Limits bound what all scenarios make together. Those that are zero are [DefaultLimits].
 	Limits Limits
-	// Documents are manifests that stand in no file: standard input, or what was rendered. They belong to the set of the
-	// paths.
+	// Documents are manifests that stand in no file: standard input, or what was rendered. They belong to the set of
+	// the paths.
 	Documents []Document
 	// Assert is a file of assertions that hold for the folders of manifests beside those that the folders state
 	// themselves, and that no file of the folders can override. Empty for none.
@@ -52,8 +52,8 @@ type Document struct {
 // Load reads scenarios from paths, in the order of the paths and, below a folder, in lexical order.
 //
 // A path is a file of scenarios, a file of plain manifests, or a folder. A folder, with the folders below it, holds any
-// number of scenarios in files named scenario.yaml or NAME.scenario.yaml; or none, and then its manifests are plain. The
-// plain manifests of all paths make up one scenario, as they would make up one cluster. It is named after the first
+// number of scenarios in files named scenario.yaml or NAME.scenario.yaml; or none, and then its manifests are plain.
+// The plain manifests of all paths make up one scenario, as they would make up one cluster. It is named after the first
 // path, or as netproof.yaml says, which may lie at the top of one of the paths. Nothing outside of the paths is read:
 // see package readfile.
 //

@@ -99,8 +99,8 @@ func statefulSetLabels(o *object, index int) map[string]string {
 	}
 }
 
-// jobLabels are those of the pods of a Job, and of a CronJob, whose Jobs have generated names. A Job that brings its own
-// selector gets none.
+// jobLabels are those of the pods of a Job, and of a CronJob, whose Jobs have generated names. A Job that brings its
+// own selector gets none.
 func jobLabels(o *object, index int) map[string]string {
 	spec := o.tree.get("spec")
 	name := o.name
@@ -407,9 +407,9 @@ func (s *standIn) hasNamed(name, protocol string) bool {
 	return slices.ContainsFunc(s.pod.Ports, func(p Port) bool { return p.Name == name && p.Protocol == protocol })
 }
 
-// pods are the pods that stand for the workload. Where policies or services select by the index of a replica, each index
-// that they name has its own pod, and so have the two lowest that they do not name. Else a second pod stands for all
-// other replicas: policies cannot tell them apart, so it is only asked from and to the first.
+// pods are the pods that stand for the workload. Where policies or services select by the index of a replica, each
+// index that they name has its own pod, and so have the two lowest that they do not name. Else a second pod stands for
+// all other replicas: policies cannot tell them apart, so it is only asked from and to the first.
 func (f *plainFolder) pods(s *standIn, taken map[string]bool) []Pod {
 	o := s.object
 	namespace, name, _ := strings.Cut(s.pod.Name, "/")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,12 +31,30 @@ const (
 	// firstRetry is the pause after the first failed start of a pod; it doubles up to lastRetry.
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 5 * time.Second
-	// startTimeout bounds one attempt to start a pod, removeTimeout its removal.
+	// callTimeout bounds one call of the network plugin. Where the processors are taken a call may need half a minute, and
+	// one that is cut off has to be done again, which makes it worse.
+	callTimeout = time.Minute
+	// startTimeout bounds what is left of an attempt to start a pod once it has its network, removeTimeout its removal.
 	startTimeout  = 15 * time.Second
-	removeTimeout = 30 * time.Second
+	removeTimeout = 90 * time.Second
 	// pollInterval is how often a starting pod is looked at.
 	pollInterval = 5 * time.Millisecond
 )
+
+// calls bounds the calls of network plugins that run at once on this machine, whatever the node and the cluster. Each
+// is a program that needs a processor for most of its time.
+var calls = semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0)))
+
+// call calls the network plugin when it is its turn. The time limit counts from then.
+func (a *Agent) call(ctx context.Context, fn func(context.Context) error) error {
+	if err := calls.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer calls.Release(1)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return a.cfg.Node.Do(func() error { return fn(ctx) })
+}
 
 // Reasons that a pod which cannot start shows in its conditions and events.
 const (
@@ -190,8 +210,6 @@ type sandbox struct {
 }
 
 func (s *sandbox) start(ctx context.Context) *startError {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
 	ports, err := declaredPorts(s.pod)
 	if err != nil {
 		return &startError{reason: reasonPorts, err: err, final: true}
@@ -210,6 +228,8 @@ func (s *sandbox) start(ctx context.Context) *startError {
 			return &startError{reason: reasonNetwork, err: err}
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	identity := probes.Identity{Endpoint: cluster.EndpointOf(s.pod), UID: string(s.pod.UID)}
 	s.server, err = s.agent.cfg.Serve(namespace.File(), identity, ports)
 	if errors.Is(err, ErrUnsupportedPorts) {
@@ -240,7 +260,7 @@ func (s *sandbox) start(ctx context.Context) *startError {
 func (s *sandbox) attach(ctx context.Context) ([]netip.Addr, error) {
 	var addresses []netip.Addr
 	s.attached = true // also when it fails half-way: DEL cleans up after a failed ADD
-	err := s.agent.cfg.Node.Do(func() error {
+	err := s.agent.call(ctx, func(ctx context.Context) error {
 		raw, err := s.agent.cni.AddNetworkList(ctx, s.agent.network, s.runtimeConf())
 		if err != nil {
 			return err
@@ -371,7 +391,7 @@ func (s *sandbox) remove() {
 	if s.attached && s.agent.ctx.Err() == nil {
 		ctx, cancel := context.WithTimeout(s.agent.ctx, removeTimeout)
 		err := persist(ctx, func() error {
-			return s.agent.cfg.Node.Do(func() error {
+			return s.agent.call(ctx, func(ctx context.Context) error {
 				return s.agent.cni.DelNetworkList(ctx, s.agent.network, s.runtimeConf())
 			})
 		})

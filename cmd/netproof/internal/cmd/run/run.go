@@ -100,7 +100,7 @@ kustomization and --chart renders a Helm chart, in the place of a path or beside
   netproof run scenarios/ --select feature=ingress --shard 1/3
   netproof run policies/ --format table --format json --output report.json
   netproof run -k overlays/prod
-  helm template shop charts/shop | netproof run -`,
+  netproof run --chart charts/shop --values prod.yaml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts, err := f.options(cmd, args)
 			if err != nil {
