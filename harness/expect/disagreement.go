@@ -23,17 +23,12 @@ type Disagreement struct {
 	// Computed is what the specification says, and Walk why.
 	Computed string
 	Walk     []string
-	// LeftOut are policies of the folder that may decide the connection elsewhere: the run leaves them out.
-	LeftOut []scenario.Unjudged
 }
 
 // Error shows both sides and the reasons.
 func (d *Disagreement) Error() string {
 	text := fmt.Sprintf("%s: scenario %s, step %q: %s: the table says %s (%s), the specification says %s",
 		d.File, d.Scenario, d.Step, d.Connection, d.Written, d.WrittenBy, d.Computed)
-	if len(d.LeftOut) > 0 {
-		text += fmt.Sprintf(" (without %s, which netproof does not apply)", scenario.Names(d.LeftOut))
-	}
 	text = plain.Text(text)
 	if len(d.Walk) == 0 {
 		return text + ", as in the step above"

@@ -19,6 +19,8 @@ import (
 type Table struct {
 	Step  string
 	Cells []Cell
+	// Violations are the cells of a folder of manifests that its intents and its policies see differently.
+	Violations []Violation
 }
 
 // Cell is a connection of a step with what is expected of it, and why.
@@ -150,8 +152,12 @@ func tableOf(s *scenario.Scenario, step *scenario.PlannedStep, topology *model.T
 		case len(unjudged) > 0:
 			cell.Summary = fmt.Sprintf("it is written at %s, and the specification of NetworkPolicy says nothing about %s", planned.Rule, scenario.Names(unjudged))
 		default:
-			if err := cell.decide(s, step, planned, d, in); err != nil {
+			violation, err := cell.decide(s, step, planned, d, in)
+			if err != nil {
 				errs = append(errs, err)
+			}
+			if violation != nil {
+				out.Violations = append(out.Violations, *violation)
 			}
 		}
 		if cell.Verdict == model.Undefined && !cell.Pending {
@@ -162,24 +168,31 @@ func tableOf(s *scenario.Scenario, step *scenario.PlannedStep, topology *model.T
 	return out, open, errors.Join(errs...)
 }
 
-// decide puts what the table and the specification say together.
-func (c *Cell) decide(s *scenario.Scenario, step *scenario.PlannedStep, planned scenario.PlannedCell, d semantics.Decision, in policySet) error {
-	var err error
+// decide puts what the table and the specification say together. In a scenario they must agree. The rules of a folder
+// are intents, which the policies may violate.
+func (c *Cell) decide(s *scenario.Scenario, step *scenario.PlannedStep, planned scenario.PlannedCell, d semantics.Decision, in policySet) (
+	violation *Violation, err error,
+) {
 	verdict, table, spec, pending := reconcile(written{verdict: planned.Expected, by: planned.By}, d)
-	if table != "" {
+	if table != "" && s.Plain {
+		violation = &Violation{Connection: c.Conn, Wanted: table, Rule: planned.Rule, Given: spec, Because: d.Summary(), LeftOut: leftOut(step, c.Conn)}
+	} else if table != "" {
 		err = &Disagreement{
 			Scenario: s.Metadata.Name, File: s.File, Step: step.Name, Connection: c.Conn,
-			Written: table, WrittenBy: planned.Rule, Computed: spec, Walk: d.Walk(), LeftOut: leftOut(step, c.Conn),
+			Written: table, WrittenBy: planned.Rule, Computed: spec, Walk: d.Walk(),
 		}
 	}
 	c.Verdict, c.Pending, c.Summary, c.Walk = verdict, pending, d.Summary(), d.Walk()
+	if violation != nil {
+		c.Summary = violation.String()
+	}
 	if d.Verdict == model.Undefined && !pending && verdict != model.Undefined {
 		c.Summary += fmt.Sprintf("; the table wants %s (%s)", verdict, planned.Rule)
 	}
 	for _, p := range d.DecidingPolicies() {
 		c.Policies = append(c.Policies, in.notes[p.Object.Namespace+"/"+p.Object.Name])
 	}
-	return err
+	return violation, err
 }
 
 // leftOut are the policies of the folder that may decide a connection where they are applied, which a run does not do.

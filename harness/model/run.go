@@ -82,6 +82,8 @@ const (
 	NothingProven FindingKind = "vacuous"
 	// Input: a scenario or a policy turned out to be wrong once addresses were known.
 	Input FindingKind = "input"
+	// IntentViolated: the policies do not do what a rule of netproof.yaml wants.
+	IntentViolated FindingKind = "intent-violated"
 	// Control: a control did not hold in some window.
 	Control FindingKind = "control"
 )

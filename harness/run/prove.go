@@ -46,6 +46,7 @@ func (s *session) scenario(ctx context.Context, p *expect.Scenario) (out model.S
 		Labels: p.Scenario().Metadata.Labels, Findings: p.Vacuous(),
 	}
 	err = pr.prove(ctx)
+	pr.out.Findings = append(pr.out.Findings, p.Violated(pr.tables)...)
 	pr.out.Findings = append(pr.out.Findings, p.Unproven(pr.tables)...)
 	if ctx.Err() != nil {
 		pr.out.Result = model.Interrupted

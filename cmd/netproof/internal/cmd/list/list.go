@@ -73,6 +73,8 @@ type entry struct {
 	Cells       int               `json:"cells"`
 	// Vacuous says why the scenario proves nothing.
 	Vacuous []string `json:"vacuous,omitempty"`
+	// Violated are the intents of netproof.yaml that the policies violate.
+	Violated []string `json:"violated,omitempty"`
 	// Unjudged are the policies that the specification of NetworkPolicy says nothing about.
 	Unjudged []scenario.Unjudged `json:"unjudged,omitempty"`
 }
@@ -97,6 +99,9 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 		if e.Labels == nil {
 			e.Labels = map[string]string{}
 		}
+		for _, f := range p.Violated(nil) {
+			e.Violated = append(e.Violated, f.Message)
+		}
 		for _, step := range plan.Steps {
 			e.Cells += len(step.Cells)
 			for _, u := range step.Unjudged {
@@ -112,8 +117,11 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 	} else {
 		err = writeTable(streams.Out, entries)
 	}
-	if err == nil && len(entries) == 0 {
+	switch {
+	case err == nil && len(entries) == 0:
 		return cli.Ended(model.ExitVacuous)
+	case err == nil && slices.ContainsFunc(entries, func(e entry) bool { return len(e.Violated) > 0 }):
+		return cli.Ended(model.ExitMismatch)
 	}
 	return err
 }
@@ -164,6 +172,9 @@ func writeTable(w io.Writer, entries []entry) error {
 		return err
 	}
 	for _, e := range entries {
+		for _, violation := range e.Violated {
+			fmt.Fprintf(w, "! %s: %s\n", e.Name, plain.Text(violation))
+		}
 		for _, reason := range e.Vacuous {
 			fmt.Fprintf(w, "! %s proves nothing: %s\n", e.Name, plain.Text(reason))
 		}
