@@ -495,9 +495,9 @@ func TestTheWorkflowForGitHubRuns(t *testing.T) {
 	forked["github.event.pull_request.head.repo.full_name"] = "stranger/shop"
 	j = c.githubRun(t, w, forked, map[string]string{"": change, "main": base})
 	require.True(t, j.failed, "%s", &j.log)
-	assert.Contains(t, j.log.String(), "the table says deny (base/asserted.yaml:3)")
-	assert.Contains(t, j.log.String(), "exit code 2")
-	assert.Contains(t, j.about["summary"], "netproof ended with exit code 2 before it proved anything")
+	assert.Contains(t, j.log.String(), "base/asserted.yaml:3 wants deny, and the policies give allow")
+	assert.Contains(t, j.about["summary"], "### netproof: failed")
+	assert.Contains(t, j.about["summary"], "base/asserted.yaml:3 wants deny")
 	noted = c.noted(t)
 	assert.NotContains(t, noted, "gh ", "a fork's job may not comment")
 	assert.NotContains(t, noted, "go install", "the green job kept netproof")
