@@ -144,6 +144,8 @@ type standIn struct {
 	replicas int
 	// own are the labels that the template writes, without those of the controller.
 	own map[string]string
+	// variants are the labels of the pods that can be told apart, once they are asked for.
+	variants []labels.Set
 }
 
 // The parts of workloads that a probe pod can stand in for.
@@ -480,12 +482,12 @@ func (f *plainFolder) indices(s *standIn) (out []int) {
 
 // selectedBy tells whether a selector matches a pod of the workload.
 func (f *plainFolder) selectedBy(s *standIn, selector labels.Selector) bool {
-	for _, index := range append(f.indices(s), 0) {
-		if selector.Matches(labels.Set(s.labels(index))) {
-			return true
+	if s.variants == nil {
+		for _, index := range append(f.indices(s), 0) {
+			s.variants = append(s.variants, s.labels(index))
 		}
 	}
-	return false
+	return slices.ContainsFunc(s.variants, func(l labels.Set) bool { return selector.Matches(l) })
 }
 
 // selectedValues are the values of a label that policies and services select by.
