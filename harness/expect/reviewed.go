@@ -1,28 +1,101 @@
 package expect
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
 // ReviewError says that a computed table is not the one that was reviewed and kept in the scenario's expected.txt.
 type ReviewError struct {
-	Scenario    string
-	Differences []scenario.Difference
+	// Scenario is its name, and File the table.
+	Scenario, File string
+	Differences    []scenario.Difference
 }
 
-// Error lists the cells that differ.
+// mostDifferences is how many changed verdicts are listed one by one.
+const mostDifferences = 20
+
+// Error lists the verdicts that changed, and counts the connections that are new or gone by the workload that most of
+// them have in common.
 func (e *ReviewError) Error() string {
-	lines := make([]string, len(e.Differences))
-	for i, d := range e.Differences {
-		lines[i] = d.Error()
+	var lines []string
+	var fresh, gone []model.Connection
+	changed := 0
+	for _, d := range e.Differences {
+		switch {
+		case d.Written == "":
+			fresh = append(fresh, d.Connection)
+		case d.Computed == "":
+			gone = append(gone, d.Connection)
+		case changed < mostDifferences:
+			changed++
+			lines = append(lines, d.Error())
+		default:
+			changed++
+		}
 	}
-	return strings.Join(lines, "\n") +
+	if more := changed - mostDifferences; more > 0 {
+		lines = append(lines, fmt.Sprintf("%d more verdicts changed", more))
+	}
+	file := e.File
+	if len(fresh) > 0 {
+		lines = append(lines, fmt.Sprintf("%s: %s, which the file does not have: %s", file, countedCells(len(fresh)), byWorkload(fresh)))
+	}
+	if len(gone) > 0 {
+		lines = append(lines, fmt.Sprintf("%s: %s, which the file has and nothing probes any more: %s", file, countedCells(len(gone)), byWorkload(gone)))
+	}
+	return plainLines(lines) +
 		"\n    fix: if the change is wanted, run once with --update-expected, and have the new table reviewed like code"
 }
 
-// Computed returns the part of the scenario's tables that is left to the specification. The tables are those of the
+func countedCells(n int) string {
+	if n == 1 {
+		return "1 cell"
+	}
+	return fmt.Sprintf("%d cells", n)
+}
+
+// byWorkload says which workloads connections are about: those that most of them have at an end, until all are
+// covered, and the first few of these.
+func byWorkload(connections []model.Connection) string {
+	const most = 5
+	var parts []string
+	for rest := connections; len(rest) > 0; {
+		counts := map[model.Endpoint]int{}
+		var best model.Endpoint
+		for _, c := range rest {
+			for _, end := range []model.Endpoint{c.From, c.To} {
+				if counts[end]++; counts[end] > counts[best] || counts[end] == counts[best] && cmp.Less(end, best) {
+					best = end
+				}
+			}
+		}
+		if len(parts) == most {
+			parts = append(parts, fmt.Sprintf("%d of others", len(rest)))
+			break
+		}
+		before := len(rest)
+		rest = slices.DeleteFunc(slices.Clone(rest), func(c model.Connection) bool { return c.From == best || c.To == best })
+		parts = append(parts, fmt.Sprintf("%d from or to %s", before-len(rest), best))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func plainLines(lines []string) string {
+	out := make([]string, len(lines))
+	for i, line := range lines {
+		out[i] = plain.Text(line)
+	}
+	return strings.Join(out, "\n")
+}
+
+// Computed returns the tables of the steps that leave cells to the specification. The tables are those of the
 // steps that a run has reached, nil for others. complete is false where verdicts depend on addresses that are not
 // known: those are known after the scenario has run. Steps whose verdicts are all written by hand are left out.
 func (p *Scenario) Computed(tables []*Table) (steps []scenario.ExpectedStep, complete bool) {
@@ -38,15 +111,13 @@ func (p *Scenario) Computed(tables []*Table) (steps []scenario.ExpectedStep, com
 	return steps, complete
 }
 
-// computed are the cells that are left to the specification. Those that are pending have no verdict, and then known is
-// false.
+// computed are the cells of a step that leaves some to the specification. Those that are pending have no verdict, and
+// then known is false.
 func (t *Table) computed() (out scenario.ExpectedStep, known bool) {
 	out, known = scenario.ExpectedStep{Name: t.Step}, true
 	for _, c := range t.Cells {
-		if c.Computed {
-			known = known && !c.Pending
-			out.Cells = append(out.Cells, scenario.ExpectedCell{Connection: c.Conn, Verdict: c.Verdict})
-		}
+		known = known && !(c.Computed && c.Pending)
+		out.Cells = append(out.Cells, scenario.ExpectedCell{Connection: c.Conn, Verdict: c.Verdict, Asserted: !c.Computed})
 	}
 	return out, known
 }
@@ -68,7 +139,7 @@ func (p *Scenario) review() error {
 		return nil
 	}
 	if differences := reviewed.Differences(steps); len(differences) > 0 {
-		return &ReviewError{Scenario: p.Name(), Differences: differences}
+		return &ReviewError{Scenario: p.Name(), File: p.scenario.ExpectedFile(), Differences: differences}
 	}
 	return nil
 }
@@ -80,8 +151,8 @@ func (p *Scenario) reviewStep(step *scenario.PlannedStep, table *Table) error {
 	}
 	now := scenario.ExpectedStep{Name: step.Name}
 	for _, c := range table.Cells {
-		if c.Computed && !c.Pending {
-			now.Cells = append(now.Cells, scenario.ExpectedCell{Connection: c.Conn, Verdict: c.Verdict})
+		if !c.Computed || !c.Pending {
+			now.Cells = append(now.Cells, scenario.ExpectedCell{Connection: c.Conn, Verdict: c.Verdict, Asserted: !c.Computed})
 		}
 	}
 	var wrong []scenario.Difference
@@ -91,7 +162,7 @@ func (p *Scenario) reviewStep(step *scenario.PlannedStep, table *Table) error {
 		}
 	}
 	if len(wrong) > 0 {
-		return &ReviewError{Scenario: p.Name(), Differences: wrong}
+		return &ReviewError{Scenario: p.Name(), File: p.scenario.ExpectedFile(), Differences: wrong}
 	}
 	return nil
 }

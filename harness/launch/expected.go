@@ -3,6 +3,7 @@ package launch
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/run"
@@ -32,16 +33,31 @@ func KeepExpected(prepared *expect.Prepared, tables run.Tables, update bool) (un
 		if kept && (!update || bytes.Equal(old, content)) {
 			continue
 		}
+		if path == "" {
+			unreviewed = append(unreviewed, Unreviewed{Path: "the table of " + p.Name(), Err: errHomeless})
+			continue
+		}
 		unreviewed = append(unreviewed, Unreviewed{Path: path, Err: writefile.Replace(path, writefile.Bytes(content))})
 	}
 	return unreviewed
 }
 
+// errHomeless says that a table belongs to manifests that lie in no folder.
+var errHomeless = errors.New("the manifests come from no folder, so expected.txt has no place: give a folder that holds netproof.yaml as well")
+
+// IsHomeless tells whether a table could not be kept since its manifests lie in no folder.
+func IsHomeless(err error) bool { return errors.Is(err, errHomeless) }
+
 // MayUpdateExpected finds out before a run which of the computed tables could not be written after it.
 func MayUpdateExpected(prepared *expect.Prepared) error {
 	var errs []error
 	for _, p := range prepared.Scenarios() {
-		if steps, _ := p.Computed(nil); len(steps) > 0 {
+		steps, _ := p.Computed(nil)
+		switch {
+		case len(steps) == 0:
+		case p.Scenario().ExpectedFile() == "":
+			errs = append(errs, fmt.Errorf("scenario %s: %w", p.Name(), errHomeless))
+		default:
 			errs = append(errs, writefile.CheckFile(p.Scenario().ExpectedFile()))
 		}
 	}

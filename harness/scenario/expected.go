@@ -13,17 +13,20 @@ import (
 	"github.com/netproof/netproof/harness/plain"
 )
 
-// ExpectedStep is the computed part of a step's truth table.
+// ExpectedStep is the truth table of a step that leaves cells to the specification.
 type ExpectedStep struct {
 	Name  string
 	Cells []ExpectedCell
 }
 
-// ExpectedCell is one computed verdict.
+// ExpectedCell is one verdict.
 type ExpectedCell struct {
 	Connection model.Connection
 	// Verdict is allow, deny or undefined.
 	Verdict model.Verdict
+	// Asserted is true where a rule decides the cell, and not the specification. Such a cell is shown, and not compared:
+	// the rule itself is reviewed.
+	Asserted bool
 }
 
 // The signs of an expected.txt.
@@ -32,20 +35,28 @@ const (
 	denySign      = "x"
 	undefinedSign = "?"
 	noCellSign    = "."
+	// assertedMark follows the sign of a cell that a rule decides.
+	assertedMark = "!"
 )
 
 var signs = map[model.Verdict]string{model.Allow: allowSign, model.Deny: denySign, model.Undefined: undefinedSign}
 
 const expectedHeader = `# What the specification expects of scenario %s.
 # Written by netproof, reviewed by people, compared on every run.
-# Rows connect to columns: + allow, x deny, ? undefined, . not probed.
+# Rows connect to columns: + allow, x deny, ? undefined, . not probed%s.
 `
 
 // FormatExpected renders computed tables as the content of an expected.txt: a matrix per step and port, which people
 // can review. Where all IP families agree there is one matrix for them.
 func FormatExpected(scenario string, steps []ExpectedStep) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, expectedHeader, scenario)
+	asserted := ""
+	for _, step := range steps {
+		if slices.ContainsFunc(step.Cells, func(c ExpectedCell) bool { return c.Asserted }) {
+			asserted = "; ! a rule decides"
+		}
+	}
+	fmt.Fprintf(&b, expectedHeader, scenario, asserted)
 	for _, step := range steps {
 		if len(step.Cells) == 0 {
 			continue
@@ -67,7 +78,21 @@ type portSection struct {
 	family model.IPFamily
 	rows   []model.Endpoint
 	cols   []model.Endpoint
-	cells  map[[2]model.Endpoint]model.Verdict
+	cells  map[[2]model.Endpoint]sectionCell
+}
+
+type sectionCell struct {
+	verdict  model.Verdict
+	asserted bool
+}
+
+// sign is what stands in the matrix.
+func (c sectionCell) sign() string {
+	sign := cmp.Or(signs[c.verdict], undefinedSign)
+	if c.asserted {
+		sign += assertedMark
+	}
+	return sign
 }
 
 func (s *portSection) title() string {
@@ -81,14 +106,14 @@ func (s *portSection) title() string {
 	return t
 }
 
-func (s *portSection) put(from, to model.Endpoint, v model.Verdict) {
+func (s *portSection) put(from, to model.Endpoint, c sectionCell) {
 	if !slices.Contains(s.rows, from) {
 		s.rows = append(s.rows, from)
 	}
 	if !slices.Contains(s.cols, to) {
 		s.cols = append(s.cols, to)
 	}
-	s.cells[[2]model.Endpoint{from, to}] = v
+	s.cells[[2]model.Endpoint{from, to}] = c
 }
 
 // sectionsOf groups cells by port and way, and by family where families differ.
@@ -105,10 +130,10 @@ func sectionsOf(cells []ExpectedCell) []*portSection {
 		conn := c.Connection
 		k := key{conn.Port, conn.Protocol, conn.Via, conn.IPFamily}
 		if index[k] == nil {
-			index[k] = &portSection{port: k.port, protocol: k.protocol, via: k.via, family: k.family, cells: map[[2]model.Endpoint]model.Verdict{}}
+			index[k] = &portSection{port: k.port, protocol: k.protocol, via: k.via, family: k.family, cells: map[[2]model.Endpoint]sectionCell{}}
 			out = append(out, index[k])
 		}
-		index[k].put(conn.From, conn.To, c.Verdict)
+		index[k].put(conn.From, conn.To, sectionCell{c.Verdict, c.Asserted})
 	}
 	slices.SortStableFunc(out, func(a, b *portSection) int {
 		return cmp.Or(cmp.Compare(a.port, b.port), cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.via, b.via), cmp.Compare(a.family, b.family))
@@ -131,7 +156,7 @@ func sectionsOf(cells []ExpectedCell) []*portSection {
 	return merged
 }
 
-func sameCells(a, b map[[2]model.Endpoint]model.Verdict) bool {
+func sameCells(a, b map[[2]model.Endpoint]sectionCell) bool {
 	if len(a) != len(b) {
 		return false
 	}
@@ -158,7 +183,7 @@ func (s *portSection) write(b *bytes.Buffer) {
 		for _, to := range s.cols {
 			sign := noCellSign
 			if v, ok := s.cells[[2]model.Endpoint{from, to}]; ok {
-				sign = cmp.Or(signs[v], undefinedSign)
+				sign = v.sign()
 			}
 			line += fmt.Sprintf("  %-*s", len(to), sign)
 		}
@@ -260,6 +285,7 @@ func (e *Expected) row(c *collector, at Position, step string, s *portSection, w
 		if sign == noCellSign {
 			continue
 		}
+		sign, _ = strings.CutSuffix(sign, assertedMark)
 		verdict := model.Verdict("")
 		for v, known := range signs {
 			if known == sign {
@@ -331,7 +357,7 @@ func (e *Expected) Differences(steps []ExpectedStep) (out []Difference) {
 			if ok {
 				d.Source, d.Written = fmt.Sprintf("%s:%d", e.file, entry.line), entry.verdict
 			}
-			if d.Written != d.Computed {
+			if d.Written != d.Computed && !c.Asserted {
 				out = append(out, d)
 			}
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 func cell(from, to model.Endpoint, port int, via model.Via, family model.IPFamily, v model.Verdict) ExpectedCell {
-	return ExpectedCell{model.Connection{From: from, To: to, Port: port, Protocol: model.TCP, IPFamily: family, Via: via}, v}
+	return ExpectedCell{Connection: model.Connection{From: from, To: to, Port: port, Protocol: model.TCP, IPFamily: family, Via: via}, Verdict: v}
 }
 
 func exampleTable() []ExpectedStep {
@@ -130,4 +130,28 @@ func FuzzParseExpected(f *testing.F) {
 		}
 		e.Differences(exampleTable())
 	})
+}
+
+func TestCellsThatARuleDecidesAreShownAndNotCompared(t *testing.T) {
+	computed := cell("x/a", "x/b", 80, model.ViaPodIP, model.IPv4, model.Allow)
+	asserted := cell("x/b", "x/a", 80, model.ViaPodIP, model.IPv4, model.Deny)
+	asserted.Asserted = true
+	steps := []ExpectedStep{{Name: "policies", Cells: []ExpectedCell{computed, asserted}}}
+	text := FormatExpected("shop", steps)
+	assert.Contains(t, string(text), "? undefined, . not probed; ! a rule decides.\n")
+	assert.Contains(t, string(text), "  x/b  .    x!\n")
+	e, err := ParseExpected("expected.txt", text)
+	require.NoError(t, err)
+	assert.Empty(t, e.Differences(steps))
+
+	steps[0].Cells[1].Verdict = model.Allow
+	assert.Empty(t, e.Differences(steps), "netproof.yaml itself was changed")
+	steps[0].Cells[1].Asserted = false
+	differences := e.Differences(steps)
+	require.Len(t, differences, 1, "the rule is gone, and the policies give another verdict")
+	assert.Equal(t, model.Deny, differences[0].Written)
+
+	e, err = ParseExpected("expected.txt", FormatExpected("shop", []ExpectedStep{{Name: "policies", Cells: []ExpectedCell{computed}}}))
+	require.NoError(t, err)
+	assert.Empty(t, e.Differences([]ExpectedStep{{Name: "policies", Cells: []ExpectedCell{computed, asserted}}}), "files of before have no such cells")
 }

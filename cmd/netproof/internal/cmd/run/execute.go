@@ -261,14 +261,14 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 // keepExpected keeps the tables that the run has computed, says so, and returns what follows for the run.
 func keepExpected(streams cli.Streams, opts Options, prepared *expect.Prepared, tables prove.Tables) (findings []model.Finding) {
 	for _, table := range launch.KeepExpected(prepared, tables, opts.UpdateExpected) {
-		if table.Err != nil {
+		if table.Err != nil && (opts.Strict || !launch.IsHomeless(table.Err)) {
 			fmt.Fprintf(streams.Err, "warning: the computed table could not be kept: %v\n", table.Err)
 			if opts.UpdateExpected {
 				findings = append(findings, model.Finding{
 					Kind: model.Infrastructure, Message: "keep the computed tables: " + table.Err.Error(), Result: model.ResultInconclusive,
 				})
 			}
-		} else {
+		} else if table.Err == nil {
 			fmt.Fprintf(streams.Err, "wrote %s, the table that the specification expects: review it, and keep it with the scenario\n", table.Path)
 		}
 		if opts.Strict {
