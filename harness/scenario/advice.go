@@ -329,14 +329,15 @@ func (a *adviser) alternatives() {
 	}
 }
 
-// noDNS finds pods that may not ask for names: a policy isolates them for egress, and none admits port 53.
+// noDNS finds pods that may not ask for names: policies let them send somewhere, and none admits port 53. Who may send
+// nothing needs no names.
 func (a *adviser) noDNS() {
 	if _, egress := directions(a.o.policy); !egress {
 		return
 	}
 	var shut []string
 	for _, pod := range a.selected() {
-		if first, answered := a.resolves(pod); first == a.o && !answered {
+		if first, speaks, answered := a.resolves(pod); first == a.o && speaks && !answered {
 			shut = append(shut, pod.Name)
 		}
 	}
@@ -350,8 +351,9 @@ func (a *adviser) noDNS() {
 	a.say(a.o.at, "admit 53/UDP and 53/TCP to the pods of the cluster's DNS, if they use names", "%s isolates %s for egress, and no policy admits DNS (53/UDP)", a.o, who)
 }
 
-// resolves finds the first policy that isolates a pod for egress, and tells whether any admits 53/UDP.
-func (a *adviser) resolves(pod *Pod) (first *object, answered bool) {
+// resolves finds the first policy that isolates a pod for egress, and tells whether any lets it send, and whether any
+// admits 53/UDP.
+func (a *adviser) resolves(pod *Pod) (first *object, speaks, answered bool) {
 	namespace, _, _ := pod.endpoint().Split()
 	for _, o := range a.policies[namespace] {
 		if !a.podMatches(&o.policy.Spec.PodSelector, pod) {
@@ -364,6 +366,7 @@ func (a *adviser) resolves(pod *Pod) (first *object, answered bool) {
 			first = o
 		}
 		for _, rule := range o.policy.Spec.Egress {
+			speaks = true
 			dns := Port{Port: 53, Protocol: string(model.UDP)}
 			named := func(p networkingv1.NetworkPolicyPort) bool {
 				return p.Port != nil && p.Port.Type == intstr.String && strings.Contains(p.Port.StrVal, "dns") && p.Protocol != nil && string(*p.Protocol) == dns.Protocol
@@ -376,7 +379,7 @@ func (a *adviser) resolves(pod *Pod) (first *object, answered bool) {
 			})
 		}
 	}
-	return first, answered
+	return first, speaks, answered
 }
 
 // overdue finds policies that somebody should have looked at by now.

@@ -83,6 +83,7 @@ func TestARuleThatCanMatchIsNotSaid(t *testing.T) {
 		`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}`,
 		`{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}]}, {to: [{ipBlock: {cidr: 203.0.113.0/24}}], ports: [{port: 443}]}]}`,
 		`{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}]}]}`,
+		`{podSelector: {}, policyTypes: [Ingress, Egress]}`,
 		`{podSelector: {}}`,
 	} {
 		assert.Empty(t, mustLoad(t, advised(spec))[0].Warnings, spec)

@@ -44,7 +44,7 @@ var harmlessFields = map[string]bool{
 
 // kustomization refuses one that makes something else of the manifests than what they say. What it does not change is
 // read from the files themselves.
-func (l *loader) kustomization(s source, found []source, set *plainSet) {
+func (l *loader) kustomization(s source, found []source, k kustomized, set *plainSet) {
 	m := l.manifest(s.start(), s)
 	if m == nil {
 		return
@@ -72,6 +72,10 @@ func (l *loader) kustomization(s source, found []source, set *plainSet) {
 				break
 			}
 			listed[beneath.name] = true
+			if other, twice := k.bases[beneath.name]; twice {
+				l.add(r.at, "give one of them as -k DIR", "%s builds on %s, and so does %s: each of them is another cluster", s.shown, beneath.shown, other)
+			}
+			k.bases[beneath.name] = s.shown
 		}
 	}
 	dir := s.dir().shown
@@ -82,11 +86,38 @@ func (l *loader) kustomization(s source, found []source, set *plainSet) {
 		return
 	}
 	for _, other := range found {
-		if other.dir().name != s.dir().name || listed[other.name] || isKustomization(other.name) || isAssertionsName(other.name) {
+		if k.nearest(other) != s.dir().name || listed[other.name] || isKustomization(other.name) || isAssertionsName(other.name) {
 			continue
 		}
 		if m := l.glance(other); m != nil && slices.ContainsFunc(m.docs, func(d document) bool { return matters(d.root) }) {
 			l.add(other.start(), fix+"; or list the file under resources", "%s does not list this file, so what it holds does not reach the cluster", s.shown)
+		}
+	}
+}
+
+// kustomized are the kustomizations of a folder.
+type kustomized struct {
+	// dirs are the folders that hold one.
+	dirs map[string]bool
+	// bases has for each file or folder that a kustomization builds on which one does.
+	bases map[string]string
+}
+
+func kustomizedOf(found []source) kustomized {
+	k := kustomized{map[string]bool{}, map[string]string{}}
+	for _, s := range found {
+		if isKustomization(s.name) {
+			k.dirs[s.dir().name] = true
+		}
+	}
+	return k
+}
+
+// nearest is the folder of the kustomization that a file belongs to: its own, or the nearest above it.
+func (k kustomized) nearest(s source) string {
+	for dir := s.dir().name; ; dir = path.Dir(dir) {
+		if k.dirs[dir] || dir == "." {
+			return dir
 		}
 	}
 }

@@ -353,10 +353,11 @@ func (l *loader) folder(root source, set *plainSet) (out []*Scenario) {
 	}
 	set.roots = append(set.roots, root)
 	found = l.withoutCharts(found)
+	kustomizations := kustomizedOf(found)
 	for _, s := range found {
 		switch {
 		case isKustomization(s.name) && !isHidden(root, s):
-			l.kustomization(s, found, set)
+			l.kustomization(s, found, kustomizations, set)
 		case isToolFile(s.name) || isHidden(root, s):
 			set.add(l.glance(s))
 		case isAssertionsName(s.name) && s.dir().name != root.name:
