@@ -24,8 +24,8 @@ type ExpectedCell struct {
 	Connection model.Connection
 	// Verdict is allow, deny or undefined.
 	Verdict model.Verdict
-	// Asserted is true where a rule decides the cell, and not the specification. Such a cell is shown, and not compared:
-	// the rule itself is reviewed.
+	// Asserted is true where a rule decides the cell, and not the specification. Such a cell is shown, and not
+	// compared: the rule itself is reviewed.
 	Asserted bool
 }
 

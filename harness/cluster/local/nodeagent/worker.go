@@ -31,8 +31,8 @@ const (
 	// firstRetry is the pause after the first failed start of a pod; it doubles up to lastRetry.
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 5 * time.Second
-	// callTimeout bounds one call of the network plugin. Where the processors are taken a call may need half a minute, and
-	// one that is cut off has to be done again, which makes it worse.
+	// callTimeout bounds one call of the network plugin. Where the processors are taken a call may need half a minute,
+	// and one that is cut off has to be done again, which makes it worse.
 	callTimeout = time.Minute
 	// startTimeout bounds what is left of an attempt to start a pod once it has its network, removeTimeout its removal.
 	startTimeout  = 15 * time.Second
