@@ -261,7 +261,7 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 // keepExpected keeps the tables that the run has computed, says so, and returns what follows for the run.
 func keepExpected(streams cli.Streams, opts Options, prepared *expect.Prepared, tables prove.Tables) (findings []model.Finding) {
 	for _, table := range launch.KeepExpected(prepared, tables, opts.UpdateExpected) {
-		if table.Err != nil && (opts.Strict || !launch.IsHomeless(table.Err)) {
+		if table.Err != nil && (opts.Strict || opts.RequireExpected || !launch.IsHomeless(table.Err)) {
 			fmt.Fprintf(streams.Err, "warning: the computed table could not be kept: %v\n", table.Err)
 			if opts.UpdateExpected {
 				findings = append(findings, model.Finding{
@@ -271,9 +271,13 @@ func keepExpected(streams cli.Streams, opts Options, prepared *expect.Prepared, 
 		} else if table.Err == nil {
 			fmt.Fprintf(streams.Err, "wrote %s, the table that the specification expects: review it, and keep it with the scenario\n", table.Path)
 		}
-		if opts.Strict {
+		why := "--strict"
+		if !opts.Strict {
+			why = "--require-expected"
+		}
+		if opts.Strict || opts.RequireExpected {
 			findings = append(findings, model.Finding{
-				Kind: model.NothingProven, Message: "nobody has reviewed " + table.Path + ", which this run computed (--strict)", Result: model.Vacuous,
+				Kind: model.NothingProven, Message: "nobody has reviewed " + table.Path + ", which this run computed (" + why + ")", Result: model.Vacuous,
 			})
 		}
 	}

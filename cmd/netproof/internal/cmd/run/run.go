@@ -43,6 +43,8 @@ type Options struct {
 	UpdateExpected bool
 	// Strict makes what proves less than it seems to a vacuous run.
 	Strict bool
+	// RequireExpected asks for that where nobody has reviewed a computed table; Strict does too.
+	RequireExpected bool
 	// Lanes is how many scenarios run side by side.
 	Lanes          flags.Lanes
 	Outputs        []output.Output
@@ -124,6 +126,7 @@ kustomization and --chart renders a Helm chart, in the place of a path or beside
 	fs.DurationVar(&f.Timeout, "timeout", f.Timeout, "end the whole run after this time, such as 10m; 0 for never")
 	fs.BoolVar(&f.UpdateExpected, "update-expected", false, "write the computed tables (expected.txt) anew instead of comparing with them")
 	fs.BoolVar(&f.Strict, "strict", false, "exit with 5 where green would prove less than it seems; the default where CI is set, --strict=false turns it off")
+	fs.BoolVar(&f.RequireExpected, "require-expected", false, "exit with 5 where a computed table has no expected.txt yet; --strict asks for that too")
 	fs.BoolVar(&f.Keep, "keep", false, "leave the cluster running after the run (local, kind)")
 	fs.StringVar(&f.allow, "allow", "", "what scenarios may do on a cluster that this run does not make, with commas between: "+flags.Reaches())
 	fs.StringVar(&f.Options.Cluster, "cluster", "", "run on the cluster that 'netproof cluster create' made under this name, with the same --provider (local, kind)")
