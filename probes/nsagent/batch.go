@@ -118,12 +118,14 @@ func (b *batch) finished(r probes.Response) {
 	}
 }
 
-// cancel drops what is in flight. It runs in the loop's goroutine.
+// cancel drops what is in flight, and gives its sockets back: nothing is held when Probe has returned. It runs in the
+// loop's goroutine.
 func (b *batch) cancel() {
 	b.ended = true
 	for len(b.flights) > 0 {
 		b.flights[len(b.flights)-1].drop(b.loop)
 	}
+	b.loop.settle()
 }
 
 // launch sends requests for which sockets were granted, and hands them to the loop. What cannot be sent is finished
