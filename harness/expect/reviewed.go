@@ -9,6 +9,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // ReviewError says that a computed table is not the one that was reviewed and kept in the scenario's expected.txt.
@@ -45,20 +46,13 @@ func (e *ReviewError) Error() string {
 	}
 	file := e.File
 	if len(fresh) > 0 {
-		lines = append(lines, fmt.Sprintf("%s: %s, which the file does not have: %s", file, countedCells(len(fresh)), byWorkload(fresh)))
+		lines = append(lines, fmt.Sprintf("%s: %s, which the file does not have: %s", file, words.Count(len(fresh), "cell", "cells"), byWorkload(fresh)))
 	}
 	if len(gone) > 0 {
-		lines = append(lines, fmt.Sprintf("%s: %s, which the file has and nothing probes any more: %s", file, countedCells(len(gone)), byWorkload(gone)))
+		lines = append(lines, fmt.Sprintf("%s: %s, which the file has and nothing probes any more: %s", file, words.Count(len(gone), "cell", "cells"), byWorkload(gone)))
 	}
 	return plainLines(lines) +
 		"\n    fix: if the change is wanted, run once with --update-expected, and have the new table reviewed like code"
-}
-
-func countedCells(n int) string {
-	if n == 1 {
-		return "1 cell"
-	}
-	return fmt.Sprintf("%d cells", n)
 }
 
 // byWorkload says which workloads connections are about: those that most of them have at an end, until all are

@@ -35,6 +35,7 @@ import (
 	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/words"
 	"github.com/netproof/netproof/harness/writefile"
 	"github.com/netproof/netproof/probes/podagent"
 )
@@ -291,7 +292,7 @@ func (s *suite) prove(m *testing.M) int {
 	for _, f := range result.Findings {
 		fmt.Fprintf(stderr, "prooftest: %s: %s\n", f.Kind, f.Message)
 	}
-	fmt.Fprintf(stderr, "prooftest: %s: %s\n", report.Count(result.Summary.Scenarios, "scenario", "scenarios"), report.Tally(result.Summary))
+	fmt.Fprintf(stderr, "prooftest: %s: %s\n", words.Count(result.Summary.Scenarios, "scenario", "scenarios"), report.Tally(result.Summary))
 	code = max(code, s.write(result))
 	if code == 0 && len(result.Scenarios) > 0 && model.ExitCode(result) != model.ExitOK {
 		// Every test passed, but not the run: something outside of the cells went wrong.

@@ -17,6 +17,7 @@ import (
 	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // Prove proves the scenarios under the paths, each as a subtest with a subtest for each of its steps. The subtests of
@@ -128,13 +129,13 @@ func assess(t *testing.T, step model.Step) {
 		}
 	}
 	if unsupported > 0 {
-		t.Logf("%d of %s unsupported: %s", unsupported, report.Count(len(step.Cells), "cell", "cells"), reason)
+		t.Logf("%d of %s unsupported: %s", unsupported, words.Count(len(step.Cells), "cell", "cells"), reason)
 	}
 	if len(step.Cells) > 0 && unsupported == len(step.Cells) {
 		t.Skipf("unsupported: %s", reason)
 	}
 	if !t.Failed() {
-		text := report.Count(len(step.Cells), "cell", "cells")
+		text := words.Count(len(step.Cells), "cell", "cells")
 		if timing := report.Timing(step); timing != "" {
 			text += ", " + timing
 		}
@@ -150,7 +151,7 @@ func describe(c model.Cell) string {
 		fmt.Fprintf(&b, "\n  %s", plain.Text(reason))
 	}
 	if e := c.Evidence; e != nil {
-		fmt.Fprintf(&b, "\n  last outcome %s, %s in agreement, the server saw %d", strings.TrimSpace(plain.Text(e.Outcome+" "+e.Errno)), report.Count(c.Samples, "sample", "samples"), e.Seen)
+		fmt.Fprintf(&b, "\n  last outcome %s, %s in agreement, the server saw %d", strings.TrimSpace(plain.Text(e.Outcome+" "+e.Errno)), words.Count(c.Samples, "sample", "samples"), e.Seen)
 	}
 	for _, line := range c.Walk {
 		fmt.Fprintf(&b, "\n  %s", plain.Text(line))

@@ -17,7 +17,7 @@ import (
 	"github.com/netproof/netproof/harness/image"
 	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/model"
-	"github.com/netproof/netproof/harness/report"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // launch gives the cluster that the flags ask for. disposable tells whether it ends with the tests.
@@ -61,7 +61,7 @@ func fits(have model.Cluster, wanted cluster.Options) error {
 	case have.CNI.Name != wanted.CNI:
 		return fmt.Errorf("cluster %s has %s: give -cni %s", have.Name, have.CNI.Name, have.CNI.Name)
 	case have.Nodes != wanted.Nodes:
-		return fmt.Errorf("cluster %s has %s: give -nodes %d", have.Name, report.Count(have.Nodes, "node", "nodes"), have.Nodes)
+		return fmt.Errorf("cluster %s has %s: give -nodes %d", have.Name, words.Count(have.Nodes, "node", "nodes"), have.Nodes)
 	case !slices.Equal(have.IPFamilies, wanted.IPFamilies):
 		return fmt.Errorf("cluster %s has addresses of %v: give the -ip-family that says so", have.Name, have.IPFamilies)
 	}

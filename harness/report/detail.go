@@ -7,6 +7,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // How much is spelled out unless the table is verbose.
@@ -54,7 +55,7 @@ func (t *table) mismatches(cells []model.Cell) {
 		return
 	}
 	t.line("")
-	t.line(t.style.paint(colorRed, Count(len(cells), "mismatch", "mismatches")))
+	t.line(t.style.paint(colorRed, words.Count(len(cells), "mismatch", "mismatches")))
 	for i, c := range cells {
 		if i == mostMismatches && !t.verbose {
 			t.line(fmt.Sprintf("  and %d more: --verbose shows them all, and so does the JSON report", len(cells)-i))

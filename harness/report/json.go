@@ -11,6 +11,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // ErrNotReport says that what was read is not a report that this version can use.
@@ -215,7 +216,7 @@ func list[T ~string](values []T) string {
 
 func describeSummary(s model.Summary) string {
 	return fmt.Sprintf("%s: %s, %s, %d passed, %d failed, %d inconclusive, %d unsupported, %d flaky, %d recorded",
-		plain.Text(orNone(string(s.Result))), Count(s.Scenarios, "scenario", "scenarios"), Count(s.Cells, "cell", "cells"), s.Passed, s.Failed, s.Inconclusive, s.Unsupported, s.Flaky, s.Recorded)
+		plain.Text(orNone(string(s.Result))), words.Count(s.Scenarios, "scenario", "scenarios"), words.Count(s.Cells, "cell", "cells"), s.Passed, s.Failed, s.Inconclusive, s.Unsupported, s.Flaky, s.Recorded)
 }
 
 func orNone(s string) string {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // mostMarkdown is how many bytes of truth tables go into a Markdown report: GitHub takes comments of 65,536 characters.
@@ -21,7 +22,7 @@ func WriteMarkdown(w io.Writer, run model.Run) error {
 	fmt.Fprintf(&b, "### netproof: %s\n\n", orNone(string(s.Result)))
 	b.WriteString(Tally(s))
 	if s.Scenarios > 0 {
-		fmt.Fprintf(&b, " (%s)", Count(s.Scenarios, "scenario", "scenarios"))
+		fmt.Fprintf(&b, " (%s)", words.Count(s.Scenarios, "scenario", "scenarios"))
 	}
 	if text := describeCluster(run.Cluster); text != "" {
 		fmt.Fprintf(&b, ", on %s", code(text))

@@ -217,11 +217,3 @@ func micros(us int64) string {
 		return duration(us / 1000)
 	}
 }
-
-// Count renders a number with its noun.
-func Count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // WriteTable writes truth tables for people: a matrix per step and port that shows what was observed and marks what was
@@ -114,7 +115,7 @@ func (t *table) scenario(s model.Scenario) {
 	for _, step := range s.Steps {
 		if t.brief && stepPassed(step) {
 			t.single()
-			t.line(fmt.Sprintf("  %s %s, %s", t.style.symbol(symAllow), plain.Text(step.Name), Count(len(step.Cells), "cell", "cells")))
+			t.line(fmt.Sprintf("  %s %s, %s", t.style.symbol(symAllow), plain.Text(step.Name), words.Count(len(step.Cells), "cell", "cells")))
 			continue
 		}
 		t.step(s, step)
@@ -132,7 +133,7 @@ func (t *table) scenarioLine(s model.Scenario) {
 		cells += len(step.Cells)
 	}
 	text := fmt.Sprintf("%s %s  %8s  %11s  %7s", t.verdict(s.Result), padRight(plain.Text(s.Name), t.nameWidth),
-		Count(len(s.Steps), "step", "steps"), Count(cells, "cell", "cells"), duration(s.DurationMs))
+		words.Count(len(s.Steps), "step", "steps"), words.Count(cells, "cell", "cells"), duration(s.DurationMs))
 	if s.Result != model.Passed {
 		text += "  " + t.style.paint(resultColor(s.Result), string(s.Result))
 	}
@@ -421,7 +422,7 @@ func (t *table) summary(run model.Run) {
 	text := Tally(s)
 	var size []string
 	if s.Scenarios > 0 {
-		size = append(size, Count(s.Scenarios, "scenario", "scenarios"))
+		size = append(size, words.Count(s.Scenarios, "scenario", "scenarios"))
 	}
 	if s.DurationMs > 0 {
 		size = append(size, duration(s.DurationMs))
@@ -446,7 +447,7 @@ func Tally(s model.Summary) string {
 	case s.Cells == 0:
 		return "nothing was probed"
 	}
-	parts := []string{fmt.Sprintf("%d of %s as expected", s.Passed, Count(s.Cells, "cell", "cells"))}
+	parts := []string{fmt.Sprintf("%d of %s as expected", s.Passed, words.Count(s.Cells, "cell", "cells"))}
 	for _, n := range []struct {
 		n         int
 		one, many string
@@ -458,7 +459,7 @@ func Tally(s model.Summary) string {
 		{s.Recorded, "left open", "left open"},
 	} {
 		if n.n > 0 {
-			parts = append(parts, Count(n.n, n.one, n.many))
+			parts = append(parts, words.Count(n.n, n.one, n.many))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -473,7 +474,7 @@ func describeCluster(c model.Cluster) string {
 		parts = append(parts, "Kubernetes "+c.Kubernetes)
 	}
 	if c.Nodes > 0 {
-		parts = append(parts, Count(c.Nodes, "node", "nodes"))
+		parts = append(parts, words.Count(c.Nodes, "node", "nodes"))
 	}
 	var families []string
 	for _, f := range c.IPFamilies {

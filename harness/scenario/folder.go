@@ -15,6 +15,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/policy"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // The steps of a scenario that is made of plain manifests.
@@ -186,48 +187,20 @@ func (f *plainFolder) notes(root source) {
 		for _, n := range f.passedOver {
 			total += n
 		}
-		add("%s neither a policy nor a workload: %s", areCounted(total, "object"), kindsOf(f.passedOver))
+		add("%s neither a policy nor a workload: %s", words.Count(total, "object is", "objects are"), kindsOf(f.passedOver))
 	}
 	for _, why := range keys(f.ignored) {
-		add("%s, left out: %s", countedServices(len(f.ignored[why]), why), objectNames(f.ignored[why]))
+		add("%s, left out: %s", words.Count(len(f.ignored[why]), "service", "services")+" "+why, objectNames(f.ignored[why]))
 	}
 	if f.owned > 0 {
-		add("%s to workloads of the folder, which are stood in for", belongCounted(f.owned))
+		add("%s to workloads of the folder, which are stood in for", words.Count(f.owned, "pod or ReplicaSet belongs", "pods and ReplicaSets belong"))
 	}
 	if len(f.finished) > 0 {
-		add("%s finished, so nothing can be asked about them: %s", haveCounted(len(f.finished)), objectNames(f.finished))
+		add("%s finished, so nothing can be asked about them: %s", words.Count(len(f.finished), "pod or Job has", "pods and Jobs have"), objectNames(f.finished))
 	}
 	if len(f.asleep) > 0 {
-		add("%s scaled to 0, and proven as if it had one pod: %s", areCounted(len(f.asleep), "workload"), objectNames(f.asleep))
+		add("%s scaled to 0, and proven as if it had one pod: %s", words.Count(len(f.asleep), "workload is", "workloads are"), objectNames(f.asleep))
 	}
-}
-
-func areCounted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what + " is"
-	}
-	return fmt.Sprintf("%d %ss are", n, what)
-}
-
-func countedServices(n int, why string) string {
-	if n == 1 {
-		return "1 service " + why
-	}
-	return fmt.Sprintf("%d services %s", n, why)
-}
-
-func belongCounted(n int) string {
-	if n == 1 {
-		return "1 pod or ReplicaSet belongs"
-	}
-	return fmt.Sprintf("%d pods and ReplicaSets belong", n)
-}
-
-func haveCounted(n int) string {
-	if n == 1 {
-		return "1 pod or Job has"
-	}
-	return fmt.Sprintf("%d pods and Jobs have", n)
 }
 
 // mostNamed is how many kinds or objects a note names.

@@ -707,9 +707,6 @@ func (p *planner) checkNamespaceOf(o *object) {
 	}
 	if written := metadata.get("namespace"); written != nil {
 		fix := fmt.Sprintf("declare it: add `{name: %s}` to topology.namespaces", o.namespace)
-		if p.s.Plain {
-			fix = "add a workload or a Namespace object with this name"
-		}
 		if near := suggest(o.namespace, names); near != "" {
 			fix = fmt.Sprintf("did you mean `%s`? Otherwise %s", near, fix)
 		}

@@ -2,7 +2,10 @@
 // meant. It is pure.
 package words
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // And joins words as a sentence does: a, b and c.
 func And(words []string) string {
@@ -48,4 +51,12 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// Count renders a number with its noun.
+func Count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/report"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // Options of a progress display.
@@ -102,7 +103,7 @@ func (p *Progress) Close() {
 // RunStarted tells what the run is made on.
 func (p *Progress) RunStarted(run model.Run) {
 	c := run.Cluster
-	p.line(fmt.Sprintf("cluster ready: %s %s, Kubernetes %s, %s", c.CNI.Name, c.CNI.Version, c.Kubernetes, report.Count(c.Nodes, "node", "nodes")))
+	p.line(fmt.Sprintf("cluster ready: %s %s, Kubernetes %s, %s", c.CNI.Name, c.CNI.Version, c.Kubernetes, words.Count(c.Nodes, "node", "nodes")))
 }
 
 // Note says what is being waited for.
@@ -159,7 +160,7 @@ func (p *Progress) Detail(text string) {
 // StepDone tells of a step, when the display is verbose.
 func (p *Progress) StepDone(scenario string, step model.Step) {
 	if p.opts.Verbose {
-		text := fmt.Sprintf("%s / %s: %s", scenario, step.Name, report.Count(len(step.Cells), "cell", "cells"))
+		text := fmt.Sprintf("%s / %s: %s", scenario, step.Name, words.Count(len(step.Cells), "cell", "cells"))
 		if timing := report.Timing(step); timing != "" {
 			text += ", " + timing
 		}
@@ -184,7 +185,7 @@ func (p *Progress) ScenarioDone(s model.Scenario) {
 	for _, step := range s.Steps {
 		n += len(step.Cells)
 	}
-	p.line(fmt.Sprintf("%s: %s, %s, %.1f s", name, s.Result, report.Count(n, "cell", "cells"), float64(s.DurationMs)/1000))
+	p.line(fmt.Sprintf("%s: %s, %s, %.1f s", name, s.Result, words.Count(n, "cell", "cells"), float64(s.DurationMs)/1000))
 }
 
 // Found tells of a finding about the whole run.

@@ -17,11 +17,11 @@ import (
 	"github.com/netproof/netproof/harness/cluster/kind/engine"
 	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/model"
-	"github.com/netproof/netproof/harness/report"
+	"github.com/netproof/netproof/harness/words"
 )
 
 func sayReady(w io.Writer, name string, c model.Cluster) {
-	fmt.Fprintf(w, "cluster %s is ready: %s %s, Kubernetes %s, %s\n", name, c.CNI.Name, c.CNI.Version, c.Kubernetes, report.Count(c.Nodes, "node", "nodes"))
+	fmt.Fprintf(w, "cluster %s is ready: %s %s, Kubernetes %s, %s\n", name, c.CNI.Name, c.CNI.Version, c.Kubernetes, words.Count(c.Nodes, "node", "nodes"))
 }
 
 // createKind makes a kind cluster that stays.

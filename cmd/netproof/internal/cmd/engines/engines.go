@@ -15,7 +15,7 @@ import (
 	"github.com/netproof/netproof/harness/cluster/local/engine"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/readfile"
-	"github.com/netproof/netproof/harness/report"
+	"github.com/netproof/netproof/harness/words"
 	"github.com/netproof/netproof/harness/writefile"
 )
 
@@ -211,7 +211,7 @@ one of this Go, and what interrupted builds left. What a run, a cluster or a bui
 				size += p.Size
 				fmt.Fprintf(streams.Out, "%s %s, %s\n", what, describe(p.Cached), megabytes(p.Size))
 			}
-			fmt.Fprintf(streams.Out, "%s %s, %s\n", what, report.Count(count, "folder", "folders"), megabytes(size))
+			fmt.Fprintf(streams.Out, "%s %s, %s\n", what, words.Count(count, "folder", "folders"), megabytes(size))
 			return err
 		},
 	}

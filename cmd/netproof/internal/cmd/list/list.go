@@ -18,8 +18,8 @@ import (
 	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
-	"github.com/netproof/netproof/harness/report"
 	"github.com/netproof/netproof/harness/scenario"
+	"github.com/netproof/netproof/harness/words"
 )
 
 type flagSet struct {
@@ -186,6 +186,6 @@ func writeTable(w io.Writer, entries []entry) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%s, %s, %s\n", report.Count(len(entries), "scenario", "scenarios"), report.Count(steps, "step", "steps"), report.Count(cells, "cell", "cells"))
+	_, err := fmt.Fprintf(w, "\n%s, %s, %s\n", words.Count(len(entries), "scenario", "scenarios"), words.Count(steps, "step", "steps"), words.Count(cells, "cell", "cells"))
 	return err
 }
