@@ -3,7 +3,7 @@
 package words
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -58,5 +58,5 @@ func Count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return fmt.Sprintf("%d %s", n, many)
+	return strconv.Itoa(n) + " " + many
 }
