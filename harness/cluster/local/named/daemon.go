@@ -154,19 +154,30 @@ func (d *daemon) run() int {
 	}
 	defer conn.Close()
 	defer theirs.Close()
+	written, output, err := os.Pipe()
+	if err != nil {
+		return d.fail(report{Error: err.Error()})
+	}
+	defer written.Close()
+	defer output.Close()
 
 	go d.watchCreator()
 	go d.accept(listener)
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
-		d.hear(conn)
+		d.hear(conn, written)
+	}()
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		d.copy(written)
 	}()
 	code, err := sandbox.Run(d.ctx, sandbox.Command{
 		Env:        append(os.Environ(), envRole+"="+roleServe+":3"),
 		Dir:        c.Dir,
-		Stdout:     (*output)(d),
-		Stderr:     (*output)(d),
+		Stdout:     output,
+		Stderr:     output,
 		ExtraFiles: []*os.File{theirs},
 		Grace:      c.Grace,
 		Started: func(pid int) {
@@ -177,9 +188,10 @@ func (d *daemon) run() int {
 		},
 	})
 	d.start()
-	// Nothing of the sandbox is left, and with our own copy of its socket closed there is no more to hear.
-	_ = theirs.Close()
+	// Nothing of the sandbox is left, and with our own copies of its socket and pipe closed there is no more to hear.
+	_, _ = theirs.Close(), output.Close()
 	<-heard
+	<-copied
 	// Free the name before anybody hears of it.
 	_ = listener.Close()
 	d.mu.Lock()
@@ -214,8 +226,8 @@ func (d *daemon) watchCreator() {
 	}
 }
 
-// hear listens to the program in the sandbox.
-func (d *daemon) hear(conn *net.UnixConn) {
+// hear listens to the program in the sandbox. What it wrote before it was ready is passed on first.
+func (d *daemon) hear(conn *net.UnixConn, written *os.File) {
 	for in := json.NewDecoder(conn); ; {
 		var n news
 		if in.Decode(&n) != nil {
@@ -228,6 +240,7 @@ func (d *daemon) hear(conn *net.UnixConn) {
 		case n.Error != "" && d.failed == "":
 			d.failed = n.Error
 		case n.Ready && d.info.State == Creating:
+			d.drain(written)
 			d.info.State, d.info.Detail = Ready, n.Info
 			info := d.info
 			// It may have gone in this moment. Then the sandbox is complete, and stays.
@@ -250,17 +263,44 @@ func (d *daemon) detach() {
 	_ = unix.Dup3(int(null.Fd()), 2, 0) // cannot fail with two open descriptors
 }
 
-// output takes what the program in the sandbox writes.
-type output daemon
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_, _ = o.log.Write(p)
-	if o.info.State == Creating {
-		_ = json.NewEncoder(o.creator).Encode(report{Output: p}) // watchCreator sees when it is gone
+// copy passes on what the programs in the sandbox write, until none of them can write any more.
+func (d *daemon) copy(written *os.File) {
+	raw, err := written.SyscallConn()
+	if err != nil {
+		return
 	}
-	return len(p), nil
+	// Read calls the function again whenever there is something to read, until it returns true.
+	_ = raw.Read(func(uintptr) bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.drain(written)
+	})
+}
+
+// drain passes on what has been written so far, and tells whether no more can come. Reading and passing on are one step
+// under the lock, so that whoever holds it can be sure that no part of it is on its way elsewhere.
+func (d *daemon) drain(written *os.File) (ended bool) {
+	raw, err := written.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = raw.Control(func(fd uintptr) {
+		for buf := make([]byte, 4096); ; {
+			n, err := unix.Read(int(fd), buf)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if n <= 0 {
+				ended = !errors.Is(err, unix.EAGAIN)
+				return
+			}
+			_, _ = d.log.Write(buf[:n])
+			if d.info.State == Creating {
+				_ = json.NewEncoder(d.creator).Encode(report{Output: buf[:n]}) // watchCreator sees when it is gone
+			}
+		}
+	})
+	return ended || err != nil
 }
 
 // accept serves clients until the listener is closed.

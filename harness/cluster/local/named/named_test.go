@@ -117,6 +117,9 @@ func command(ctx context.Context, verb string, args []string) (int, error) {
 	return 1, fmt.Errorf("unknown %q", verb)
 }
 
+// chatter is how many lines the program of this mode writes before it is ready.
+const chatter = 5000
+
 // serve is the work in the sandbox.
 func serve(ctx context.Context, mode string) error {
 	return named.Serve(ctx, func(ctx context.Context, ready func(any) error) error {
@@ -133,6 +136,10 @@ func serve(ctx context.Context, mode string) error {
 		case "hang":
 			<-ctx.Done()
 			return context.Cause(ctx)
+		case "chatter":
+			for i := range chatter {
+				fmt.Fprintf(os.Stderr, "step %d\n", i+1)
+			}
 		}
 		ns, err := os.Readlink("/proc/self/ns/net")
 		if err != nil {
@@ -304,6 +311,17 @@ func (u *user) nothingLeft() {
 }
 
 func (u *user) String() string { return fmt.Sprint(u.processes(), u.socket()) }
+
+func TestWhatIsWrittenBeforeReadyIsShown(t *testing.T) {
+	eachUser(t, func(t *testing.T, a account) {
+		u := newUser(t, a)
+		code, _, stderr := u.run("create", u.name, "chatter")
+		require.Equal(t, 0, code, stderr)
+		assert.True(t, strings.Contains(stderr, fmt.Sprintf("\nstep %d\n", chatter)), "%d bytes came", len(stderr))
+		code, _, stderr = u.run("delete", u.name)
+		assert.Equal(t, 0, code, stderr)
+	})
+}
 
 func TestANamedSandboxLivesUntilItIsDeleted(t *testing.T) {
 	eachUser(t, func(t *testing.T, a account) {
