@@ -123,9 +123,10 @@ type Cluster interface {
 	// NodeAgent returns an agent in the network namespace of a node. Its error matches errors.ErrUnsupported where
 	// there is no way to get there.
 	NodeAgent(ctx context.Context, index int) (probes.Agent, error)
-	// AddHost makes an endpoint outside the cluster that serves these ports; it lives until RemoveHost or Close.
-	// Providers that cannot make one return an error that matches errors.ErrUnsupported.
-	AddHost(ctx context.Context, name string, ports []model.Port) (Host, error)
+	// AddHost makes an endpoint outside the cluster that serves the host's ports, at its addresses if it has any; it
+	// lives until RemoveHost or Close. Providers that cannot make one, or not at such an address, return an error that
+	// matches errors.ErrUnsupported.
+	AddHost(ctx context.Context, host model.Host) (Host, error)
 	// RemoveHost undoes AddHost.
 	RemoveHost(ctx context.Context, name string) error
 	// Health returns an error that names a part of the cluster which has died since it was made. What is judged after

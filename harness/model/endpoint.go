@@ -123,6 +123,8 @@ type Pod struct {
 	// Twin is true for a replica that no policy can tell from the first one, which has the name of the workload. Only
 	// connections between the two say something about it.
 	Twin bool `json:",omitempty"`
+	// Stranger is true for a pod that stands for whoever a folder of manifests does not mention.
+	Stranger bool `json:",omitempty"`
 	// Addresses are the pod's IPs, one per family; empty as long as the pod does not run.
 	Addresses []netip.Addr
 }
@@ -139,9 +141,12 @@ type Node struct {
 
 // Host is an address outside the cluster.
 type Host struct {
-	Name      string
-	Ports     []Port
+	Name  string
+	Ports []Port
+	// Addresses are those that the host must have, if any are given; otherwise those that it got once it exists.
 	Addresses []netip.Addr
+	// Stranger is true for a host that stands for whoever a folder of manifests does not mention.
+	Stranger bool `json:",omitempty"`
 }
 
 // Endpoint names the host as one end of a connection.

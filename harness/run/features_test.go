@@ -33,11 +33,11 @@ func (c fakeClaims) Capabilities() (cni.Capabilities, bool) {
 	return can, ok
 }
 
-func (c fakeClaims) AddHost(ctx context.Context, name string, ports []model.Port) (cluster.Host, error) {
+func (c fakeClaims) AddHost(ctx context.Context, host model.Host) (cluster.Host, error) {
 	if c.noHosts {
 		return cluster.Host{}, fmt.Errorf("its surroundings are not known: %w", errors.ErrUnsupported)
 	}
-	return c.Cluster.AddHost(ctx, name, ports)
+	return c.Cluster.AddHost(ctx, host)
 }
 
 var _ cluster.Capable = fakeClaims{}

@@ -308,7 +308,7 @@ func useCluster(t *testing.T, c *Cluster, prefix string) {
 	assert.Equal(t, answered, probe(t, node, port, ips...), "from a node")
 
 	began := time.Now()
-	host, err := c.AddHost(ctx, "ledger", []model.Port{{Number: 443, Protocol: model.TCP}})
+	host, err := c.AddHost(ctx, model.Host{Name: "ledger", Ports: []model.Port{{Number: 443, Protocol: model.TCP}}})
 	require.NoError(t, err)
 	t.Logf("host made after %s", time.Since(began))
 	require.Len(t, host.Addresses, len(testFamilies()))
@@ -432,7 +432,7 @@ func TestAKeptClusterIsUsedAgain(t *testing.T) {
 	assert.Equal(t, want, again.Info())
 	assert.Equal(t, c.Nodes(), again.Nodes())
 	require.NoError(t, again.Health(ctx))
-	_, err = again.AddHost(ctx, "left-behind", nil)
+	_, err = again.AddHost(ctx, model.Host{Name: "left-behind"})
 	require.NoError(t, err)
 	require.NoError(t, again.Close(ctx))
 	hosts, err := containersWith(ctx, e, LabelCluster+"="+c.Name())

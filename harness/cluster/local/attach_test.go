@@ -53,12 +53,12 @@ func runsTakeTurns(t *testing.T, l *lab) {
 	_, err = attach.Dial(deadline(t), path)
 	require.ErrorIs(t, err, attach.ErrInUse)
 	leave(t, l, func() error {
-		_, err := first.AddHost(deadline(t), "ledger", []model.Port{{Number: 443, Protocol: model.TCP}})
+		_, err := first.AddHost(deadline(t), model.Host{Name: "ledger", Ports: []model.Port{{Number: 443, Protocol: model.TCP}}})
 		return err
 	})
 	require.NoError(t, first.Close(deadline(t)))
 	require.NoError(t, first.Close(deadline(t)), "closing again has no effect")
-	_, err = first.AddHost(deadline(t), "late", nil)
+	_, err = first.AddHost(deadline(t), model.Host{Name: "late"})
 	require.ErrorContains(t, err, "the run has ended")
 	cleanOf(t, l)
 
@@ -69,7 +69,7 @@ func runsTakeTurns(t *testing.T, l *lab) {
 	second, err := attach.Dial(deadline(t), path)
 	require.NoError(t, err)
 	cleanOf(t, l) // before the next has it
-	_, err = second.AddHost(deadline(t), "ledger", nil)
+	_, err = second.AddHost(deadline(t), model.Host{Name: "ledger"})
 	require.NoError(t, err)
 	require.NoError(t, second.Close(deadline(t)))
 

@@ -269,12 +269,13 @@ func (c *Cluster) NodeAgent(_ context.Context, index int) (probes.Agent, error) 
 }
 
 // AddHost implements [cluster.Cluster].
-func (c *Cluster) AddHost(_ context.Context, name string, ports []model.Port) (cluster.Host, error) {
-	h, err := c.fabric.AddHost(name)
+func (c *Cluster) AddHost(_ context.Context, host model.Host) (cluster.Host, error) {
+	name := host.Name
+	h, err := c.fabric.AddHost(name, host.Addresses...)
 	if err != nil {
 		return cluster.Host{}, err
 	}
-	endpoint, err := c.serve(h.Namespace.File(), probes.Identity{Endpoint: model.HostEndpoint(name)}, ports)
+	endpoint, err := c.serve(h.Namespace.File(), probes.Identity{Endpoint: host.Endpoint()}, host.Ports)
 	if err != nil {
 		return cluster.Host{}, errors.Join(fmt.Errorf("serve host %s: %w", name, err), c.fabric.RemoveHost(name))
 	}

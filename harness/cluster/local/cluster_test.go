@@ -469,7 +469,7 @@ func nodePort(t *testing.T, l *lab) {
 	s, err := l.client.CoreV1().Services(ns).Get(deadline(t), "web", metav1.GetOptions{})
 	require.NoError(t, err)
 	port := int(s.Spec.Ports[0].NodePort)
-	host, err := l.AddHost(t.Context(), "visitor", nil)
+	host, err := l.AddHost(t.Context(), model.Host{Name: "visitor"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.RemoveHost(t.Context(), "visitor")) })
 	for _, n := range l.Nodes() {
@@ -506,9 +506,9 @@ func deployment(t *testing.T, l *lab) {
 func hosts(t *testing.T, l *lab) {
 	ns := l.namespace(t, "hosts")
 	pods := l.create(t, newPod(ns, "a", onNode(0)), newPod(ns, "b", onNode(1)))
-	host, err := l.AddHost(t.Context(), "bank", []model.Port{{Number: 443, Protocol: model.TCP}, {Number: 53, Protocol: model.UDP}})
+	host, err := l.AddHost(t.Context(), model.Host{Name: "bank", Ports: []model.Port{{Number: 443, Protocol: model.TCP}, {Number: 53, Protocol: model.UDP}}})
 	require.NoError(t, err)
-	_, err = l.AddHost(t.Context(), "bank", nil)
+	_, err = l.AddHost(t.Context(), model.Host{Name: "bank"})
 	require.Error(t, err, "there is one host of a name")
 	require.Len(t, host.Addresses, 2)
 	assert.True(t, netip.MustParsePrefix("203.0.113.0/24").Contains(host.Addresses[0]))

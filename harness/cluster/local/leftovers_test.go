@@ -116,7 +116,7 @@ func TestNothingIsLeftAfterClose(t *testing.T) {
 	_, err = l.client.CoreV1().Namespaces().Create(deadline(t), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	l.create(t, newPod("x", "a"), newPod("x", "b"))
-	_, err = l.AddHost(t.Context(), "h", nil)
+	_, err = l.AddHost(t.Context(), model.Host{Name: "h"})
 	require.NoError(t, err)
 	require.NoError(t, c.Close(t.Context()))
 	require.NoError(t, c.Close(t.Context()), "closing twice is no error")

@@ -251,9 +251,14 @@ func (c *Cluster) NodeAgent(ctx context.Context, index int) (probes.Agent, error
 }
 
 // AddHost implements [cluster.Cluster].
-func (c *Cluster) AddHost(ctx context.Context, name string, ports []model.Port) (cluster.Host, error) {
-	id := probes.Identity{Endpoint: model.HostEndpoint(name)}
-	settings := podagent.Settings{Identity: id, Ports: ports, Commitment: podagent.Commitment(c.key)}
+func (c *Cluster) AddHost(ctx context.Context, host model.Host) (cluster.Host, error) {
+	name := host.Name
+	if len(host.Addresses) > 0 {
+		// Whoever has the address in truth is not ours to probe.
+		return cluster.Host{}, fmt.Errorf("only a local cluster can play the address %s: %w", host.Addresses[0], errors.ErrUnsupported)
+	}
+	id := probes.Identity{Endpoint: host.Endpoint()}
+	settings := podagent.Settings{Identity: id, Ports: host.Ports, Commitment: podagent.Commitment(c.key)}
 	command, err := c.cfg.Provider.HostCommand(ctx, name, settings.Environment())
 	if err != nil {
 		return cluster.Host{}, fmt.Errorf("make a host outside of the cluster: %w", err)

@@ -123,6 +123,9 @@ func (s *Stage) removeHosts(ctx context.Context) error {
 		delete(s.agents, model.HostEndpoint(name))
 		delete(s.hosts, name)
 	}
+	for _, h := range s.declared.Hosts {
+		delete(s.unsupported, h.Endpoint())
+	}
 	s.declared.Hosts = nil
 	return errors.Join(errs...)
 }

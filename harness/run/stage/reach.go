@@ -39,9 +39,11 @@ func (s *Stage) Address(e model.Endpoint, family model.IPFamily) (netip.Addr, bo
 // Target says how a connection is probed.
 func (s *Stage) Target(c model.Connection, expected model.Verdict) sampling.Target {
 	t := sampling.Target{Conn: c, Expected: expected, From: s.agents[c.From], Port: c.Port}
-	if why, known := s.unsupported[c.From]; known {
-		t.Unsupported = why
-		return t
+	for _, e := range []model.Endpoint{c.From, c.To} {
+		if why, known := s.unsupported[e]; known {
+			t.Unsupported = why
+			return t
+		}
 	}
 	if t.From == nil {
 		t.Unreachable = fmt.Sprintf("there is no prober at %s", c.From)

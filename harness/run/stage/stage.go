@@ -167,7 +167,13 @@ var ErrCannotHost = errors.New("this cluster can have no hosts outside of it")
 
 func (s *Stage) createHosts(ctx context.Context, list []model.Host) error {
 	for _, h := range list {
-		host, err := s.cluster.AddHost(ctx, h.Name, h.Ports)
+		host, err := s.cluster.AddHost(ctx, h)
+		if errors.Is(err, errors.ErrUnsupported) && len(h.Addresses) > 0 {
+			// The verdicts about it are known all the same, and who reads them can tell which were not proven here.
+			s.unsupported[h.Endpoint()] = err.Error()
+			s.declared.Hosts = append(s.declared.Hosts, h)
+			continue
+		}
 		if errors.Is(err, errors.ErrUnsupported) {
 			return fmt.Errorf("%w, as %s would be: %w", ErrCannotHost, h.Endpoint(), err)
 		}

@@ -51,6 +51,8 @@ type request struct {
 	NodeName  string       `json:"nodeName,omitempty"`
 	Index     int          `json:"index,omitempty"`
 	Ports     []model.Port `json:"ports,omitempty"`
+	// Addresses are those that a host must have.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Lease is the number that the run was given with the cluster.
 	Lease int `json:"lease,omitempty"`
 }
@@ -325,8 +327,9 @@ func (c *Cluster) NodeAgent(ctx context.Context, index int) (probes.Agent, error
 }
 
 // AddHost implements cluster.Cluster.
-func (c *Cluster) AddHost(ctx context.Context, name string, ports []model.Port) (cluster.Host, error) {
-	resp, err := c.ask(ctx, request{Op: opAddHost, Name: name, Ports: ports, Lease: c.number})
+func (c *Cluster) AddHost(ctx context.Context, host model.Host) (cluster.Host, error) {
+	name := host.Name
+	resp, err := c.ask(ctx, request{Op: opAddHost, Name: name, Ports: host.Ports, Addresses: host.Addresses, Lease: c.number})
 	if err != nil {
 		return cluster.Host{}, err
 	}

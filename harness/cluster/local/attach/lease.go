@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/netproof/netproof/harness/cluster"
+	"github.com/netproof/netproof/harness/model"
 )
 
 // ErrInUse says that another run has the cluster: what two of them make would have the same names, and the policies of
@@ -144,7 +145,7 @@ func (s *server) addHost(ctx context.Context, req request) (cluster.Host, error)
 	if req.Lease == 0 || req.Lease != s.holder {
 		return cluster.Host{}, fmt.Errorf("add host %s: the run has ended", req.Name)
 	}
-	host, err := s.cluster.AddHost(ctx, req.Name, req.Ports)
+	host, err := s.cluster.AddHost(ctx, model.Host{Name: req.Name, Ports: req.Ports, Addresses: req.Addresses})
 	if err == nil {
 		s.hosts[req.Name] = host.Agent
 	}

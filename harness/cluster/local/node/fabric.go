@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/netproof/netproof/harness/cluster/local/process"
+	"github.com/netproof/netproof/harness/model"
 )
 
 const (
@@ -123,21 +125,28 @@ var (
 // maxHosts bounds the hosts of a fabric; the addresses of its plan would do for a few more.
 const maxHosts = 201
 
-// AddHost makes a host with an address of its own, which nodes and pods reach and which reaches them.
-func (f *Fabric) AddHost(name string) (*Host, error) {
+// AddHost makes a host, which nodes and pods reach and which reaches them: at the addresses that are given, or at free
+// ones of the plan. The error matches [errors.ErrUnsupported] if an address is one that the cluster itself uses.
+func (f *Fabric) AddHost(name string, addresses ...netip.Addr) (*Host, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.hosts[name] != nil {
 		return nil, fmt.Errorf("add host %s: %w", name, ErrHostExists)
 	}
 	number := 0
-	for f.taken[number] {
+	for f.taken[number] || len(addresses) == 0 && f.played(f.Plan.Host(number)) {
 		number++
 	}
 	if number >= maxHosts {
 		return nil, fmt.Errorf("add host %s: there are %d already, the most that a cluster can have", name, number)
 	}
-	h := &Host{Name: name, Addresses: f.Plan.Host(number), number: number}
+	h := &Host{Name: name, Addresses: addresses, number: number}
+	if len(addresses) == 0 {
+		h.Addresses = f.Plan.Host(number)
+	}
+	if err := f.checkFree(h); err != nil {
+		return nil, fmt.Errorf("add host %s: %w", name, err)
+	}
 	if err := f.connect(h); err != nil {
 		return nil, fmt.Errorf("add host %s: %w", name, err)
 	}
@@ -146,6 +155,36 @@ func (f *Fabric) AddHost(name string) (*Host, error) {
 	return h, nil
 }
 
+// played tells whether a host has one of the addresses.
+func (f *Fabric) played(addresses []netip.Addr) bool {
+	for _, h := range f.hosts {
+		if slices.ContainsFunc(h.Addresses, func(a netip.Addr) bool { return slices.Contains(addresses, a) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkFree says why a host cannot have its addresses.
+func (f *Fabric) checkFree(h *Host) error {
+	for _, a := range h.Addresses {
+		if !slices.Contains(f.Plan.Families, model.FamilyOf(a)) {
+			continue // nobody asks
+		}
+		for _, own := range slices.Concat(f.Plan.Fabric(), f.Plan.Pods(), f.Plan.Services()) {
+			if own.Contains(a) {
+				return fmt.Errorf("%s is in %s, which the local cluster uses itself: %w", a, own, errors.ErrUnsupported)
+			}
+		}
+	}
+	if f.played(h.Addresses) {
+		return fmt.Errorf("another host has one of the addresses %v", h.Addresses)
+	}
+	return nil
+}
+
+// connect puts a host on the wire. Its addresses may be any that the cluster has no use for: the nodes learn the way to
+// each of them.
 func (f *Fabric) connect(h *Host) error {
 	var file *os.File
 	maker, err := process.NewThread(nil)
@@ -166,9 +205,18 @@ func (f *Fabric) connect(h *Host) error {
 	}
 	nodes := f.nodes
 	err = h.Namespace.Do(func() error {
-		eth0, err := address(h.Addresses, f.Plan.Hosts())
+		var own []netip.Prefix
+		for _, a := range h.Addresses {
+			own = append(own, netip.PrefixFrom(a, a.BitLen()))
+		}
+		eth0, err := address(h.Addresses, own)
 		if err != nil {
 			return err
+		}
+		for _, others := range f.Plan.Hosts() {
+			if err := addRoute(eth0, others, netip.Addr{}); err != nil {
+				return err
+			}
 		}
 		// Hosts and nodes share the wire, so neither needs a router to the other; a pod is behind its node.
 		for _, p := range f.Plan.Fabric() {
@@ -185,8 +233,31 @@ func (f *Fabric) connect(h *Host) error {
 		}
 		return nil
 	})
+	for _, n := range nodes {
+		if err == nil {
+			err = n.Do(func() error { return f.route(h, addRoute) })
+		}
+	}
 	if err != nil {
 		return errors.Join(err, f.unplug(outer), h.Namespace.Close())
+	}
+	return nil
+}
+
+// route calls a function for each address of a host to which a node has no way yet.
+func (f *Fabric) route(h *Host, change func(link netlink.Link, to netip.Prefix, via netip.Addr) error) error {
+	eth0, err := eth0()
+	if err != nil {
+		return err
+	}
+	for _, a := range h.Addresses {
+		known := slices.ContainsFunc(f.Plan.Hosts(), func(p netip.Prefix) bool { return p.Contains(a) })
+		if known || !slices.Contains(f.Plan.Families, model.FamilyOf(a)) {
+			continue
+		}
+		if err := change(eth0, netip.PrefixFrom(a, a.BitLen()), netip.Addr{}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -205,7 +276,11 @@ func (f *Fabric) removeHostLocked(name string) error {
 	}
 	delete(f.hosts, name)
 	delete(f.taken, h.number)
-	return errors.Join(f.unplug(fmt.Sprintf("host%d", h.number)), h.Namespace.Close())
+	var routes []error
+	for _, n := range f.nodes {
+		routes = append(routes, n.Do(func() error { return f.route(h, removeRoute) }))
+	}
+	return errors.Join(errors.Join(routes...), f.unplug(fmt.Sprintf("host%d", h.number)), h.Namespace.Close())
 }
 
 // unplug removes a cable; its other end goes with it.

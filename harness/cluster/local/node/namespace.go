@@ -221,6 +221,15 @@ func addRoute(link netlink.Link, to netip.Prefix, via netip.Addr) error {
 	return nil
 }
 
+// removeRoute undoes addRoute.
+func removeRoute(link netlink.Link, to netip.Prefix, _ netip.Addr) error {
+	err := netlink.RouteDel(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to), Scope: netlink.SCOPE_LINK})
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove route to %s: %w", to, err)
+	}
+	return nil
+}
+
 // ipNet keeps the host bits: an interface address needs them.
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: net.IP(p.Addr().AsSlice()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}

@@ -3,6 +3,7 @@
 package node_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -229,4 +230,42 @@ func TestPlanKeepsTheOrderOfFamilies(t *testing.T) {
 	assert.True(t, six.Services()[1].Addr().Is4())
 	assert.Equal(t, "10.244.7.0/24", six.NodePods(7)[1].String())
 	assert.Equal(t, "fd00:10:244:7::/64", six.NodePods(7)[0].String())
+}
+
+func TestHostsHaveTheAddressesThatAreAskedFor(t *testing.T) {
+	f := newFabric(t)
+	n := addNode(t, f, 0)
+	wanted := []netip.Addr{netip.MustParseAddr("8.8.4.4"), netip.MustParseAddr("2620:fe::9")}
+	for range 2 { // the second time the way of the first is gone
+		h, err := f.AddHost("names", wanted...)
+		require.NoError(t, err)
+		_, err = f.AddHost("again", wanted[0])
+		require.ErrorContains(t, err, "another host has one of the addresses")
+		port := listen(t, h.Namespace.Do, "I am outside")
+		back := listen(t, n.Do, "I am the node")
+		for i := range dual.Families {
+			assert.Equal(t, "I am outside", greeting(t, n.Do, wanted[i], port))
+			assert.Equal(t, "I am the node", greeting(t, h.Namespace.Do, n.Addresses[i], back))
+		}
+		require.NoError(t, f.RemoveHost("names"))
+		require.NoError(t, n.Do(func() error {
+			routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+			require.NoError(t, err)
+			for _, r := range routes {
+				assert.NotContains(t, r.String(), "8.8.4.4")
+				assert.NotContains(t, r.String(), "2620:fe::9")
+			}
+			return nil
+		}))
+	}
+	for _, own := range []string{"10.244.3.4", "10.96.0.1", "198.18.0.1", "fd00:10:96::1"} {
+		_, err := f.AddHost("own", netip.MustParseAddr(own))
+		require.ErrorIs(t, err, errors.ErrUnsupported, own)
+	}
+	// A host without an address of its own goes around one that somebody has.
+	_, err := f.AddHost("first", f.Plan.Host(0)...)
+	require.NoError(t, err)
+	next, err := f.AddHost("next")
+	require.NoError(t, err)
+	assert.Equal(t, f.Plan.Host(1), next.Addresses)
 }
