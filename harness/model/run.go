@@ -105,8 +105,13 @@ type Scenario struct {
 	Result      Result            `json:"result"`
 	Labels      map[string]string `json:"labels"`
 	Findings    []Finding         `json:"findings,omitempty"`
-	Steps       []Step            `json:"steps"`
-	DurationMs  int64             `json:"durationMs"`
+	// Strangers are the endpoints that a folder of manifests does not mention, and was asked about all the same.
+	Strangers []Endpoint `json:"strangers,omitempty"`
+	// Unasserted is true where nobody said what a folder of manifests is to do: no rule speaks of it, and no reviewed
+	// table was there. As expected means no more then than that the network plugin does what the policies say.
+	Unasserted bool   `json:"unasserted,omitempty"`
+	Steps      []Step `json:"steps"`
+	DurationMs int64  `json:"durationMs"`
 }
 
 // Step is one step of a scenario: a change, and the truth table after it.

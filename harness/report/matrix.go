@@ -18,6 +18,8 @@ type grid struct {
 	rows   []string
 	cols   []string
 	at     [][]entry
+	// apart is the number of the first row of a stranger, which stand below the others; 0 if there is none.
+	apart int
 	// keys explain abbreviated labels.
 	keys []string
 }
@@ -31,7 +33,13 @@ type lane struct {
 }
 
 // grids arranges the cells of a step into matrices, one per port, family and way; those that look alike are merged.
-func grids(cells []model.Cell, withFamily bool) []grid {
+// Strangers stand below the others.
+func grids(cells []model.Cell, withFamily bool, strangers []model.Endpoint) []grid {
+	isStranger := map[string]bool{}
+	for _, e := range strangers {
+		isStranger[plain.Text(string(e))] = true
+	}
+
 	order := map[string]int{}
 	sources := map[string]bool{}
 	note := func(e model.Endpoint) {
@@ -42,8 +50,13 @@ func grids(cells []model.Cell, withFamily bool) []grid {
 	byLane := map[lane][]model.Cell{}
 	var lanes []lane
 	for _, c := range cells {
+		if !slices.Contains(strangers, c.From) {
+			note(c.From)
+		}
+	}
+	for _, c := range cells {
 		note(c.From)
-		sources[string(c.From)] = true
+		sources[string(c.From)] = !slices.Contains(strangers, c.From)
 		l := lane{c.Port, c.Protocol, c.IPFamily, c.Via}
 		if byLane[l] == nil {
 			lanes = append(lanes, l)
@@ -68,6 +81,7 @@ func grids(cells []model.Cell, withFamily bool) []grid {
 	seen := map[string]int{}
 	for _, l := range lanes {
 		g := makeGrid(byLane[l], order, sources)
+		g.setApart(isStranger)
 		id := fmt.Sprint(g.rows, g.cols, g.at)
 		title := portTitle(l.port, l.protocol, l.family, l.via, withFamily)
 		if i, ok := seen[id]; ok {
@@ -79,6 +93,15 @@ func grids(cells []model.Cell, withFamily bool) []grid {
 		out = append(out, g)
 	}
 	return out
+}
+
+// setApart finds the first row of a stranger, unless all are.
+func (g *grid) setApart(isStranger map[string]bool) {
+	for i, row := range g.rows {
+		if g.apart == 0 && isStranger[row] {
+			g.apart = i
+		}
+	}
 }
 
 // portTitle names a port, and the family and the way where they are not plain.
@@ -231,7 +254,7 @@ func (g grid) panels(st style, limit int) []string {
 	var out []string
 	for from := 0; from < len(g.cols); from += perPanel {
 		to := min(from+perPanel, len(g.cols))
-		part := grid{titles: g.titles, rows: g.rows, cols: g.cols[from:to]}
+		part := grid{titles: g.titles, rows: g.rows, cols: g.cols[from:to], apart: g.apart}
 		for _, row := range g.at {
 			part.at = append(part.at, row[from:to])
 		}
@@ -336,6 +359,9 @@ func drawNamed(all []grid, st style, form headerForm) []string {
 		lines = append(lines, line)
 	}
 	for i, row := range all[0].rows {
+		if i > 0 && i == all[0].apart {
+			lines = append(lines, "")
+		}
 		line := padRight(row, label)
 		for k, g := range all {
 			for j := range g.cols {
@@ -384,6 +410,9 @@ func (g grid) drawNumbered(st style, before int, all []string) []string {
 	}
 	lines = append(lines, line)
 	for i, row := range rows {
+		if i > 0 && i == g.apart {
+			lines = append(lines, "")
+		}
 		line := padRight(row, label)
 		for j := range g.cols {
 			line += " " + st.entry(g.at[i][j])
@@ -481,6 +510,9 @@ next:
 			small.keys = append(small.keys, fmt.Sprintf("%s = %s", label, compress(members, st)))
 		}
 		if isRow[first] {
+			if g.apart > 0 && small.apart == 0 && rowIndex[names[first]] >= g.apart {
+				small.apart = len(small.rows)
+			}
 			small.rows = append(small.rows, label)
 			rowClasses = append(rowClasses, class)
 		}

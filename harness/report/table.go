@@ -112,7 +112,13 @@ func (t *table) scenario(s model.Scenario) {
 			return
 		}
 	}
-	for _, step := range s.Steps {
+	for i, step := range s.Steps {
+		if i == 0 && len(s.Steps) > 1 && !t.brief && !t.verbose && allOpen(step) {
+			t.single()
+			t.wrapped(fmt.Sprintf("%s %s / %s: all %s allowed", t.style.symbol(symAllow), plain.Text(s.Name), plain.Text(step.Name),
+				words.Count(len(step.Cells), "connection is", "connections are")), "", "  ")
+			continue
+		}
 		if t.brief && stepPassed(step) {
 			t.single()
 			t.line(fmt.Sprintf("  %s %s, %s", t.style.symbol(symAllow), plain.Text(step.Name), words.Count(len(step.Cells), "cell", "cells")))
@@ -167,6 +173,13 @@ func resultColor(r model.Result) string {
 	}
 }
 
+// allOpen tells whether a step shows no more than that everybody reaches everybody.
+func allOpen(step model.Step) bool {
+	return len(step.Cells) > 0 && step.Controls.Held && !slices.ContainsFunc(step.Cells, func(c model.Cell) bool {
+		return c.Result != model.Passed || c.Observed != model.Allow
+	})
+}
+
 func stepPassed(step model.Step) bool {
 	for _, c := range step.Cells {
 		switch c.Result {
@@ -184,7 +197,7 @@ func (t *table) step(s model.Scenario, step model.Step) {
 	if len(step.Cells) == 0 {
 		t.line(" nothing was probed in this step")
 	} else {
-		t.matrices(step)
+		t.matrices(s, step)
 	}
 	t.details(step)
 	if text := t.timing(step); text != "" {
@@ -210,10 +223,10 @@ func (t *table) heading(name string) {
 }
 
 // matrices puts the matrices of a step beside each other as far as there is room, and the legend, once, after them.
-func (t *table) matrices(step model.Step) {
+func (t *table) matrices(s model.Scenario, step model.Step) {
 	const gap = 4
 	limit := t.width - 1
-	blocks := renderGrids(grids(step.Cells, t.withFamily), t.style, limit, t.verbose)
+	blocks := renderGrids(grids(step.Cells, t.withFamily, s.Strangers), t.style, limit, t.verbose)
 	if t.legend != nil {
 		last := blocks[len(blocks)-1]
 		// A legend beside a matrix begins below the names of the columns.
@@ -431,12 +444,31 @@ func (t *table) summary(run model.Run) {
 		text += " (" + strings.Join(size, ", ") + ")"
 	}
 	t.wrapped(fmt.Sprintf("%s %s: %s", t.verdict(s.Result), t.style.paint(resultColor(s.Result), result), text), "", "  ")
+	var unasserted []string
+	for _, s := range run.Scenarios {
+		if s.Unasserted && s.Result == model.Passed {
+			unasserted = append(unasserted, plain.Text(s.Name))
+		}
+	}
+	if len(unasserted) > 0 {
+		t.wrapped(fmt.Sprintf("nothing was asserted about %s: the plugin does what the policies say, and nobody has said yet what they shall do. "+
+			"Review expected.txt, or add rules to netproof.yaml", some(unasserted)), "  ", "  ")
+	}
 	if !run.Complete {
 		t.wrapped("the run is not complete: it ended before all that was selected had been judged", "  ", "  ")
 	}
 	if s.CleanupFailed {
 		t.wrapped(t.style.paint(colorYellow, "clean-up failed:")+" something is left behind, or could not be shown to be gone", "  ", "  ")
 	}
+}
+
+// some names things, a few of many.
+func some(names []string) string {
+	const most = 4
+	if more := len(names) - most; more > 1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return words.And(names)
 }
 
 // Tally counts the cells of a run by what became of them, in words: 212 of 214 cells as expected, 2 left open.

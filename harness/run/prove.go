@@ -44,6 +44,7 @@ func (s *session) scenario(ctx context.Context, p *expect.Scenario) (out model.S
 	pr.out = model.Scenario{
 		Name: p.Name(), File: p.Scenario().File, Description: p.Scenario().Spec.Description,
 		Labels: p.Scenario().Metadata.Labels, Findings: p.Vacuous(),
+		Strangers: p.Plan().Strangers, Unasserted: p.Scenario().Unasserted(),
 	}
 	err = pr.prove(ctx)
 	pr.out.Findings = append(pr.out.Findings, p.Violated(pr.tables)...)
@@ -118,7 +119,7 @@ func (pr *proof) setTheStage(ctx context.Context) error {
 	if pr.opts.died != nil { // nobody waits for pods on a cluster that another lane has seen to lose a part
 		defer context.AfterFunc(pr.opts.died, cancel)()
 	}
-	if err := pr.stage.ReachNodes(ctx, pr.nodes()); err != nil {
+	if err := pr.stage.ReachNodes(ctx, pr.nodes(), pr.opts.Disposable || slices.Contains(pr.opts.Allow, scenario.ReachHostNetwork)); err != nil {
 		return err
 	}
 	key, before := pr.prepared.Plan().TopologyKey, pr.key

@@ -239,7 +239,7 @@ func (a *adviser) peersThatNobodyIs() {
 	for _, r := range a.rules() {
 		for i := range r.peers {
 			p := &r.peers[i]
-			if p.IPBlock != nil || len(a.peer(p)) > 0 {
+			if p.IPBlock != nil || len(a.peer(p)) > 0 || a.alternative(r, i) {
 				continue
 			}
 			at := r.peersAt().Index(i)
@@ -310,23 +310,27 @@ func nearest(s *metav1.LabelSelector, have []string) string {
 func (a *adviser) alternatives() {
 	for _, r := range a.rules() {
 		for i := 1; i < len(r.peers); i++ {
-			before, p := &r.peers[i-1], &r.peers[i]
-			if before.NamespaceSelector == nil || before.PodSelector != nil || p.PodSelector == nil || p.NamespaceSelector != nil {
-				continue
-			}
-			if len(a.peer(p)) > 0 {
-				continue // pods of the policy's own namespace have these labels: both are meant
-			}
-			others := false
-			for j := range a.pods {
-				others = others || a.podMatches(p.PodSelector, &a.pods[j])
-			}
-			if at := r.peersAt(); others {
+			if at := r.peersAt(); a.alternative(r, i) {
 				a.say(a.at(at.Index(i)), "make one item of the two: write podSelector below the namespaceSelector, without a dash",
 					"%s and %s are alternatives: the first alone admits every pod of its namespaces", name(at.Index(i-1)), name(at.Index(i)))
 			}
 		}
 	}
+}
+
+// alternative tells whether a peer and the one before look like one that was meant.
+func (a *adviser) alternative(r rule, i int) bool {
+	if i == 0 {
+		return false
+	}
+	before, p := &r.peers[i-1], &r.peers[i]
+	if before.NamespaceSelector == nil || before.PodSelector != nil || p.PodSelector == nil || p.NamespaceSelector != nil {
+		return false
+	}
+	if len(a.peer(p)) > 0 {
+		return false // pods of the policy's own namespace have these labels: both are meant
+	}
+	return slices.ContainsFunc(a.pods, func(pod Pod) bool { return a.podMatches(p.PodSelector, &pod) })
 }
 
 // noDNS finds pods that may not ask for names: policies let them send somewhere, and none admits port 53. Who may send

@@ -110,7 +110,7 @@ spec:
 		}
 		return out
 	}
-	files := map[string]string{"all.yaml": text + twoPods + "---\n" + denyPolicy}
+	files := map[string]string{"all.yaml": text + twoPods + "---\n" + denyPolicy, "netproof.yaml": noStrangers}
 	assert.ElementsMatch(t, []string{
 		"x/a x/b ", "x/a x/web ", "x/b x/a ", "x/b x/web ", "x/web x/a ", "x/web x/b ", "x/web x/web-2 ",
 	}, cells(files))

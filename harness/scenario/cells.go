@@ -50,6 +50,9 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 			return
 		}
 		for _, family := range p.families {
+			if !p.speaks(from, family) || !p.speaks(to.endpoint, family) {
+				continue
+			}
 			c := model.Connection{From: from, To: to.endpoint, Port: port.Number, Protocol: port.Protocol, IPFamily: family, Via: to.via}
 			if !seen[c] {
 				seen[c] = true
@@ -69,6 +72,10 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 		}
 		return out
 	}
+	pods := make(map[model.Endpoint]*model.Pod, len(p.topology.Pods))
+	for i := range p.topology.Pods {
+		pods[p.topology.Pods[i].Endpoint()] = &p.topology.Pods[i]
+	}
 	for _, u := range probes {
 		sources, destinations := p.sources(u), p.destinations(u)
 		u.fromHit, u.toHit = u.fromHit || len(sources) > 0, u.toHit || len(destinations) > 0
@@ -77,7 +84,11 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 				if from == to.endpoint && to.via == model.ViaPodIP && (!u.from.exact() || !u.to.exact() || len(sources) > 1) {
 					continue // "every pod" means every other one, and so does a workload of several
 				}
-				if !p.wanted(u, from, to) {
+				target := pods[to.endpoint]
+				if to.via != model.ViaPodIP {
+					target = nil
+				}
+				if !u.wanted(pods[from], target) {
 					continue
 				}
 				if !isPod(from) && to.via == model.ViaPodIP && !isPod(to.endpoint) {
@@ -109,18 +120,31 @@ func tells(from, to *model.Pod) bool {
 	return from.Namespace == to.Namespace && workload(from) == workload(to) && !from.Twin
 }
 
-// wanted leaves out connections of replicas that are like the first one, unless the probe names them.
-func (p *planner) wanted(u *probeUse, from model.Endpoint, to destination) bool {
-	source, isSource := p.topology.Pod(from)
-	target, isTarget := p.topology.Pod(to.endpoint)
-	isTarget = isTarget && to.via == model.ViaPodIP
-	switch {
-	case isSource && source.Twin && u.from.names(source), isTarget && target.Twin && u.to.names(target):
+// speaks tells whether an end has an address of a family, as far as that is known.
+func (p *planner) speaks(e model.Endpoint, family model.IPFamily) bool {
+	if !e.IsHost() {
 		return true
-	case isSource && isTarget:
+	}
+	h, ok := p.topology.Host(e)
+	if !ok || len(h.Addresses) == 0 {
+		return true
+	}
+	_, ok = model.AddressOf(h.Addresses, family)
+	return ok
+}
+
+// wanted leaves out connections of replicas that are like the first one, unless the probe names them, and those of
+// strangers to the network of a node, which no policy of the folder decides. An end that is not a pod is nil.
+func (u *probeUse) wanted(source, target *model.Pod) bool {
+	switch {
+	case source != nil && source.Twin && u.from.names(source), target != nil && target.Twin && u.to.names(target):
+		return true
+	case source != nil && source.Stranger && target != nil && target.HostNetwork:
+		return u.from.exact() && u.to.exact()
+	case source != nil && target != nil:
 		return tells(source, target)
 	}
-	return (!isSource || !source.Twin) && (!isTarget || !target.Twin)
+	return (source == nil || !source.Twin) && (target == nil || !target.Twin)
 }
 
 func isPod(e model.Endpoint) bool { return !e.IsNode() && !e.IsHost() }
@@ -219,7 +243,7 @@ func (p *planner) destinations(u *probeUse) (out []destination) {
 // unusedProbes reports the parts of probes that matched nothing.
 func (p *planner) unusedProbes(uses []*probeUse, where string) {
 	for _, u := range uses {
-		if u.from.kind == noPattern || u.to.kind == noPattern || u.ofRule {
+		if u.from.kind == noPattern || u.to.kind == noPattern || u.made {
 			continue // reported when it was read, or with its rule
 		}
 		switch {
@@ -260,7 +284,12 @@ func (p *planner) endpointFix(pat pattern, services bool) string {
 			return "declare it under topology.hosts"
 		}
 		for i := range p.topology.Hosts {
-			names = append(names, string(p.topology.Hosts[i].Endpoint()))
+			if h := &p.topology.Hosts[i]; !h.Stranger {
+				names = append(names, string(h.Endpoint()))
+			}
+		}
+		if len(names) == 0 {
+			return "declare it under hosts"
 		}
 	case labelPattern:
 		return "write a selector that fits the labels of a pod"
@@ -277,7 +306,9 @@ func (p *planner) endpointFix(pat pattern, services bool) string {
 		}
 		if !services || len(names) == 0 {
 			for i := range p.topology.Pods {
-				names = append(names, string(p.topology.Pods[i].Endpoint()))
+				if pod := &p.topology.Pods[i]; !pod.Stranger {
+					names = append(names, string(pod.Endpoint()))
+				}
 			}
 		}
 	}

@@ -195,6 +195,12 @@ func (l *loader) checkHosts(hosts []Host, list *value) {
 		}
 		l.checkTwice(seen, "host", h.Name, at)
 		l.checkPorts(h.Ports)
+		l.addressOf(h, item)
+		for j := range hosts[:i] {
+			if other := &hosts[j]; len(h.addresses) > 0 && slices.Equal(other.addresses, h.addresses) {
+				l.add(item.get("address").at, "keep one of them", "host `%s` has the address of host `%s`", h.Name, other.Name)
+			}
+		}
 	}
 }
 

@@ -102,8 +102,8 @@ func (l *loader) plain(set *plainSet) *Scenario {
 	f.selectsByPodSecurity()
 	f.workloads()
 	f.topology()
-	f.steps(asserted)
 	f.advise()
+	f.steps(asserted, f.strangers(asserted))
 	f.notes(root)
 	for _, note := range set.notes {
 		f.s.Notes = append(f.s.Notes, plain.Text(note))
@@ -342,7 +342,17 @@ func (f *plainFolder) assertions(m *manifest) *AssertionsSpec {
 		f.checkMetadata(&a.Metadata, root)
 		f.s.Metadata = a.Metadata
 	}
+	a.Spec.strangersAt = root.get("spec").get("strangers")
+	f.checkStrangers(&a.Spec)
 	return &a.Spec
+}
+
+func (f *plainFolder) checkStrangers(spec *AssertionsSpec) {
+	for i, name := range spec.Strangers {
+		if !slices.Contains(allStrangers, name) {
+			f.add(spec.strangersAt.items[i].at, didYouMean(name, allStrangers), "%q is not a kind of stranger", shorten(name))
+		}
+	}
 }
 
 // topology puts together what exists before the first step.
@@ -473,13 +483,13 @@ func namespaceLabels(v *value, into map[string]Position) {
 }
 
 // steps are the open cluster, and all policies at once.
-func (f *plainFolder) steps(asserted *AssertionsSpec) {
+func (f *plainFolder) steps(asserted *AssertionsSpec, strangers []Probe) {
 	spec := &f.s.Spec
 	spec.At, spec.Description, spec.Source, spec.Topology.Hosts = f.s.At, asserted.Description, asserted.Source, asserted.Hosts
 	if spec.Description == "" {
 		spec.Description = fmt.Sprintf("The policies of %s, applied to stand-ins of its workloads.", f.s.File)
 	}
-	spec.Probes = f.probes(asserted)
+	spec.Probes = f.probes(asserted, strangers)
 	at := f.s.At
 	policies := Step{Name: PoliciesStep, At: at, nameAt: at, policies: true, Expect: &Expect{Default: computed, Rules: asserted.Rules, At: at, defaultAt: at}}
 	for _, o := range f.policies {
@@ -491,9 +501,9 @@ func (f *plainFolder) steps(asserted *AssertionsSpec) {
 	}
 }
 
-// probes are those that netproof.yaml names, or every pod to every other, and what rules speak of beyond that:
-// services, nodes and hosts, and whatever rules from outside the folder speak of.
-func (f *plainFolder) probes(asserted *AssertionsSpec) []Probe {
+// probes are those that netproof.yaml names, or every pod to every other and what strangers try, and what rules speak of
+// beyond that: services, nodes and hosts, and whatever rules from outside the folder speak of.
+func (f *plainFolder) probes(asserted *AssertionsSpec, strangers []Probe) []Probe {
 	out := asserted.Probes
 	if len(out) == 0 {
 		out = []Probe{{
@@ -501,15 +511,21 @@ func (f *plainFolder) probes(asserted *AssertionsSpec) []Probe {
 			from: pattern{text: "*", kind: everyPattern}, to: pattern{text: "*", kind: everyPattern},
 		}}
 	}
+	out = append(out, strangers...)
 	before := len(out)
-	isSpecial := func(p pattern) bool { return p.kind == nodePattern || p.kind == hostPattern }
+	if len(strangers) > 0 {
+		before = -1
+	}
+	isSpecial := func(p pattern) bool {
+		return p.kind == nodePattern || p.kind == hostPattern || p.kind == addressPattern
+	}
 	for _, r := range asserted.Rules {
 		via := model.Via(r.Via)
 		itself := r.from.exact() && r.From == r.To
 		beyond := via == model.ViaService || via == model.ViaNodePort || isSpecial(r.from) || isSpecial(r.to) || itself
 		if r.outside != nil && f.s.narrowed || beyond && !f.s.narrowed {
 			out = append(out, Probe{
-				From: r.From, To: r.To, Ports: r.Ports, Via: r.Via, At: r.At, from: r.from, to: r.to, fromAt: r.fromAt, toAt: r.toAt, viaAt: r.viaAt, ofRule: true,
+				From: r.From, To: r.To, Ports: r.Ports, Via: r.Via, At: r.At, from: r.from, to: r.to, fromAt: r.fromAt, toAt: r.toAt, viaAt: r.viaAt, made: true,
 			})
 		}
 	}

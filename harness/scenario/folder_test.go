@@ -95,7 +95,7 @@ items:
 `
 
 func TestEachWorkloadOfAPlainFolderGetsAStandIn(t *testing.T) {
-	s := mustLoad(t, map[string]string{"manifests/all.yaml": shop}, "manifests")
+	s := mustLoad(t, map[string]string{"manifests/all.yaml": shop, "manifests/netproof.yaml": noStrangers}, "manifests")
 	require.Len(t, s, 1)
 	assert.True(t, s[0].Plain)
 	assert.Equal(t, "manifests", s[0].Metadata.Name)
@@ -178,7 +178,7 @@ func TestEachWorkloadOfAPlainFolderGetsAStandIn(t *testing.T) {
 }
 
 func TestAPlainFolderIsProvenBeforeAndWithItsPolicies(t *testing.T) {
-	s := mustLoad(t, map[string]string{"a.yaml": denyPolicy, "b.yaml": twoPods})
+	s := mustLoad(t, map[string]string{"a.yaml": denyPolicy, "b.yaml": twoPods, "netproof.yaml": noStrangers})
 	plan, err := s[0].Plan([]model.IPFamily{model.IPv4}, 2)
 	require.NoError(t, err)
 	require.Len(t, plan.Steps, 2)
@@ -196,6 +196,12 @@ func TestAPlainFolderIsProvenBeforeAndWithItsPolicies(t *testing.T) {
 	}
 }
 
+// noStrangers asks about nobody whom the folder does not mention.
+const noStrangers = `apiVersion: netproof.dev/v1alpha1
+kind: Assertions
+spec: {strangers: []}
+`
+
 const assertions = `apiVersion: netproof.dev/v1alpha1
 kind: Assertions
 metadata: {name: shop-policies, labels: {team: shop}}
@@ -203,6 +209,7 @@ spec:
   description: The shop is closed.
   source: https://example.com/rules
   hosts: [{name: ledger, ports: [8443]}]
+  strangers: []
   rules:
     - {from: "*", to: shop/db, verdict: deny, by: ingress}
     - {from: shop/web, to: shop/web, via: service, verdict: allow}
@@ -228,7 +235,7 @@ func TestNetproofYAMLAssertsAndTheRestIsComputed(t *testing.T) {
 		asserted[c.Connection.String()] = strings.Join(strings.Fields(string(c.Expected)+" "+string(c.By)+" "+c.Rule), " ")
 	}
 	assert.Positive(t, computedCells)
-	deny, through := "deny ingress netproof.yaml:9", "allow netproof.yaml:10"
+	deny, through := "deny ingress netproof.yaml:10", "allow netproof.yaml:11"
 	assert.Equal(t, map[string]string{
 		"shop/web->shop/db:5432/TCP/IPv4/podIP":             deny,
 		"shop/migrate-job->shop/db:5432/TCP/IPv4/podIP":     deny,
@@ -237,8 +244,8 @@ func TestNetproofYAMLAssertsAndTheRestIsComputed(t *testing.T) {
 		"default/debug->shop/db:5432/TCP/IPv4/podIP":        deny,
 		"shop/web->shop/web:80/TCP/IPv4/service":            through,
 		"shop/web->shop/web:443/TCP/IPv4/service":           through,
-		"shop/web->host:ledger:8443/TCP/IPv4/podIP":         "allow netproof.yaml:11",
-		"node:1->shop/web:8080/TCP/IPv4/podIP":              "undefined netproof.yaml:12",
+		"shop/web->host:ledger:8443/TCP/IPv4/podIP":         "allow netproof.yaml:12",
+		"node:1->shop/web:8080/TCP/IPv4/podIP":              "undefined netproof.yaml:13",
 	}, asserted)
 	for _, c := range plan.Steps[0].Cells {
 		assert.Empty(t, c.Expected, "before any policy nothing is asserted")

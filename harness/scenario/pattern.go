@@ -2,7 +2,9 @@ package scenario
 
 import (
 	"fmt"
+	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +21,7 @@ type pattern struct {
 	namespace, name string
 	selector        labels.Selector
 	node            int
+	address         netip.Addr
 }
 
 type patternKind int
@@ -32,9 +35,13 @@ const (
 	labelPattern
 	nodePattern
 	hostPattern
+	// addressPattern is the host that has an address.
+	addressPattern
+	// subjectPattern is for probes that nobody writes: see [pattern.matchesSubject].
+	subjectPattern
 )
 
-const patternFix = "write *, x/*, */a, x/a, label:app=web, node:0 or host:NAME"
+const patternFix = "write *, x/*, */a, x/a, label:app=web, node:0, host:NAME or an address"
 
 // parsePattern reads a pattern. It returns the zero pattern, which selects nothing, when it reports a problem.
 func parsePattern(c *collector, at Position, text string) pattern {
@@ -46,6 +53,13 @@ func parsePattern(c *collector, at Position, text string) pattern {
 		return pattern{}
 	case text == "*":
 		p.kind = everyPattern
+		return p
+	case isAddress(text):
+		p.kind, p.address = addressPattern, netip.MustParseAddr(text)
+		if why := unplayable(p.address); why != "" {
+			c.add(at, "write the address of a host", "no host can be at %s: %s", p.address, why)
+			return pattern{}
+		}
 		return p
 	case hasPrefix && prefix == "label":
 		selector, err := labels.Parse(rest)
@@ -86,10 +100,15 @@ func parsePattern(c *collector, at Position, text string) pattern {
 // maxNodeIndex bounds node indices to what a test cluster can have.
 const maxNodeIndex = 999
 
+func isAddress(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil
+}
+
 // exact tells whether the pattern names one pod or workload, one node or one host.
 func (p pattern) exact() bool {
 	switch p.kind {
-	case nodePattern:
+	case nodePattern, addressPattern:
 		return true
 	case hostPattern:
 		return !strings.Contains(p.name, "*")
@@ -111,6 +130,8 @@ func (p pattern) matchesPod(pod *model.Pod) bool {
 		return p.matchesName(pod.Namespace, pod.Name) || pod.Workload != "" && p.matchesName(pod.Namespace, pod.Workload)
 	case labelPattern:
 		return p.selector.Matches(labels.Set(pod.Labels))
+	case subjectPattern:
+		return p.matchesSubject(pod)
 	}
 	return false
 }
@@ -121,7 +142,7 @@ func (p pattern) names(pod *model.Pod) bool {
 }
 
 func (p pattern) matchesHost(h *model.Host) bool {
-	return p.kind == hostPattern && glob(p.name, h.Name)
+	return p.kind == hostPattern && glob(p.name, h.Name) || p.kind == addressPattern && slices.Contains(h.Addresses, p.address)
 }
 
 func (p pattern) matchesNode(index int) bool { return p.kind == nodePattern && p.node == index }
@@ -170,6 +191,8 @@ func (p pattern) unmatched(services bool) string {
 	switch {
 	case p.kind == hostPattern:
 		return fmt.Sprintf("there is no host `%s`", p.name)
+	case p.kind == addressPattern:
+		return fmt.Sprintf("there is no host with the address %s", p.address)
 	case p.kind == nodePattern:
 		return fmt.Sprintf("there is no node %d", p.node)
 	case p.kind == podPattern && p.exact():

@@ -27,6 +27,8 @@ type Plan struct {
 	// TopologyKey is equal for two plans whose initial topologies are: a run may keep the pods from one to the next.
 	TopologyKey string
 	Steps       []PlannedStep
+	// Strangers are the endpoints that a folder of manifests does not mention, and is asked about all the same.
+	Strangers []model.Endpoint
 	// Vacuous names, with file and line, each policy about which nothing is proven: one that selects no pod in any
 	// step, one that the specification does not know while all cells of its steps are left open, and one that is left
 	// out where no other is applied. A scenario with such a policy is not a pass.
@@ -224,6 +226,12 @@ func (s *Scenario) ExpectedFile() string { return s.expectedFile }
 // Expected is the content of that file when the scenario was loaded. ok is false if there was none.
 func (s *Scenario) Expected() (content []byte, ok bool) { return s.expected, s.hasExpected }
 
+// Unasserted tells whether nobody has said what a folder of plain manifests is to do: there is no rule, and no reviewed
+// table.
+func (s *Scenario) Unasserted() bool {
+	return s.Plain && !s.hasExpected && !slices.ContainsFunc(s.Spec.Steps, func(step Step) bool { return step.Expect != nil && len(step.Expect.Rules) > 0 })
+}
+
 // planner plays a scenario through without a cluster.
 type planner struct {
 	collector
@@ -269,9 +277,30 @@ func (p *planner) plan() *Plan {
 	p.unusedProbes(p.probes, "any step")
 	p.unusedServices(plan)
 	p.silentSteps()
+	plan.Strangers = p.strangers(&plan.Initial)
 	plan.Vacuous = p.vacuous(plan)
 	plan.Unproven = slices.Concat(p.idle, p.unproven(plan), p.s.dubious)
 	return plan
+}
+
+// strangers are whom the folder does not mention.
+func (p *planner) strangers(t *model.Topology) (out []model.Endpoint) {
+	for i := range t.Pods {
+		if t.Pods[i].Stranger {
+			out = append(out, t.Pods[i].Endpoint())
+		}
+	}
+	for _, u := range p.probes {
+		if u.stranger && u.from.kind == nodePattern {
+			out = append(out, model.NodeEndpoint(u.from.node))
+		}
+	}
+	for i := range t.Hosts {
+		if t.Hosts[i].Stranger {
+			out = append(out, t.Hosts[i].Endpoint())
+		}
+	}
+	return out
 }
 
 // topologyKey is a digest of everything that the set-up of a topology depends on.
@@ -310,7 +339,7 @@ func (p *planner) setUp() {
 		p.topology.Services = append(p.topology.Services, s)
 	}
 	for _, h := range t.Hosts {
-		host := model.Host{Name: h.Name}
+		host := model.Host{Name: h.Name, Addresses: slices.Clone(h.addresses), Stranger: h.stranger}
 		for _, port := range h.Ports {
 			host.Ports = append(host.Ports, port.model())
 		}
@@ -323,6 +352,7 @@ func (p *planner) createPod(in *Pod) model.Pod {
 	namespace, name, _ := in.endpoint().Split()
 	pod := model.Pod{
 		Namespace: namespace, Name: name, Labels: maps.Clone(in.Labels), HostNetwork: in.HostNetwork, Node: -1, Workload: in.workload, Twin: in.twin,
+		Stranger: in.stranger,
 	}
 	if pod.Labels == nil {
 		pod.Labels = model.Labels{}
@@ -760,7 +790,8 @@ func (p *planner) noteSelected(a applied) {
 	found := p.selected[key]
 	for i := range p.topology.Pods {
 		pod := &p.topology.Pods[i]
-		found = found || pod.Namespace == a.object.namespace && selector.Matches(labels.Set(pod.Labels))
+		// Who is a stranger is nobody's subject: a policy that selects no other does nothing for the folder.
+		found = found || !pod.Stranger && pod.Namespace == a.object.namespace && selector.Matches(labels.Set(pod.Labels))
 	}
 	p.selected[key] = found
 }

@@ -126,7 +126,7 @@ func (b *beyond) pod(p *Pod) {
 }
 
 func (b *beyond) probe(p *Probe) {
-	if p.from.kind == nodePattern {
+	if p.from.kind == nodePattern && !p.stranger {
 		b.add(p.fromAt, ReachHostNetwork, "probes from %s are sent from the network of a node", p.From)
 	}
 	if model.Via(p.Via) == model.ViaNodePort {

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,6 +126,8 @@ type Pod struct {
 	workload string
 	// twin is true for a replica that nothing can tell from the first one of its workload.
 	twin bool
+	// stranger is true for a pod that stands for whoever a folder does not mention.
+	stranger bool
 }
 
 // endpoint names the pod. The name was validated.
@@ -147,9 +150,18 @@ type Service struct {
 type Host struct {
 	// Name of the host; probes, rules and placeholders speak of it as host:NAME.
 	Name string `json:"name"`
+	// Address of the host, such as 203.0.113.10, which a local cluster plays. Without it the host gets one. On other
+	// clusters nobody but its owner has the address, so its cells are unsupported there.
+	Address string `json:"address,omitempty"`
 	// Ports that the host serves.
 	Ports []Port   `json:"ports,omitempty"`
 	At    Position `json:"-"`
+
+	// addresses of the host, one for each family at most; none where it does not matter.
+	addresses []netip.Addr
+	// stranger is true for a host that stands for whoever a folder does not mention, spokenOf for one that a rule names
+	// by its address.
+	stranger, spokenOf bool
 }
 
 // Port is a port that a pod or a host serves: 80/TCP, or 80 for TCP, or a mapping with a name.
@@ -359,7 +371,8 @@ func (p *PortRef) parse(d *decoder, v *value, names bool) bool {
 
 // Probe is a set of connections that are tried.
 type Probe struct {
-	// From selects where the connections come from: "*" for every pod, x/*, */a, label:app=web, x/a, node:0, host:NAME.
+	// From selects where the connections come from: "*" for every pod, x/*, */a, label:app=web, x/a, node:0, host:NAME,
+	// or the address of a host.
 	From string `json:"from"`
 	// To selects where they go, in the same way. With `via: service` or `via: nodePort` it selects services, by their
 	// names or by the pods behind them.
@@ -372,8 +385,9 @@ type Probe struct {
 
 	from, to            pattern
 	fromAt, toAt, viaAt Position
-	// ofRule is true for a probe that was made for a rule, which says what is wrong with it.
-	ofRule bool
+	// made is true for a probe that nobody wrote: it asks what a rule speaks of, which says what is wrong with it, or a
+	// stranger, which is left out where the run may not be one.
+	made, stranger bool
 }
 
 // Step changes something, and says what is expected from then on. The changes are made in this order, whatever the
@@ -563,11 +577,18 @@ type AssertionsSpec struct {
 	Source string `json:"source,omitempty"`
 	// Hosts are addresses outside the cluster that policies or rules speak of.
 	Hosts []Host `json:"hosts,omitempty"`
+	// Strangers are whom the folder does not mention and who is asked about all the same: pods (one without labels in
+	// each namespace), namespace (a pod in a namespace of its own), node, outside (an address outside the cluster, and
+	// addresses inside and just outside of each ipBlock). Without it, all of them; none where probes are named.
+	Strangers []string `json:"strangers,omitempty"`
 	// Probes are the connections that are tried, instead of every pod to every other.
 	Probes []Probe `json:"probes,omitempty"`
 	// Rules must hold, in order; the last one that matches a cell decides it. The others are computed.
 	Rules []Rule   `json:"rules,omitempty"`
 	At    Position `json:"-"`
+
+	// strangersAt is where the strangers are named, nil if they are not.
+	strangersAt *value
 }
 
 func (p *Probe) decodeFrom(d *decoder, v *value) {

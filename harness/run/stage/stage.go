@@ -188,8 +188,8 @@ func (s *Stage) createHosts(ctx context.Context, list []model.Host) error {
 	return nil
 }
 
-// ReachNodes gets agents on nodes, as far as this cluster can have them.
-func (s *Stage) ReachNodes(ctx context.Context, nodes []model.Endpoint) error {
+// ReachNodes gets agents on nodes, as far as this cluster can have them and the run may be on their networks.
+func (s *Stage) ReachNodes(ctx context.Context, nodes []model.Endpoint, allowed bool) error {
 	for _, e := range nodes {
 		index, ok := e.NodeIndex()
 		if _, told := s.unsupported[e]; !ok || told || s.agents[e] != nil {
@@ -197,6 +197,11 @@ func (s *Stage) ReachNodes(ctx context.Context, nodes []model.Endpoint) error {
 		}
 		if len(s.lent) > 0 {
 			s.unsupported[e] = "a run that was lent namespaces has no way to the network of a node"
+			continue
+		}
+		if !allowed {
+			// A scenario that names a node is refused before. This one is a stranger to a folder.
+			s.unsupported[e] = "the run may not be on the network of a node; --allow host-network permits it"
 			continue
 		}
 		agent, err := s.cluster.NodeAgent(ctx, index)
