@@ -2,6 +2,7 @@ package expect
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,8 @@ import (
 
 // Question is a connection that somebody wants explained.
 type Question struct {
+	//
+	// An end is an endpoint, an address, or a pattern that may stand for several, as in rules.
 	From, To model.Endpoint
 	// Port is a number, a number and a protocol such as 53/UDP, or the name of a port.
 	Port string
@@ -28,6 +31,8 @@ type Answer struct {
 	Step string
 	// Missing says why there is nothing to explain: an end does not exist in this step, or does not serve the port.
 	Missing string
+	// Several is true where patterns were asked about: each connection is one of several pairs.
+	Several bool
 	// Connections has one entry per port that is meant and per family.
 	Connections []model.Connection
 	// Decisions has one entry per connection, or none where Unjudged has any.
@@ -61,7 +66,18 @@ func Explain(s *scenario.Scenario, q Question) ([]Answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if q, err = withAddresses(plan, q); err != nil {
+		return nil, err
+	}
 	var known []string
+	for _, e := range []model.Endpoint{q.From, q.To} {
+		if scenario.IsPattern(string(e)) && !slices.ContainsFunc(plan.Steps, func(step scenario.PlannedStep) bool {
+			found, err := scenario.Matching(&step.Topology, string(e), e == q.To)
+			return len(found) > 0 || err != nil // the error is said below
+		}) {
+			return nil, &UnknownEndpointError{Scenario: s.Metadata.Name, Endpoint: e}
+		}
+	}
 	for _, step := range plan.Steps {
 		q.From, q.To = replicas(&step.Topology, q.From, q.To)
 		for _, name := range endpointsOf(&step.Topology) {
@@ -71,7 +87,7 @@ func Explain(s *scenario.Scenario, q Question) ([]Answer, error) {
 		}
 	}
 	for _, e := range []model.Endpoint{q.From, q.To} {
-		if !slices.Contains(known, string(e)) {
+		if !slices.Contains(known, string(e)) && !scenario.IsPattern(string(e)) {
 			return nil, &UnknownEndpointError{Scenario: s.Metadata.Name, Endpoint: e, Known: known}
 		}
 	}
@@ -88,11 +104,11 @@ func Explain(s *scenario.Scenario, q Question) ([]Answer, error) {
 }
 
 func explainStep(step *scenario.PlannedStep, q Question, port model.Port) (Answer, error) {
-	answer := Answer{Step: step.Name}
+	answer := Answer{Step: step.Name, Several: scenario.IsPattern(string(q.From)) || scenario.IsPattern(string(q.To))}
 	topology := step.Topology
 	here := endpointsOf(&topology)
 	for _, e := range []model.Endpoint{q.From, q.To} {
-		if !slices.Contains(here, string(e)) {
+		if !slices.Contains(here, string(e)) && !scenario.IsPattern(string(e)) {
 			answer.Missing = fmt.Sprintf("%s does not exist in this step", e)
 			return answer, nil
 		}
@@ -105,28 +121,128 @@ func explainStep(step *scenario.PlannedStep, q Question, port model.Port) (Answe
 	if err != nil {
 		return answer, err
 	}
+	if answer.Several {
+		return answer.several(evaluator, step, q, port)
+	}
 	targets := meant(port, destinationsOf(&topology, q.To))
 	if len(targets) == 0 {
 		answer.Missing = fmt.Sprintf("%s has no port named %s%s", q.To, port.Name, servedBy(&topology, q.To))
 		return answer, nil
 	}
-	for _, t := range targets {
-		for _, family := range q.Families {
-			d, err := evaluator.Decide(model.Connection{
-				From: q.From, To: q.To, Port: t.port.Number, Protocol: t.port.Protocol, IPFamily: family, Via: t.via,
-			})
-			if err != nil {
-				return answer, err
-			}
-			answer.Connections = append(answer.Connections, d.Connection)
-			answer.Decisions = append(answer.Decisions, d)
-		}
+	if err := answer.decide(evaluator, &topology, q.From, q.To, targets, q.Families); err != nil {
+		return answer, err
+	}
+	if len(answer.Connections) == 0 {
+		answer.Missing = fmt.Sprintf("%s and %s have no address of one family", q.From, q.To)
+		return answer, nil
 	}
 	// Which ports and families are asked about makes no difference: nothing of these policies is read.
 	if answer.Unjudged = scenario.Undecided(step.Unjudged, answer.Connections[0]); len(answer.Unjudged) > 0 {
 		answer.Decisions = nil
 	}
 	return answer, nil
+}
+
+// decide asks about each port and family.
+func (a *Answer) decide(evaluator *semantics.Evaluator, t *model.Topology, from, to model.Endpoint, targets []target, families []model.IPFamily) error {
+	for _, target := range targets {
+		for _, family := range families {
+			if !speaks(t, from, family) || !speaks(t, to, family) {
+				continue
+			}
+			d, err := evaluator.Decide(model.Connection{
+				From: from, To: to, Port: target.port.Number, Protocol: target.port.Protocol, IPFamily: family, Via: target.via,
+			})
+			if err != nil {
+				return err
+			}
+			a.Connections = append(a.Connections, d.Connection)
+			a.Decisions = append(a.Decisions, d)
+		}
+	}
+	return nil
+}
+
+// several answers for all pairs that patterns stand for, as far as the destination serves the port.
+func (a Answer) several(evaluator *semantics.Evaluator, step *scenario.PlannedStep, q Question, port model.Port) (Answer, error) {
+	t := &step.Topology
+	sources, err := scenario.Matching(t, string(q.From), false)
+	if err != nil {
+		return a, err
+	}
+	destinations, err := scenario.Matching(t, string(q.To), true)
+	if err != nil {
+		return a, err
+	}
+	for _, to := range destinations {
+		var targets []target
+		for _, served := range destinationsOf(t, to) {
+			if slices.Contains(meant(port, []target{served}), served) {
+				targets = append(targets, served)
+			}
+		}
+		for _, from := range sources {
+			if from == to && len(sources)+len(destinations) > 2 || !from.IsPod() && !to.IsPod() {
+				continue
+			}
+			if err := a.decide(evaluator, t, from, to, targets, q.Families); err != nil {
+				return a, err
+			}
+		}
+	}
+	if len(a.Connections) == 0 {
+		a.Missing = fmt.Sprintf("nobody that %s stands for serves %s to %s", q.To, q.Port, q.From)
+		return a, nil
+	}
+	for _, c := range a.Connections {
+		for _, u := range scenario.Undecided(step.Unjudged, c) {
+			if !slices.Contains(a.Unjudged, u) {
+				a.Unjudged = append(a.Unjudged, u)
+			}
+		}
+	}
+	if len(a.Unjudged) > 0 {
+		a.Decisions = nil
+	}
+	return a, nil
+}
+
+// speaks tells whether an end has an address of a family, as far as that is known.
+func speaks(t *model.Topology, e model.Endpoint, family model.IPFamily) bool {
+	h, ok := t.Host(e)
+	if !ok || len(h.Addresses) == 0 {
+		return true
+	}
+	_, ok = model.AddressOf(h.Addresses, family)
+	return ok
+}
+
+// withAddresses puts endpoints where a question has addresses: the host that has the address, or one that nobody
+// declared.
+func withAddresses(plan *scenario.Plan, q Question) (Question, error) {
+	for _, end := range []*model.Endpoint{&q.From, &q.To} {
+		a, err := netip.ParseAddr(string(*end))
+		if err != nil {
+			continue
+		}
+		var found model.Endpoint
+		for i := range plan.Steps {
+			t := &plan.Steps[i].Topology
+			hosts, err := scenario.Matching(t, string(*end), false)
+			if err != nil {
+				return q, err
+			}
+			if len(hosts) > 0 {
+				found = hosts[0]
+				continue
+			}
+			h := model.Host{Name: a.String(), Addresses: []netip.Addr{a}}
+			t.Hosts = append(t.Hosts, h)
+			found = h.Endpoint()
+		}
+		*end = found
+	}
+	return q, nil
 }
 
 // parsePort reads 80, 53/UDP or a name. The protocol is empty where it was not given.

@@ -118,7 +118,7 @@ func policiesOf(step *scenario.PlannedStep, resolve func(scenario.ApplyObject) (
 		if err != nil {
 			return out, fmt.Errorf("%s: %w", applied.Source, err)
 		}
-		out.policies = append(out.policies, semantics.Policy{Object: typed, Source: applied.Source.Short()})
+		out.policies = append(out.policies, semantics.Policy{Object: typed, Source: applied.Source.Short(), Lines: &semantics.Lines{Of: applied.Lines()}})
 		note := scenario.Notes(object)
 		note.Source = applied.Source.Short()
 		out.notes[typed.Namespace+"/"+typed.Name] = note

@@ -64,6 +64,9 @@ func (e Endpoint) IsNode() bool { return strings.HasPrefix(string(e), "node:") }
 // IsHost tells whether the endpoint is an address outside the cluster.
 func (e Endpoint) IsHost() bool { return strings.HasPrefix(string(e), "host:") }
 
+// IsPod tells whether the endpoint is a pod, or a service.
+func (e Endpoint) IsPod() bool { return !e.IsNode() && !e.IsHost() }
+
 // NodeIndex returns the index of a node endpoint.
 func (e Endpoint) NodeIndex() (int, bool) {
 	s, ok := strings.CutPrefix(string(e), "node:")

@@ -91,7 +91,7 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 				if !u.wanted(pods[from], target) {
 					continue
 				}
-				if !isPod(from) && to.via == model.ViaPodIP && !isPod(to.endpoint) {
+				if !from.IsPod() && to.via == model.ViaPodIP && !to.endpoint.IsPod() {
 					u.nearMiss = "neither end is a pod"
 					continue
 				}
@@ -146,8 +146,6 @@ func (u *probeUse) wanted(source, target *model.Pod) bool {
 	}
 	return (source == nil || !source.Twin) && (target == nil || !target.Twin)
 }
-
-func isPod(e model.Endpoint) bool { return !e.IsNode() && !e.IsHost() }
 
 // wants tells whether a probe tries a port, and notes which of its own ports it is.
 func (u *probeUse) wants(port model.Port) bool {

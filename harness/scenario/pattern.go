@@ -100,6 +100,42 @@ func parsePattern(c *collector, at Position, text string) pattern {
 // maxNodeIndex bounds node indices to what a test cluster can have.
 const maxNodeIndex = 999
 
+// IsPattern tells whether a text may stand for several endpoints: "*", x/*, label:app=web.
+func IsPattern(text string) bool {
+	return strings.Contains(text, "*") || strings.HasPrefix(text, "label:")
+}
+
+// Matching lists the endpoints of a topology that a text stands for: a pattern as in rules, or the name of an endpoint;
+// an address stands for the host that has it. Services are among them where they may be meant.
+func Matching(t *model.Topology, text string, services bool) (out []model.Endpoint, err error) {
+	var c collector
+	p := parsePattern(&c, Position{}, text)
+	if len(c.problems) > 0 {
+		return nil, fmt.Errorf("%s: %s", c.problems[0].Message, c.problems[0].Fix)
+	}
+	for i := range t.Pods {
+		if p.matchesPod(&t.Pods[i]) {
+			out = append(out, t.Pods[i].Endpoint())
+		}
+	}
+	for i := range t.Services {
+		if s := &t.Services[i]; services && (p.kind == everyPattern || p.kind == podPattern && p.matchesName(s.Namespace, s.Name)) && !slices.Contains(out, s.Endpoint()) {
+			out = append(out, s.Endpoint())
+		}
+	}
+	for i := range t.Nodes {
+		if p.matchesNode(i) {
+			out = append(out, model.NodeEndpoint(i))
+		}
+	}
+	for i := range t.Hosts {
+		if p.matchesHost(&t.Hosts[i]) {
+			out = append(out, t.Hosts[i].Endpoint())
+		}
+	}
+	return out, nil
+}
+
 func isAddress(text string) bool {
 	_, err := netip.ParseAddr(text)
 	return err == nil

@@ -126,6 +126,33 @@ func (SetNamespaceLabels) change() {}
 func (CreatePods) change()         {}
 func (RemovePods) change()         {}
 
+// Lines says where the rules of a NetworkPolicy stand, as file and line: those of ingress[0], and of its peers and ports,
+// ingress[0].from[1] and ingress[0].ports[0].
+func (a ApplyObject) Lines() map[string]string {
+	out := map[string]string{}
+	spec := a.written.get("spec")
+	list := func(v *value, key, name string, each func(v *value, name string)) {
+		items := v.get(key)
+		if items == nil {
+			return
+		}
+		for i, item := range items.items {
+			at := fmt.Sprintf("%s[%d]", name, i)
+			out[at] = item.at.Short()
+			if each != nil {
+				each(item, at)
+			}
+		}
+	}
+	for direction, peers := range map[string]string{"ingress": "from", "egress": "to"} {
+		list(spec, direction, direction, func(v *value, name string) {
+			list(v, peers, name+"."+peers, nil)
+			list(v, "ports", name+".ports", nil)
+		})
+	}
+	return out
+}
+
 // Ref names the object.
 func (a ApplyObject) Ref() policy.Ref { return policy.RefOf(a.Object) }
 
@@ -472,11 +499,24 @@ func (p *planner) step(step *Step) PlannedStep {
 		p.add(step.nameAt, "add probes that name the connections that matter", "step `%s` has more than %d cells", step.Name, maxCells)
 		return out
 	}
-	out.Cells = p.expect(step, connections)
+	out.Cells = p.answered(p.expect(step, connections), out.Unjudged)
 	for _, c := range out.Cells {
 		out.Computed = out.Computed || c.Expected == ""
 	}
 	return out
+}
+
+// answered leaves out what strangers would ask where nobody can say what is right: a policy of another kind may decide,
+// and no rule speaks of it.
+func (p *planner) answered(cells []PlannedCell, unjudged []Unjudged) []PlannedCell {
+	strangers := p.strangers(&p.topology)
+	if len(strangers) == 0 || len(unjudged) == 0 {
+		return cells
+	}
+	return slices.DeleteFunc(cells, func(c PlannedCell) bool {
+		return c.Expected == "" && len(Undecided(unjudged, c.Connection)) > 0 &&
+			(slices.Contains(strangers, c.Connection.From) || slices.Contains(strangers, c.Connection.To))
+	})
 }
 
 // silentSteps reports steps without cells, unless other problems explain them.

@@ -65,7 +65,7 @@ func leftOut(step PlannedStep) (left, all int) {
 	left = all
 	for _, c := range step.Cells {
 		conn := c.Connection
-		if conn.IPFamily == step.Cells[0].Connection.IPFamily && conn.Via == model.ViaPodIP && isPod(conn.From) && isPod(conn.To) && conn.From != conn.To {
+		if conn.IPFamily == step.Cells[0].Connection.IPFamily && conn.Via == model.ViaPodIP && conn.From.IsPod() && conn.To.IsPod() && conn.From != conn.To {
 			left--
 		}
 	}

@@ -477,3 +477,33 @@ func texts(list []assumption) string {
 	}
 	return words.And(out)
 }
+
+// Side explains in a line why one side, ingress or egress, lets a connection pass or not, whatever the other does.
+func (d Decision) Side(side model.Side) string {
+	if d.evaluator == nil || d.silent != "" {
+		return plain.Text(d.silent)
+	}
+	w, ok := d.evaluator.first(d.scenes(), d.answerOf())
+	if !ok {
+		return ""
+	}
+	h := w.ingress
+	if side == model.ByEgress {
+		h = w.egress
+	}
+	result, by := d.evaluator.judge(h)
+	text := ""
+	switch {
+	case h.subject == none:
+		text = fmt.Sprintf("no policy applies to %s", h.name)
+	case len(d.evaluator.subjectPolicies(h.direction, h.subject)) == 0:
+		text = fmt.Sprintf("no policy isolates %s for %s", h.name, h.direction.side())
+	case h.exempt != notExempt:
+		text = exemptionText(h)
+	case result == yes:
+		text = fmt.Sprintf("%s admits %s", by, h.peer.name)
+	default:
+		text = d.evaluator.refusal(h)
+	}
+	return plain.Text(text)
+}

@@ -23,6 +23,30 @@ type Policy struct {
 	// Written is Object as its author wrote it, for the texts of explanations: networks that stand for addresses which
 	// are not known yet are named by what was written. It has the same rules and peers. Nil if Object says it all.
 	Written *networkingv1.NetworkPolicy
+	// Lines tells where the rules stand; nil if that is not known.
+	Lines *Lines
+}
+
+// Lines are the places of the rules of a policy.
+type Lines struct {
+	// Of has file and line, such as web.yaml:19, by the field: ingress[0], or ingress[0].from[1].
+	Of map[string]string
+}
+
+// line is where a field of the policy stands, or "".
+func (p Policy) line(field string) string {
+	if p.Lines == nil {
+		return ""
+	}
+	return p.Lines.Of[field]
+}
+
+// at is a field of the policy with its line: ingress[0] (web.yaml:19).
+func (p Policy) at(field string) string {
+	if line := p.line(field); line != "" {
+		return field + " (" + line + ")"
+	}
+	return field
 }
 
 // String names the policy and its source: x/deny (deny.yaml:3).
@@ -47,8 +71,13 @@ type Rule struct {
 	Field string
 }
 
-// String names the rule: x/web (web.yaml:7) ingress[0].
-func (r Rule) String() string { return r.Policy.String() + " " + r.Field }
+// String names the rule by its own line, or by that of its policy: x/web ingress[0] (web.yaml:19).
+func (r Rule) String() string {
+	if r.Policy.line(r.Field) != "" {
+		return r.Policy.key() + " " + r.Policy.at(r.Field)
+	}
+	return r.Policy.String() + " " + r.Field
+}
 
 // PolicyError says which field cannot be evaluated, and the policy that it is in. The API server refuses such a policy.
 type PolicyError struct {

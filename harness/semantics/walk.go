@@ -195,11 +195,11 @@ func (w *walker) policy(indent int, p *compiled, h *half, misses map[Rule][]near
 		r := &p.rules[h.direction][i]
 		switch e.admits(r, h) {
 		case yes:
-			w.line(indent, "%s admits %s", r.field, h.peer.name)
+			w.line(indent, "%s admits %s", p.at(r.field), h.peer.name)
 		case no:
-			w.line(indent, "%s does not admit %s", r.field, h.peer.name)
+			w.line(indent, "%s does not admit %s", p.at(r.field), h.peer.name)
 		case unknown:
-			w.line(indent, "%s admits %s or not, by the address of %s, which is not known yet", r.field, h.peer.name, h.peer.at)
+			w.line(indent, "%s admits %s or not, by the address of %s, which is not known yet", p.at(r.field), h.peer.name, h.peer.at)
 		}
 		w.rule(indent+1, p, r, h)
 		for _, miss := range misses[Rule{Policy: p.Policy, Field: r.field}] {

@@ -19,6 +19,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/images"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/list"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/rbac"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/reach"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/report"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/run"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/version"
@@ -125,6 +126,7 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		run.New(streams),
 		list.New(streams),
 		explain.New(streams),
+		reach.New(streams),
 		doctor.New(streams),
 		engines.New(streams),
 		cluster.New(streams),

@@ -42,11 +42,12 @@ cluster is needed.
 The specification says nothing about policies of other kinds, such as AdminNetworkPolicy and those of Calico, Cilium or
 Istio. Where one is in force that may decide the connection, it is named, there is no verdict, and the exit code is 3.
 
-FROM and TO are pods or services (namespace/name), nodes (node:0) or outside addresses (host:name). PORT is
-a number (80), a number and a protocol (53/UDP), or the name of a port. PATH is what 'netproof run'
+FROM and TO are pods or services (namespace/name), nodes (node:0), hosts (host:name), outside addresses (203.0.113.10), or
+patterns as in rules ("shop/*", label:app=web): then there is a line for each pair. PORT is a number (80), a number and a protocol (53/UDP), or the name of a port. PATH is what 'netproof run'
 takes; the default is the current folder.`,
 		Example: `  netproof explain dev/frontend prod/database 5432 fixtures/quickstart
-  netproof explain x/a x/b metrics policies/ --step isolated`,
+  netproof explain x/a x/b metrics policies/ --step isolated
+  netproof explain '*' prod/database 5432 policies/`,
 		Args: cobra.MinimumNArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := f.input.Check(cmd, args[3:])
@@ -184,22 +185,32 @@ func linesOf(a expect.Answer) []string {
 	}
 	var lines []string
 	for _, d := range a.Decisions {
-		lines = append(lines, d.Walk()...)
+		if a.Several {
+			lines = append(lines, fmt.Sprintf("%s: %s: %s", connectionText(d.Connection), d.Verdict, d.Summary()))
+			continue
+		}
+		walk := d.Walk()
+		lines = append(lines, walk[0], "  "+d.Summary())
+		lines = append(lines, walk[1:]...)
 	}
 	if len(a.Unjudged) == 0 {
 		return lines
 	}
 	for _, c := range a.Connections {
-		way := ""
-		if c.Via != model.ViaPodIP {
-			way = " by " + string(c.Via)
-		}
-		lines = append(lines, fmt.Sprintf("%s -> %s %d/%s %s%s: no verdict", c.From, c.To, c.Port, c.Protocol, c.IPFamily, way))
+		lines = append(lines, connectionText(c)+": no verdict")
 	}
 	for _, u := range a.Unjudged {
 		lines = append(lines, fmt.Sprintf("  %s may decide it, and the specification of NetworkPolicy says nothing about it", u))
 	}
 	return lines
+}
+
+func connectionText(c model.Connection) string {
+	way := ""
+	if c.Via != model.ViaPodIP {
+		way = " by " + string(c.Via)
+	}
+	return fmt.Sprintf("%s -> %s %d/%s %s%s", c.From, c.To, c.Port, c.Protocol, c.IPFamily, way)
 }
 
 // document is one decision in JSON.

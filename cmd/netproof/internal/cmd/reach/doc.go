@@ -1,0 +1,2 @@
+// Package reach is the command netproof reach.
+package reach
