@@ -181,6 +181,9 @@ func (a Answer) several(evaluator *semantics.Evaluator, step *scenario.PlannedSt
 				targets = append(targets, served)
 			}
 		}
+		if !scenario.IsPattern(string(q.To)) {
+			targets = meant(port, destinationsOf(t, to))
+		}
 		for _, from := range sources {
 			if from == to && len(sources)+len(destinations) > 2 || !from.IsPod() && !to.IsPod() {
 				continue
