@@ -36,6 +36,10 @@ type Cell struct {
 	Computed bool
 	// Open says why nobody decides the cell, where that is not the specification; strict runs count it.
 	Open string
+	// Egress and Ingress are the verdicts of the two sides, and OneSided is true for a denial where a rule of the other
+	// side admits the connection: the next change of this side opens it.
+	Egress, Ingress model.Verdict
+	OneSided        bool
 	// Summary says in a line why the verdict is expected, and Walk in all detail.
 	Summary string
 	Walk    []string
@@ -183,6 +187,10 @@ func (c *Cell) decide(s *scenario.Scenario, step *scenario.PlannedStep, planned 
 		}
 	}
 	c.Verdict, c.Pending, c.Summary, c.Walk = verdict, pending, d.Summary(), d.Walk()
+	if !pending {
+		c.Egress, c.Ingress = d.Egress.Verdict, d.Ingress.Verdict
+		c.OneSided = d.By == model.ByEgress && len(d.Ingress.Admitting) > 0 || d.By == model.ByIngress && len(d.Egress.Admitting) > 0
+	}
 	if violation != nil {
 		c.Summary = violation.String()
 	}

@@ -1,6 +1,9 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // APIVersion is the version of the scenario file and of the report.
 const APIVersion = "netproof.dev/v1alpha1"
@@ -14,10 +17,12 @@ type Run struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	// Complete is false when the run ended before everything that was selected had been judged.
-	Complete bool    `json:"complete"`
-	Tool     Tool    `json:"tool"`
-	Cluster  Cluster `json:"cluster"`
-	Summary  Summary `json:"summary"`
+	Complete bool `json:"complete"`
+	// StartedAt is when the run began.
+	StartedAt time.Time `json:"startedAt,omitzero"`
+	Tool      Tool      `json:"tool"`
+	Cluster   Cluster   `json:"cluster"`
+	Summary   Summary   `json:"summary"`
 	// Findings are statements about the run as a whole: a plugin that enforces nothing, a failed set-up.
 	Findings  []Finding  `json:"findings,omitempty"`
 	Scenarios []Scenario `json:"scenarios"`
@@ -26,6 +31,15 @@ type Run struct {
 // Tool is the program that wrote a report.
 type Tool struct {
 	Version string `json:"version"`
+	// Commit is that of the program's source, empty if it is not known; with + at its end the source was changed.
+	Commit string `json:"commit,omitempty"`
+}
+
+// File is a file that a scenario was made of, as it was read.
+type File struct {
+	Path string `json:"path"`
+	// SHA256 is the digest of its content, in hexadecimal.
+	SHA256 string `json:"sha256"`
 }
 
 // Cluster says what the scenarios ran on.
@@ -105,6 +119,9 @@ type Scenario struct {
 	Result      Result            `json:"result"`
 	Labels      map[string]string `json:"labels"`
 	Findings    []Finding         `json:"findings,omitempty"`
+	// Files are what the scenario was made of, and Warnings what looks like a mistake in them.
+	Files    []File   `json:"files,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 	// Strangers are the endpoints that a folder of manifests does not mention, and was asked about all the same.
 	Strangers []Endpoint `json:"strangers,omitempty"`
 	// Unasserted is true where nobody said what a folder of manifests is to do: no rule speaks of it, and no reviewed
@@ -151,6 +168,12 @@ type Cell struct {
 	IPFamily IPFamily `json:"ipFamily"`
 	Via      Via      `json:"via"`
 	Expected Verdict  `json:"expected"`
+	// Egress and Ingress are what the specification says of the source's and of the destination's side alone; empty
+	// where it says nothing.
+	Egress  Verdict `json:"egress,omitempty"`
+	Ingress Verdict `json:"ingress,omitempty"`
+	// OneSided is true for a denial that rests on one side only: a rule of the other side admits the connection.
+	OneSided bool `json:"oneSided,omitempty"`
 	// Observed is empty when the cell was never probed.
 	Observed Verdict `json:"observed"`
 	Result   Result  `json:"result"`

@@ -14,7 +14,7 @@ import (
 // csvColumns are the columns of the CSV form, in their order; new ones are added at the end.
 var csvColumns = []string{
 	"id", "scenario", "step", "from", "to", "port", "protocol", "ipFamily", "via", "expected", "observed", "result", "manner",
-	"samples", "rttUs", "reason", "explain",
+	"samples", "rttUs", "reason", "explain", "egress", "ingress", "oneSided",
 }
 
 // WriteCSV writes one line per cell under a line of column names, as in RFC 4180. What a spreadsheet would calculate
@@ -35,7 +35,7 @@ func WriteCSV(w io.Writer, run model.Run) error {
 				record := []string{
 					c.ID, s.Name, step.Name, string(c.From), string(c.To), strconv.Itoa(c.Port), string(c.Protocol), string(c.IPFamily),
 					string(c.Via), string(c.Expected), string(c.Observed), string(c.Result), string(c.Manner), strconv.Itoa(c.Samples),
-					rtt, c.Reason, c.Explain,
+					rtt, c.Reason, c.Explain, string(c.Egress), string(c.Ingress), strconv.FormatBool(c.OneSided),
 				}
 				for i := range record {
 					record[i] = csvField(record[i])

@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
@@ -36,6 +37,7 @@ type record struct {
 type header struct {
 	APIVersion string        `json:"apiVersion"`
 	Kind       string        `json:"kind"`
+	StartedAt  time.Time     `json:"startedAt,omitzero"`
 	Tool       model.Tool    `json:"tool"`
 	Cluster    model.Cluster `json:"cluster"`
 	// Scenarios are the names of those that the run is to prove, in the order of a report.
@@ -73,7 +75,7 @@ func NewJournal(w io.Writer) *Journal { return &Journal{w: w} }
 // Header writes tool and cluster of the run, and the names of its scenarios in the order of the report: lanes end
 // theirs in any. It comes first, and again when more is known of the cluster.
 func (j *Journal) Header(run model.Run) error {
-	h := header{APIVersion: model.APIVersion, Kind: JournalKind, Tool: run.Tool, Cluster: run.Cluster}
+	h := header{APIVersion: model.APIVersion, Kind: JournalKind, StartedAt: run.StartedAt, Tool: run.Tool, Cluster: run.Cluster}
 	for _, s := range run.Scenarios {
 		h.Scenarios = append(h.Scenarios, s.Name)
 	}
@@ -207,6 +209,7 @@ func (b *builder) line(line []byte, first bool) error {
 			return err
 		}
 		b.begun = true
+		b.run.StartedAt = rec.Header.StartedAt
 		b.run.Tool, b.run.Cluster, b.order = rec.Header.Tool, rec.Header.Cluster, rec.Header.Scenarios
 	case rec.Type == recordScenario && rec.ScenarioBody != nil:
 		s := b.scenario(rec.Scenario)

@@ -4,7 +4,9 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
@@ -23,14 +25,24 @@ type (
 		Suites   []junitSuite `xml:"testsuite"`
 	}
 	junitSuite struct {
-		Name     string      `xml:"name,attr"`
-		Tests    int         `xml:"tests,attr"`
-		Failures int         `xml:"failures,attr"`
-		Errors   int         `xml:"errors,attr"`
-		Skipped  int         `xml:"skipped,attr"`
-		Time     string      `xml:"time,attr"`
-		File     string      `xml:"file,attr,omitempty"`
-		Cases    []junitCase `xml:"testcase"`
+		Name     string `xml:"name,attr"`
+		Tests    int    `xml:"tests,attr"`
+		Failures int    `xml:"failures,attr"`
+		Errors   int    `xml:"errors,attr"`
+		Skipped  int    `xml:"skipped,attr"`
+		Time     string `xml:"time,attr"`
+		// Timestamp is when the run began: lanes prove scenarios side by side.
+		Timestamp  string           `xml:"timestamp,attr,omitempty"`
+		File       string           `xml:"file,attr,omitempty"`
+		Properties *junitProperties `xml:"properties"`
+		Cases      []junitCase      `xml:"testcase"`
+	}
+	junitProperties struct {
+		List []junitProperty `xml:"property"`
+	}
+	junitProperty struct {
+		Name  string `xml:"name,attr"`
+		Value string `xml:"value,attr"`
 	}
 	junitCase struct {
 		Class   string     `xml:"classname,attr"`
@@ -72,10 +84,15 @@ func WriteJUnit(w io.Writer, run model.Run) error {
 		out.add(junitSuite{Name: "netproof", Time: seconds(0), Cases: cases})
 	}
 	for _, s := range run.Scenarios {
-		suite := junitSuite{Name: s.Name, File: s.File, Time: seconds(s.DurationMs), Cases: junitFindings(s.Name, s.Findings)}
+		suite := junitSuite{
+			Name: s.Name, File: s.File, Time: seconds(s.DurationMs), Timestamp: timestamp(run.StartedAt), Properties: propertiesOf(run, s),
+			Cases: junitFindings(s.Name, s.Findings),
+		}
 		for _, step := range s.Steps {
 			for _, c := range step.Cells {
-				suite.Cases = append(suite.Cases, junitCell(s.Name+"."+step.Name, c, severalFamilies))
+				one := junitCell(s.Name+"."+step.Name, c, severalFamilies)
+				one.Time = seconds(step.SettledMs) // the cells of a step are proven side by side
+				suite.Cases = append(suite.Cases, one)
 			}
 		}
 		if green(suite.Cases) && s.Result != model.Passed && s.Result != model.ResultUnsupported {
@@ -100,6 +117,48 @@ func WriteJUnit(w io.Writer, run model.Run) error {
 	}
 	_, err := io.WriteString(w, "\n")
 	return err
+}
+
+// timestamp is a time as JUnit XML has it, in UTC.
+func timestamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05")
+}
+
+// propertiesOf say on what a scenario was proven, and of which files it was made.
+func propertiesOf(run model.Run, s model.Scenario) *junitProperties {
+	out := &junitProperties{}
+	add := func(name, value string) {
+		if value != "" {
+			out.List = append(out.List, junitProperty{plain.Text(name), plain.Text(value)})
+		}
+	}
+	c := run.Cluster
+	add("netproof.version", run.Tool.Version)
+	add("netproof.commit", run.Tool.Commit)
+	add("provider", c.Provider)
+	add("plugin", strings.TrimSpace(c.CNI.Name+" "+c.CNI.Version))
+	add("kubernetes", c.Kubernetes)
+	if c.Nodes > 0 {
+		add("nodes", strconv.Itoa(c.Nodes))
+	}
+	var families []string
+	for _, f := range c.IPFamilies {
+		families = append(families, string(f))
+	}
+	add("ipFamilies", strings.Join(families, ","))
+	for _, f := range s.Files {
+		add("file "+f.Path, "sha256:"+f.SHA256)
+	}
+	for _, w := range s.Warnings {
+		add("warning", w)
+	}
+	if len(out.List) == 0 {
+		return nil
+	}
+	return out
 }
 
 func green(cases []junitCase) bool {

@@ -175,6 +175,9 @@ func entryOf(c model.Cell) entry {
 	}
 	switch c.Result {
 	case model.Passed:
+		if c.OneSided && observed == symDeny {
+			return entry{observed, markOneSided}
+		}
 		return entry{observed, markNone}
 	case model.Failed:
 		return entry{observed, markMismatch}

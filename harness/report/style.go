@@ -66,6 +66,7 @@ const (
 	markNone     mark = ' '
 	markMismatch mark = '['
 	markOpen     mark = '('
+	markOneSided mark = '*'
 )
 
 // entry is one field of a matrix; entries are comparable.
@@ -119,6 +120,8 @@ func (s style) entry(e entry) string {
 		return s.paint(colorRed, "["+sym+"]")
 	case markOpen:
 		return s.paint(colorDim, "("+sym+")")
+	case markOneSided:
+		return " " + sym + "*"
 	}
 	code := ""
 	switch e.symbol {

@@ -301,6 +301,13 @@ func legend(run model.Run) []legendEntry {
 		{entry{symUnsupported, markNone}, "unsupported"},
 		{entry{symSelf, markNone}, "itself"},
 	}
+	if slices.ContainsFunc(run.Scenarios, func(s model.Scenario) bool {
+		return slices.ContainsFunc(s.Steps, func(step model.Step) bool {
+			return slices.ContainsFunc(step.Cells, func(c model.Cell) bool { return entryOf(c).mark == markOneSided })
+		})
+	}) {
+		entries = append(entries, legendEntry{entry{symDeny, markOneSided}, "denied by one side only"})
+	}
 	if run.Summary.Recorded > 0 {
 		entries = append(entries, legendEntry{entry{symNone, markOpen}, "left open"})
 	}

@@ -406,7 +406,7 @@ func (l *Lanes) Close(ctx context.Context) {
 // begun is the run before any of its scenarios, which have a name and no result.
 func (l *Lanes) begun(list []*expect.Scenario) model.Run {
 	out := model.Run{
-		APIVersion: model.APIVersion, Kind: model.ReportKind, Tool: model.Tool{Version: l.opts.ToolVersion},
+		APIVersion: model.APIVersion, Kind: model.ReportKind, Tool: l.opts.Tool, StartedAt: l.began.UTC().Truncate(time.Second),
 		Cluster: l.cluster.Info(), Scenarios: []model.Scenario{},
 	}
 	for _, p := range list {

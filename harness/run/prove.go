@@ -13,6 +13,7 @@ import (
 	"github.com/netproof/netproof/harness/cni"
 	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/run/sampling"
 	"github.com/netproof/netproof/harness/run/stage"
 	"github.com/netproof/netproof/harness/scenario"
@@ -44,6 +45,7 @@ func (s *session) scenario(ctx context.Context, p *expect.Scenario) (out model.S
 	pr.out = model.Scenario{
 		Name: p.Name(), File: p.Scenario().File, Description: p.Scenario().Spec.Description,
 		Labels: p.Scenario().Metadata.Labels, Findings: p.Vacuous(),
+		Files: p.Scenario().Files, Warnings: warningsOf(p.Scenario()),
 		Strangers: p.Plan().Strangers, Unasserted: p.Scenario().Unasserted(),
 	}
 	err = pr.prove(ctx)
@@ -54,6 +56,14 @@ func (s *session) scenario(ctx context.Context, p *expect.Scenario) (out model.S
 	}
 	pr.out.DurationMs = time.Since(began).Milliseconds()
 	return pr.out, pr.tables, err
+}
+
+// warningsOf are the warnings about a scenario, each in a line.
+func warningsOf(s *scenario.Scenario) (out []string) {
+	for _, w := range s.Warnings {
+		out = append(out, plain.Text(fmt.Sprintf("%s: %s", w.Position().Short(), w.Message)))
+	}
+	return out
 }
 
 // find notes something about the scenario that prevents a proof.

@@ -34,8 +34,8 @@ type Options struct {
 	// of the canaries comes on top. With any, the run makes none, labels none, and asks nothing about all of the
 	// cluster: its account may have rights in these only.
 	Namespaces []string
-	// ToolVersion is written into the report.
-	ToolVersion string
+	// Tool is written into the report.
+	Tool model.Tool
 	// NamespacePrefix goes before the name of every namespace that the run makes, and before it in policies that select
 	// namespaces by name. Built-in namespaces keep their names, and so do all in the report.
 	NamespacePrefix string

@@ -33,6 +33,7 @@ type cell struct {
 func cellOf(c expect.Cell) model.Cell {
 	return model.Cell{
 		ID: c.ID, From: c.Conn.From, To: c.Conn.To, Port: c.Conn.Port, Protocol: c.Conn.Protocol, IPFamily: c.Conn.IPFamily, Via: c.Conn.Via,
+		Egress: c.Egress, Ingress: c.Ingress, OneSided: c.OneSided,
 	}
 }
 

@@ -1,6 +1,10 @@
 package scenario
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/netproof/netproof/harness/model"
+)
 
 // outsideAssertions are rules from a file that does not lie in the folders that are proven: whoever changes a folder
 // cannot change them. They stand behind the folder's own rules, so that they decide, and bring the probes along that
@@ -8,7 +12,9 @@ import "slices"
 type outsideAssertions struct {
 	file source
 	spec AssertionsSpec
-	uses []*outsideRule
+	// input names what was read.
+	input model.File
+	uses  []*outsideRule
 }
 
 // outsideRule remembers whether a rule decided a cell in any folder.
@@ -44,7 +50,7 @@ func (l *loader) outsideAssertions(name string) *outsideAssertions {
 	if len(a.Spec.Rules) == 0 {
 		l.add(spec.at, "add `rules: [{from: \"dev/*\", to: \"prod/*\", verdict: deny}]`", "the file asserts nothing")
 	}
-	out := &outsideAssertions{file: s, spec: a.Spec}
+	out := &outsideAssertions{file: s, spec: a.Spec, input: m.input()}
 	for i := range out.spec.Rules {
 		use := &outsideRule{at: out.spec.Rules[i].At}
 		out.spec.Rules[i].outside = use

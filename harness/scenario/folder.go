@@ -86,6 +86,13 @@ func (l *loader) plain(set *plainSet) *Scenario {
 			f.sort(o)
 		}
 		broken = broken || m.broken
+		f.s.Files = append(f.s.Files, m.input())
+	}
+	if assertions != nil {
+		f.s.Files = append(f.s.Files, assertions.input())
+	}
+	if l.outside != nil {
+		f.s.Files = append(f.s.Files, l.outside.input)
 	}
 	f.s.Metadata = Metadata{Name: l.folderName(root.shown), At: f.s.At}
 	asserted := f.assertions(assertions)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -223,7 +225,7 @@ func (l *loader) document(d Document, set *plainSet) {
 		}
 	}
 	before := l.count()
-	m := &manifest{source: s, docs: parse(d.Name, d.Data, &l.collector), namespace: d.Namespace}
+	m := &manifest{source: s, docs: parse(d.Name, d.Data, &l.collector), namespace: d.Namespace, digest: digestOf(d.Data)}
 	m.broken = l.count() > before
 	s.shown = cmp.Or(d.Of, d.Name)
 	set.roots = append(set.roots, s)
@@ -276,6 +278,17 @@ type manifest struct {
 	loaded bool
 	// broken is true when reading it reported problems.
 	broken bool
+	// digest is that of what was read.
+	digest string
+}
+
+// input names the manifest as one that a scenario was made of.
+func (m *manifest) input() model.File { return model.File{Path: m.shown, SHA256: m.digest} }
+
+// digestOf is the digest of what was read.
+func digestOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
 // has tells whether a document is of one of netproof's own kinds.
@@ -298,7 +311,7 @@ func (l *loader) manifest(from Position, s source) *manifest {
 		l.manifests[s.shown] = nil
 		return nil
 	}
-	m := &manifest{source: s, docs: parse(s.shown, data, &l.collector)}
+	m := &manifest{source: s, docs: parse(s.shown, data, &l.collector), digest: digestOf(data)}
 	m.broken = l.count() > before
 	l.manifests[s.shown] = m
 	return m
@@ -395,7 +408,7 @@ func (l *loader) glance(s source) *manifest {
 	if len(docs) == 0 {
 		return nil
 	}
-	m := &manifest{source: s, docs: docs}
+	m := &manifest{source: s, docs: docs, digest: digestOf(data)}
 	l.manifests[s.shown] = m
 	return m
 }
@@ -459,8 +472,13 @@ func (l *loader) scenario(m *manifest, doc document) *Scenario {
 	l.checkMetadata(&s.Metadata, doc.root)
 	l.keepExpected(s, expectedFile(m, s.Metadata.Name))
 	l.checkSpec(s, doc.root.get("spec"))
+	s.Files = []model.File{m.input()}
 	for i := range s.Spec.Steps {
-		l.readApplied(m, &s.Spec.Steps[i])
+		for _, applied := range l.readApplied(m, &s.Spec.Steps[i]) {
+			if !slices.Contains(s.Files, applied.input()) {
+				s.Files = append(s.Files, applied.input())
+			}
+		}
 	}
 	s.broken = l.count() > before
 	return s
@@ -576,7 +594,7 @@ func (l *loader) keepExpected(s *Scenario, from source) {
 }
 
 // readApplied reads the objects that a step applies.
-func (l *loader) readApplied(m *manifest, step *Step) {
+func (l *loader) readApplied(m *manifest, step *Step) (read []*manifest) {
 	for i := range step.Apply {
 		a := &step.Apply[i]
 		if a.inline != nil {
@@ -598,10 +616,12 @@ func (l *loader) readApplied(m *manifest, step *Step) {
 		if applied := l.manifest(a.At, from); applied != nil {
 			l.refuseEmpty(applied, a.At)
 			a.objects = l.objectsOf(applied)
+			read = append(read, applied)
 		} else if _, err := from.stat(); err != nil && !l.reportedAt(a.At) {
 			l.problems = append(l.problems, unreadable(a.At, from, err))
 		}
 	}
+	return read
 }
 
 // reportedOn tells whether a problem was found on the same line, at or after a place.

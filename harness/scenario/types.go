@@ -38,6 +38,8 @@ type Scenario struct {
 	Warnings Problems `json:"-"`
 	// LeftOut are the policies among plain manifests that a run leaves out, since netproof does not apply their kinds.
 	LeftOut []Unjudged `json:"-"`
+	// Files are what the scenario was made of.
+	Files []model.File `json:"-"`
 	// Notes say what was passed over as it should be, such as manifests of kinds that say nothing about connections.
 	// There is nothing to fix.
 	Notes []string `json:"-"`

@@ -220,7 +220,7 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 		allow = scenario.Reaches() // the run made it, also where it stays
 	}
 	run, tables, err := prove.Run(ctx, c, prepared, prove.Options{
-		Observer: observers, Disposable: disposable, ToolVersion: version.Get().Version, NamespacePrefix: opts.flags.NamespacePrefix,
+		Observer: observers, Disposable: disposable, Tool: version.Get().Tool(), NamespacePrefix: opts.flags.NamespacePrefix,
 		Allow: allow, Namespaces: opts.flags.Namespaces, Lanes: opts.Lanes.Count(opts.Provider),
 	})
 	closeErr := c.Close(context.WithoutCancel(ctx))

@@ -45,6 +45,15 @@ func Get() Info {
 	return infoOf(build, release, commit)
 }
 
+// Tool is what reports say of the program.
+func (i Info) Tool() model.Tool {
+	t := model.Tool{Version: i.Version, Commit: i.Commit}
+	if i.Modified && t.Commit != "" {
+		t.Commit += "+"
+	}
+	return t
+}
+
 func infoOf(build *debug.BuildInfo, release, commit string) Info {
 	info := Info{
 		Version: release, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Scenario: model.APIVersion,
