@@ -152,6 +152,9 @@ func TestADeadPartOfTheClusterIsOneFindingOfAllLanes(t *testing.T) {
 	found(t, r, model.Infrastructure, "node-1/felix ended unexpectedly")
 	assert.Less(t, len(r.Scenarios), 4, "no lane begins another scenario")
 	for _, s := range r.Scenarios {
+		if len(s.Steps) == 0 {
+			continue // its lane had not come to a step yet
+		}
 		for _, c := range cells(s.Steps[len(s.Steps)-1]) {
 			assert.NotEqual(t, model.Deny, c.Observed, "no denial is proven without the plugin")
 		}
