@@ -43,6 +43,8 @@ type Cell struct {
 	// Summary says in a line why the verdict is expected, and Walk in all detail.
 	Summary string
 	Walk    []string
+	// Cause names the rules or policies that make the verdict: cells that share it have one reason.
+	Cause string
 	// Policies are those that decide.
 	Policies []model.PolicyNote
 	// Needs are the features that the cell needs and the network plugin does not have.
@@ -191,7 +193,9 @@ func (c *Cell) decide(s *scenario.Scenario, step *scenario.PlannedStep, planned 
 		c.Egress, c.Ingress = d.Egress.Verdict, d.Ingress.Verdict
 		c.OneSided = d.By == model.ByEgress && len(d.Ingress.Admitting) > 0 || d.By == model.ByIngress && len(d.Egress.Admitting) > 0
 	}
+	c.Cause = d.Cause()
 	if violation != nil {
+		c.Cause = violation.Rule + ": " + c.Cause
 		c.Summary = violation.String()
 	}
 	if d.Verdict == model.Undefined && !pending && verdict != model.Undefined {

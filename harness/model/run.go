@@ -184,6 +184,9 @@ type Cell struct {
 	Reason string `json:"reason"`
 	// Explain is the one-line explanation of the expected verdict.
 	Explain string `json:"explain"`
+	// Cause names the rules, or the policies without one, that make the expected verdict: cells that share it have one
+	// reason. Kept for cells that did not pass.
+	Cause string `json:"cause,omitempty"`
 	// Walk is the explanation rule by rule; kept for cells that did not pass.
 	Walk []string `json:"walk,omitempty"`
 	// Policies are the annotations of the policies that decide this cell; kept for cells that did not pass.

@@ -13,7 +13,6 @@ import (
 // How much is spelled out unless the table is verbose.
 const (
 	mostMismatches = 10
-	mostWalkLines  = 14
 	mostNamed      = 6
 	mostReasons    = 8
 )
@@ -56,43 +55,80 @@ func (t *table) mismatches(cells []model.Cell) {
 	}
 	t.line("")
 	t.line(t.style.paint(colorRed, words.Count(len(cells), "mismatch", "mismatches")))
-	for i, c := range cells {
+	groups := byCause(cells)
+	for i, g := range groups {
 		if i == mostMismatches && !t.verbose {
-			t.line(fmt.Sprintf("  and %d more: --verbose shows them all, and so does the JSON report", len(cells)-i))
+			left := 0
+			for _, g := range groups[i:] {
+				left += len(g)
+			}
+			t.line(fmt.Sprintf("  and %d more: --verbose shows them all, and so does the JSON report", left))
 			break
 		}
-		t.mismatch(c)
+		t.mismatch(g)
 	}
 	t.line("")
 }
 
-func (t *table) mismatch(c model.Cell) {
-	t.wrapped(fmt.Sprintf("%s   expected %s, observed %s%s",
-		t.style.paint(colorBold, t.connection(c)), c.Expected, orNone(string(c.Observed)), evidence(c)), "  ", "      ")
-	if reason := Reason(c); reason != "" {
+// byCause puts those mismatches together that one rule, or one lack of a rule, makes what they should be.
+func byCause(cells []model.Cell) (groups [][]model.Cell) {
+	index := map[[4]string]int{}
+	for _, c := range cells {
+		cause := c.Cause
+		if cause == "" {
+			cause = c.Explain
+		}
+		key := [4]string{cause, string(c.Expected), string(c.Observed), Reason(c)}
+		i, known := index[key]
+		if !known {
+			i = len(groups)
+			index[key] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], c)
+	}
+	return groups
+}
+
+// mismatch begins with the sentence that says why something else was expected. Below stand the cells that it is about,
+// and with Verbose how the specification comes to it.
+func (t *table) mismatch(cells []model.Cell) {
+	first := cells[0]
+	text := fmt.Sprintf("expected %s, observed %s", first.Expected, orNone(string(first.Observed)))
+	if first.Explain != "" {
+		text += ": " + plain.Text(first.Explain)
+	}
+	t.wrapped(text, "  ", "    ")
+	if reason := Reason(first); reason != "" {
 		t.wrapped(plain.Text(reason), "    ", "      ")
 	}
-	if c.Explain != "" {
-		t.wrapped("expected because "+plain.Text(c.Explain), "    ", "      ")
-	}
-	for _, p := range c.Policies {
-		if p == (model.PolicyNote{Policy: p.Policy, Source: p.Source}) && len(c.Walk) > 0 {
-			continue // it says nothing about itself, and the walk names it
+	for _, p := range first.Policies {
+		if p != (model.PolicyNote{Policy: p.Policy, Source: p.Source}) { // else the sentence names it
+			t.wrapped(t.policy(p), "    ", "      ")
 		}
-		t.wrapped(t.policy(p), "    ", "      ")
 	}
+	for i, c := range cells {
+		if i == mostMismatches && !t.verbose {
+			t.line(fmt.Sprintf("    and %d more", len(cells)-i))
+			break
+		}
+		t.wrapped(t.style.paint(colorBold, t.connection(c))+evidence(c), "    ", "      ")
+		if t.verbose {
+			t.walk(c)
+		}
+	}
+}
+
+// walk draws how the specification comes to a verdict.
+func (t *table) walk(c model.Cell) {
 	walk := c.Walk
 	if len(walk) > 0 && strings.HasPrefix(walk[0], fmt.Sprintf("%s -> %s ", c.From, c.To)) {
 		walk = walk[1:] // the connection, and what is expected of it
 	}
-	for i, line := range walk {
-		if i == mostWalkLines && !t.verbose {
-			t.line(fmt.Sprintf("      %s %d more: --verbose shows them", t.style.pick("…", "..."), len(walk)-i))
-			break
-		}
+	for _, line := range walk {
 		// The walk brings its own indentation.
 		body := strings.TrimLeft(line, " ")
-		indent := "    " + t.style.pick("│ ", "| ") + line[:len(line)-len(body)]
+		indent := "      " + t.style.pick("│ ", "| ") + line[:len(line)-len(body)]
 		t.wrapped(plain.Text(body), indent, indent+"  ")
 	}
 }

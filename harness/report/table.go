@@ -126,10 +126,21 @@ func (t *table) scenario(s model.Scenario) {
 		}
 		t.step(s, step)
 	}
-	if len(s.Findings) > 0 {
+	if findings := unsaid(s); len(findings) > 0 {
 		t.paragraph()
-		t.findings(s.Findings, "")
+		t.findings(findings, "")
 	}
+}
+
+// unsaid are the findings of a scenario without those that a mismatch above says in the same words.
+func unsaid(s model.Scenario) []model.Finding {
+	return slices.DeleteFunc(slices.Clone(s.Findings), func(f model.Finding) bool {
+		return f.Kind == model.IntentViolated && slices.ContainsFunc(s.Steps, func(step model.Step) bool {
+			return slices.ContainsFunc(step.Cells, func(c model.Cell) bool {
+				return c.Result == model.Failed && c.Explain != "" && strings.Contains(f.Message, c.Explain)
+			})
+		})
+	})
 }
 
 // scenarioLine tells a whole scenario in one line.

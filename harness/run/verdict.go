@@ -97,7 +97,7 @@ func (pr *proof) judgeCell(c *cell, w *sampling.Window, all string) sampling.Set
 	_, pr.based[c.ID] = pr.baseline[c.Conn]
 	out.Evidence = pr.evidence(c.Conn, series, st, w.Start)
 	if out.Result != model.Passed && out.Result != model.Recorded {
-		out.Walk, out.Policies = c.Walk, c.Policies
+		out.Walk, out.Policies, out.Cause = c.Walk, c.Policies, c.Cause
 		out.Evidence.Series = seriesOut(series, w.Start)
 	}
 	return st

@@ -3,8 +3,10 @@ package semantics
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/netproof/netproof/harness/model"
+	"github.com/netproof/netproof/harness/plain"
 )
 
 // Decision is what the specification says about one connection.
@@ -189,6 +191,28 @@ func refusers(egress, ingress model.Verdict) model.Side {
 	default:
 		return ""
 	}
+}
+
+// Cause names what makes the verdict: the rules that admit a connection that is allowed, the policies that isolate on a
+// side that refuses one. Connections that share it have one reason.
+func (d Decision) Cause() string {
+	var parts []string
+	for _, side := range []*SideDecision{&d.Egress, &d.Ingress} {
+		switch {
+		case d.Verdict == model.Allow:
+			for _, r := range side.Admitting {
+				parts = append(parts, r.String())
+			}
+		case side.Verdict == d.Verdict:
+			parts = append(parts, names(side.Isolating))
+		default:
+			parts = append(parts, "")
+		}
+	}
+	if text := plain.Text(strings.Join(parts, "; ")); text != "; " {
+		return text
+	}
+	return ""
 }
 
 // DecidingPolicies returns the policies that a reader should look at first: those that isolate on a side that refuses,
