@@ -72,6 +72,9 @@ func (l *loader) readAssertions(m *manifest) (a Assertions, root *value, ok bool
 		return a, nil, false
 	}
 	l.checkHosts(a.Spec.Hosts, doc.root.get("spec").get("hosts"))
+	if intents := doc.root.get("spec").get("intents"); intents != nil && intents.kind == listValue {
+		a.Spec.Rules = append(l.rulesOf(a.Spec.Intents, intents), a.Spec.Rules...)
+	}
 	return a, doc.root, true
 }
 

@@ -412,6 +412,7 @@ func (p *planner) expect(step *Step, connections []model.Connection) []PlannedCe
 	}
 	ports := p.servedPorts()
 	var matching []*ruleUse
+	said := map[[2]*Rule]bool{}
 	for i, c := range connections {
 		out[i] = PlannedCell{Connection: c, Expected: fallback, Rule: e.defaultAt.Short()}
 		var last *ruleUse
@@ -422,6 +423,10 @@ func (p *planner) expect(step *Step, connections []model.Connection) []PlannedCe
 				last = r
 				matching = append(matching, r)
 			}
+		}
+		if p.s.Plain && last != nil {
+			p.decideAlone(&out[i], matching, step, said)
+			continue
 		}
 		for _, r := range matching {
 			if r.Verdict != last.Verdict {
@@ -437,6 +442,29 @@ func (p *planner) expect(step *Step, connections []model.Connection) []PlannedCe
 		p.judgeRule(r, step)
 	}
 	return out
+}
+
+// decideAlone gives a cell of a folder the verdict of its rules, each of which stands on its own: their order means
+// nothing, and two that want different things contradict each other, be they from the folder or from outside.
+func (p *planner) decideAlone(cell *PlannedCell, matching []*ruleUse, step *Step, said map[[2]*Rule]bool) {
+	var first *ruleUse
+	for _, r := range matching {
+		r.decided++
+		switch {
+		case first == nil:
+			first = r
+			cell.Expected, cell.By, cell.Rule = model.Verdict(r.Verdict), model.Side(r.By), r.At.Short()
+		case r.Verdict != first.Verdict:
+			if pair := [2]*Rule{first.Rule, r.Rule}; !said[pair] && !p.shallow {
+				said[pair] = true
+				p.problems = append(p.problems, contradiction(first.Rule, r.Rule, cell.Connection, fmt.Sprintf("step `%s`", step.Name)))
+			}
+		case r.By != "" && cell.By == "":
+			cell.By, cell.Rule = model.Side(r.By), r.At.Short()
+		case r.By != "" && model.Side(r.By) != cell.By:
+			cell.By = model.ByBoth
+		}
+	}
 }
 
 func (p *planner) ruleUse(r *Rule) *ruleUse {
@@ -469,7 +497,29 @@ func (p *planner) ruleUse(r *Rule) *ruleUse {
 			u.services[s.Endpoint()] = true
 		}
 	}
+	for _, e := range r.except {
+		u.spare(e, &p.topology)
+	}
 	return u
+}
+
+// spare takes the sources of an exception out.
+func (r *ruleUse) spare(e pattern, t *model.Topology) {
+	for i := range t.Pods {
+		if e.matchesPod(&t.Pods[i]) {
+			delete(r.from, t.Pods[i].Endpoint())
+		}
+	}
+	for i := range t.Hosts {
+		if e.matchesHost(&t.Hosts[i]) {
+			delete(r.from, t.Hosts[i].Endpoint())
+		}
+	}
+	for i := range t.Nodes {
+		if e.matchesNode(i) {
+			delete(r.from, model.NodeEndpoint(i))
+		}
+	}
 }
 
 // servedKey names a destination: a pod and a service may have one name.
@@ -501,7 +551,7 @@ func (r *ruleUse) matches(c model.Connection, served map[servedKey][]model.Port)
 	if !r.from[c.From] || service && !r.services[c.To] || !service && !r.pods[c.To] {
 		return false
 	}
-	if r.Via != "" && model.Via(r.Via) != c.Via {
+	if r.Via != "" && model.Via(r.Via) != c.Via || r.apart != nil && !r.apartFrom(c.From, c.To) {
 		return false
 	}
 	if len(r.Ports) == 0 {

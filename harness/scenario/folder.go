@@ -110,6 +110,7 @@ func (l *loader) plain(set *plainSet) *Scenario {
 	f.workloads()
 	f.topology()
 	f.advise()
+	f.setGroups(asserted.Rules)
 	f.steps(asserted, f.strangers(asserted))
 	f.notes(root)
 	for _, note := range set.notes {

@@ -546,12 +546,20 @@ type Rule struct {
 	Via string `json:"via,omitempty" jsonschema:"enum=podIP,enum=service,enum=nodePort"`
 	// Verdict is allow, deny, or undefined where the specification leaves the case open.
 	Verdict string `json:"verdict" jsonschema:"enum=allow,enum=deny,enum=undefined"`
+	// Except are sources that the rule does not speak of, as in From.
+	Except []string `json:"except,omitempty"`
 	// By says which side must be the one that refuses: ingress, egress or both.
 	By string   `json:"by,omitempty" jsonschema:"enum=ingress,enum=egress,enum=both"`
 	At Position `json:"-"`
 
 	from, to            pattern
 	fromAt, toAt, viaAt Position
+	except              []pattern
+	// groups are those of namespaces that the rule keeps apart, nil for other rules.
+	groups [][]pattern
+	// apart is what they are made of, and apartAt where it stands.
+	apart   *Isolate
+	apartAt *value
 	// outside is set for rules from outside the folder.
 	outside *outsideRule
 }
@@ -585,12 +593,54 @@ type AssertionsSpec struct {
 	Strangers []string `json:"strangers,omitempty"`
 	// Probes are the connections that are tried, instead of every pod to every other.
 	Probes []Probe `json:"probes,omitempty"`
-	// Rules must hold, in order; the last one that matches a cell decides it. The others are computed.
+	// Intents say in plain words what must hold. Each is judged on its own, and two that contradict each other are an
+	// error.
+	Intents []Intent `json:"intents,omitempty"`
+	// Rules must hold as well, in the form that scenarios have. Their order does not matter here.
 	Rules []Rule   `json:"rules,omitempty"`
 	At    Position `json:"-"`
 
 	// strangersAt is where the strangers are named, nil if they are not.
 	strangersAt *value
+}
+
+// Intent is one thing that must hold: allow, deny or isolate, one of them.
+type Intent struct {
+	// Allow are connections that must work.
+	Allow *Between `json:"allow,omitempty"`
+	// Deny are connections that must not work.
+	Deny *Between `json:"deny,omitempty"`
+	// Isolate keeps groups of namespaces apart: nothing in one reaches anything in another.
+	Isolate *Isolate `json:"isolate,omitempty"`
+	At      Position `json:"-"`
+}
+
+// Between are connections.
+type Between struct {
+	// From is where they come from: "*" for every pod, x/*, */a, label:app=web, x/a, node:0, host:NAME, or an address.
+	From string `json:"from"`
+	// To is where they go, in the same way.
+	To string `json:"to"`
+	// Ports of the destination; without it all that it serves.
+	Ports []PortRef `json:"ports,omitempty"`
+	// Via is the way to the destination: podIP, service or nodePort.
+	Via string `json:"via,omitempty" jsonschema:"enum=podIP,enum=service,enum=nodePort"`
+	// Except are sources that are not meant.
+	Except []string `json:"except,omitempty"`
+	// By says which side must be the one that refuses, whatever the other does: ingress, egress or both.
+	By string   `json:"by,omitempty" jsonschema:"enum=ingress,enum=egress,enum=both"`
+	At Position `json:"-"`
+}
+
+// Isolate are groups of namespaces, by their names or by a label.
+type Isolate struct {
+	// Namespaces are names or patterns such as dev and prod-*; each is a group.
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Label is that of namespaces; those with one value are a group.
+	Label string `json:"label,omitempty"`
+	// Except are sources that are not meant, such as monitoring/*.
+	Except []string `json:"except,omitempty"`
+	At     Position `json:"-"`
 }
 
 func (p *Probe) decodeFrom(d *decoder, v *value) {
@@ -611,6 +661,7 @@ func (r *Rule) decodeFrom(d *decoder, v *value) {
 	}
 	r.fromAt, r.toAt, r.viaAt = keyPlaces(v)
 	r.from, r.to = parseEnds(d, v, before, r.fromAt, r.toAt, r.From, r.To)
+	r.except = parseAll(d.c, v.get("except"), r.Except)
 	checkVia(d.c, r.viaAt, r.Via)
 	switch model.Verdict(r.Verdict) {
 	case model.Allow, model.Deny, model.Undefined:
@@ -631,6 +682,19 @@ func (r *Rule) decodeFrom(d *decoder, v *value) {
 	case r.Verdict != string(model.Deny):
 		d.c.add(v.keyAt("by"), "remove by, or write `verdict: deny`", "`by` says which side refuses, and the rule does not deny")
 	}
+}
+
+// parseAll reads a list of patterns.
+func parseAll(c *collector, list *value, texts []string) (out []pattern) {
+	for i, text := range texts {
+		if list == nil || i >= len(list.items) {
+			break
+		}
+		if p := parsePattern(c, list.items[i].at, text); p.kind != noPattern {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // keyPlaces finds the values of from, to and via.
