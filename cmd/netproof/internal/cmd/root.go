@@ -17,6 +17,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/engines"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/explain"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/images"
+	"github.com/netproof/netproof/cmd/netproof/internal/cmd/initialize"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/list"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/rbac"
 	"github.com/netproof/netproof/cmd/netproof/internal/cmd/reach"
@@ -127,6 +128,7 @@ allowed or denied, carries evidence. What cannot be proven is inconclusive, neve
 		list.New(streams),
 		explain.New(streams),
 		reach.New(streams),
+		initialize.New(streams),
 		doctor.New(streams),
 		engines.New(streams),
 		cluster.New(streams),

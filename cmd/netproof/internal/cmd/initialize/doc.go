@@ -1,0 +1,2 @@
+// Package initialize is the command netproof init.
+package initialize
