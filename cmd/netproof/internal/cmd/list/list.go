@@ -18,11 +18,13 @@ import (
 	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
+	"github.com/netproof/netproof/harness/reviewed"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/words"
 )
 
 type flagSet struct {
+	update   bool
 	selector string
 	shard    flags.Shard
 	ipFamily string
@@ -52,6 +54,7 @@ specification says nothing about them. The default PATH is the current folder.`,
 		},
 	}
 	fs := cmd.Flags()
+	fs.BoolVar(&f.update, "update-expected", false, "write the computed tables (expected.txt) anew, as far as no address of a run is needed")
 	fs.StringVar(&f.selector, "select", "", "only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.shard, "shard", "only one of several equal parts, such as 2/3")
 	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", providers.IPFamilyNames(), "addresses of pods and services")
@@ -86,6 +89,11 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 	prepared, err := cli.Within(ctx, func() (*expect.Prepared, error) { return prepare(ctx, streams.In, f, args) })
 	if err != nil {
 		return err
+	}
+	if f.update {
+		if err := update(streams, prepared); err != nil {
+			return &cli.UsageError{Err: err}
+		}
 	}
 	entries := []entry{}
 	for _, p := range prepared.Scenarios() {
@@ -136,11 +144,32 @@ func prepare(ctx context.Context, in io.Reader, f *flagSet, args []string) (*exp
 	if err != nil && !errors.Is(err, scenario.ErrNothing) {
 		return nil, err
 	}
-	prepared, err := expect.Prepare(f.shard.Of(selected), expect.Options{Families: flags.IPFamilies(f.ipFamily), Nodes: f.nodes})
+	prepared, err := expect.Prepare(f.shard.Of(selected), expect.Options{Families: flags.IPFamilies(f.ipFamily), Nodes: f.nodes, Anew: f.update})
+	if err == nil && f.update {
+		err = reviewed.MayUpdate(prepared)
+	}
 	if err != nil {
 		return nil, &cli.UsageError{Err: err}
 	}
 	return prepared, nil
+}
+
+// update writes the tables anew, and says which need a run.
+func update(streams cli.Streams, prepared *expect.Prepared) error {
+	var errs []error
+	for _, table := range reviewed.Keep(prepared, nil, true) {
+		if table.Err != nil {
+			errs = append(errs, table.Err)
+			continue
+		}
+		fmt.Fprintf(streams.Err, "wrote %s, the table that the specification expects: review it, and keep it with the scenario\n", table.Path)
+	}
+	for _, p := range prepared.Scenarios() {
+		if steps, complete := p.Computed(nil); len(steps) > 0 && !complete {
+			errs = append(errs, fmt.Errorf("the table of %s depends on addresses that only a run has: netproof run --update-expected %s", p.Name(), p.Scenario().File))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func writeJSON(w io.Writer, entries []entry) error {

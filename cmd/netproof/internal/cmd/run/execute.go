@@ -22,6 +22,7 @@ import (
 	"github.com/netproof/netproof/harness/launch"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/report"
+	"github.com/netproof/netproof/harness/reviewed"
 	prove "github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/writefile"
@@ -260,8 +261,8 @@ func runOn(ctx context.Context, streams cli.Streams, opts Options, show *progres
 
 // keepExpected keeps the tables that the run has computed, says so, and returns what follows for the run.
 func keepExpected(streams cli.Streams, opts Options, prepared *expect.Prepared, tables prove.Tables) (findings []model.Finding) {
-	for _, table := range launch.KeepExpected(prepared, tables, opts.UpdateExpected) {
-		if table.Err != nil && (opts.Strict || opts.RequireExpected || !launch.IsHomeless(table.Err)) {
+	for _, table := range reviewed.Keep(prepared, tables, opts.UpdateExpected) {
+		if table.Err != nil && (opts.Strict || opts.RequireExpected || !reviewed.IsHomeless(table.Err)) {
 			fmt.Fprintf(streams.Err, "warning: the computed table could not be kept: %v\n", table.Err)
 			if opts.UpdateExpected {
 				findings = append(findings, model.Finding{
@@ -312,7 +313,7 @@ func load(ctx context.Context, in io.Reader, opts Options) (*expect.Prepared, sc
 			Families: opts.IPFamilies, Nodes: opts.Nodes, Anew: opts.UpdateExpected, Strict: opts.Strict,
 		})
 		if err == nil && opts.UpdateExpected {
-			err = launch.MayUpdateExpected(out.prepared)
+			err = reviewed.MayUpdate(out.prepared)
 		}
 		return out, err
 	})

@@ -1,4 +1,4 @@
-package launch
+package reviewed
 
 import (
 	"bytes"
@@ -6,12 +6,11 @@ import (
 	"fmt"
 
 	"github.com/netproof/netproof/harness/expect"
-	"github.com/netproof/netproof/harness/run"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/writefile"
 )
 
-// Unreviewed is a table that a run has computed and nobody has looked at.
+// Unreviewed is a table that was computed and nobody has looked at.
 type Unreviewed struct {
 	// Path is where it belongs, beside its scenario.
 	Path string
@@ -19,9 +18,10 @@ type Unreviewed struct {
 	Err error
 }
 
-// KeepExpected writes the computed tables, which a run has completed, that are not there yet, or all of them if they
-// are to be updated. It returns those that nobody has reviewed, written or not.
-func KeepExpected(prepared *expect.Prepared, tables run.Tables, update bool) (unreviewed []Unreviewed) {
+// Keep writes the computed tables that are complete and not there yet, or all of them if they are to be updated. tables
+// are those that a run has made with addresses, by scenario; nil without a run. It returns those that nobody has
+// reviewed, written or not.
+func Keep(prepared *expect.Prepared, tables map[*expect.Scenario][]*expect.Table, update bool) (unreviewed []Unreviewed) {
 	for _, p := range prepared.Scenarios() {
 		steps, complete := p.Computed(tables[p])
 		path := p.Scenario().ExpectedFile()
@@ -48,8 +48,8 @@ var errHomeless = errors.New("the manifests come from no folder, so expected.txt
 // IsHomeless tells whether a table could not be kept since its manifests lie in no folder.
 func IsHomeless(err error) bool { return errors.Is(err, errHomeless) }
 
-// MayUpdateExpected finds out before a run which of the computed tables could not be written after it.
-func MayUpdateExpected(prepared *expect.Prepared) error {
+// MayUpdate finds out before a run which of the computed tables could not be written after it.
+func MayUpdate(prepared *expect.Prepared) error {
 	var errs []error
 	for _, p := range prepared.Scenarios() {
 		steps, _ := p.Computed(nil)
