@@ -101,6 +101,9 @@ var notRun = map[string]string{
 	"netproof engines export FILE":                                                                                                  "the scripts in testdata run it",
 	"netproof engines import FILE":                                                                                                  "the scripts in testdata run it",
 	"netproof engines prune":                                                                                                        "the scripts in testdata run it, on a cache of their own",
+	"netproof init [PATH]":                                                                                                          "names the command",
+	"netproof reach --from POD [PATH ...]":                                                                                          "names the command",
+	"netproof reach TO [PORT] [PATH ...]":                                                                                           "names the command",
 	"netproof completion":                                                                                                           "names the command",
 }
 
@@ -147,7 +150,7 @@ var beside = map[string]map[string]string{
 const shop = `apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: default-deny, namespace: prod}
-spec: {podSelector: {}, policyTypes: [Ingress]}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
 ---
 apiVersion: v1
 kind: Pod

@@ -45,6 +45,8 @@ var notReasons = map[string]string{
 	"it is not in Calico's language as far as it is known here":                         "makes a policy of others one that may select a pod",
 	"%s does not exist in this step":                                                    "explain",
 	"%s has no port named %s%s":                                                         "explain",
+	"%s and %s have no address of one family":                                           "explain",
+	"nobody that %s stands for serves %s to %s":                                         "explain",
 	": it serves none":                                                                  "explain",
 	": it serves ":                                                                      "explain",
 	" (one that is being deleted has its name)":                                         "which pods are waited for",

@@ -498,28 +498,34 @@ func (p *planner) ruleUse(r *Rule) *ruleUse {
 		}
 	}
 	for _, e := range r.except {
-		u.spare(e, &p.topology)
+		if !u.spare(e, &p.topology) {
+			p.add(r.At, p.endpointFix(e, false), "%s: the rule excepts nobody by it", e.unmatched(false))
+		}
 	}
 	return u
 }
 
-// spare takes the sources of an exception out.
-func (r *ruleUse) spare(e pattern, t *model.Topology) {
+// spare takes the sources of an exception out, and tells whether there are any.
+func (r *ruleUse) spare(e pattern, t *model.Topology) (found bool) {
 	for i := range t.Pods {
 		if e.matchesPod(&t.Pods[i]) {
+			found = true
 			delete(r.from, t.Pods[i].Endpoint())
 		}
 	}
 	for i := range t.Hosts {
 		if e.matchesHost(&t.Hosts[i]) {
+			found = true
 			delete(r.from, t.Hosts[i].Endpoint())
 		}
 	}
 	for i := range t.Nodes {
 		if e.matchesNode(i) {
+			found = true
 			delete(r.from, model.NodeEndpoint(i))
 		}
 	}
+	return found
 }
 
 // servedKey names a destination: a pod and a service may have one name.

@@ -170,7 +170,7 @@ func (s *Stage) createHosts(ctx context.Context, list []model.Host) error {
 		host, err := s.cluster.AddHost(ctx, h)
 		if errors.Is(err, errors.ErrUnsupported) && len(h.Addresses) > 0 {
 			// The verdicts about it are known all the same, and who reads them can tell which were not proven here.
-			s.unsupported[h.Endpoint()] = err.Error()
+			s.unsupported[h.Endpoint()] = "no host can have its address here: " + err.Error()
 			s.declared.Hosts = append(s.declared.Hosts, h)
 			continue
 		}

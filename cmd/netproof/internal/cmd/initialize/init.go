@@ -14,7 +14,7 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/harness/cluster/providers"
-	"github.com/netproof/netproof/harness/expect"
+	"github.com/netproof/netproof/harness/firstdraft"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/writefile"
 )
@@ -73,7 +73,7 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, dir string) e
 	if len(scenarios) != 1 || !scenarios[0].Plain {
 		return cli.Usage("%s holds scenario files, which say what they expect themselves: give a folder of manifests", dir)
 	}
-	content, err := expect.FirstAssertions(scenarios[0], flags.IPFamilies(f.ipFamily), f.nodes)
+	content, err := firstdraft.Of(scenarios[0], flags.IPFamilies(f.ipFamily), f.nodes)
 	if err != nil {
 		return &cli.UsageError{Err: err}
 	}

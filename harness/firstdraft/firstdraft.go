@@ -1,12 +1,12 @@
-package expect
+package firstdraft
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/semantics"
@@ -41,52 +41,32 @@ type door struct {
 	strangers map[string]bool
 }
 
-// FirstAssertions writes a first netproof.yaml for a folder of manifests: who reaches each workload now, as intents.
-func FirstAssertions(s *scenario.Scenario, families []model.IPFamily, nodes int) ([]byte, error) {
+// Of writes the netproof.yaml: who reaches each workload now, as intents. It is an error if a policy that cannot be judged
+// may decide that.
+func Of(s *scenario.Scenario, families []model.IPFamily, nodes int) ([]byte, error) {
+	reached, err := expect.Reach(s, expect.ReachQuestion{Families: families, Nodes: nodes})
+	if err != nil {
+		return nil, err
+	}
+	if len(reached.Unjudged) > 0 {
+		return nil, fmt.Errorf("%s: nobody can tell what the policies do: the specification of NetworkPolicy says nothing about %s",
+			s.File, scenario.Names(reached.Unjudged))
+	}
 	plan, err := s.Plan(families, nodes)
 	if err != nil {
 		return nil, err
 	}
-	step := &plan.Steps[len(plan.Steps)-1]
-	policies, err := unresolvedPolicies(step, families)
-	if err != nil {
-		return nil, err
+	var intents []string
+	for _, d := range merged(doorsOf(&plan.Steps[len(plan.Steps)-1].Topology, reached.Decisions)) {
+		intents = append(intents, d.intents()...)
 	}
-	t := &step.Topology
-	evaluator, err := semantics.New(t, policies.policies)
-	if err != nil {
-		return nil, err
-	}
-	var doors []*door
-	for i := range t.Pods {
-		pod := &t.Pods[i]
-		if pod.Stranger || pod.HostNetwork || pod.Twin {
-			continue
-		}
-		for _, port := range pod.Ports {
-			d, err := doorOf(evaluator, step, t, pod, port, families)
-			if err != nil {
-				return nil, err
-			}
-			doors = append(doors, d)
-		}
+	head := "  intents:"
+	if !slices.ContainsFunc(intents, func(line string) bool { return strings.HasPrefix(line, "    - ") }) {
+		head = "  intents: []"
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, firstHead, s.Metadata.Name)
-	var intents []string
-	for _, d := range merged(doors) {
-		intents = append(intents, d.intents()...)
-	}
-	if len(intents) == 0 {
-		b.WriteString("  intents: []\n")
-		return b.Bytes(), nil
-	}
-	if !slices.ContainsFunc(intents, func(line string) bool { return strings.HasPrefix(line, "    - ") }) {
-		intents = append([]string{"  intents: []"}, intents...)
-	} else {
-		intents = append([]string{"  intents:"}, intents...)
-	}
-	b.WriteString(strings.Join(intents, "\n") + "\n")
+	b.WriteString(strings.Join(append([]string{head}, intents...), "\n") + "\n")
 	return b.Bytes(), nil
 }
 
@@ -98,43 +78,51 @@ func nameOf(pod *model.Pod) string {
 	return string(pod.Endpoint())
 }
 
-func doorOf(evaluator *semantics.Evaluator, step *scenario.PlannedStep, t *model.Topology, to *model.Pod, port model.Port, families []model.IPFamily) (*door, error) {
-	d := &door{to: nameOf(to), port: port.String(), strangers: map[string]bool{}}
-	verdicts := map[string]model.Verdict{}
-	var order []string
-	for i := range t.Pods {
-		from := &t.Pods[i]
-		if i != slices.IndexFunc(t.Pods, func(p model.Pod) bool { return p.Endpoint() == to.Endpoint() }) {
-			name := nameOf(from)
-			d.strangers[name] = from.Stranger
-			if _, known := verdicts[name]; !known {
-				order = append(order, name)
-			}
-			for _, family := range families {
-				c := model.Connection{From: from.Endpoint(), To: to.Endpoint(), Port: port.Number, Protocol: port.Protocol, IPFamily: family, Via: model.ViaPodIP}
-				decided, err := evaluator.Decide(c)
-				if err != nil {
-					return nil, err
-				}
-				v := decided.Verdict
-				if len(scenario.Undecided(step.Unjudged, c)) > 0 || verdicts[name] != "" && verdicts[name] != v {
-					v = model.Undefined
-				}
-				verdicts[name] = v
+// doorsOf sorts decisions by the ports that they lead to. Connections by services, nodes and hosts, and to the network of
+// a node, are nothing to begin with.
+func doorsOf(t *model.Topology, decisions []semantics.Decision) (doors []*door) {
+	type key struct{ to, port string }
+	index := map[key]*door{}
+	verdicts := map[key]map[string]model.Verdict{}
+	names := map[key][]string{}
+	for _, d := range decisions {
+		c := d.Connection
+		from, sends := t.Pod(c.From)
+		to, serves := t.Pod(c.To)
+		if !sends || !serves || to.HostNetwork || to.Stranger || c.Via != model.ViaPodIP {
+			continue
+		}
+		k := key{nameOf(to), model.Port{Number: c.Port, Protocol: c.Protocol}.String()}
+		if index[k] == nil {
+			index[k] = &door{to: k.to, port: k.port, strangers: map[string]bool{}}
+			verdicts[k] = map[string]model.Verdict{}
+			doors = append(doors, index[k])
+		}
+		name := nameOf(from)
+		index[k].strangers[name] = from.Stranger
+		have, known := verdicts[k][name]
+		if !known {
+			names[k] = append(names[k], name)
+		}
+		verdicts[k][name] = d.Verdict
+		if known && have != d.Verdict {
+			verdicts[k][name] = model.Undefined
+		}
+	}
+	for _, d := range doors {
+		k := key{d.to, d.port}
+		for _, name := range names[k] {
+			switch verdicts[k][name] {
+			case model.Allow:
+				d.by = append(d.by, name)
+			case model.Deny:
+				d.refused = append(d.refused, name)
+			default:
+				d.open = append(d.open, name)
 			}
 		}
 	}
-	for _, name := range order {
-		switch verdicts[name] {
-		case model.Allow:
-			d.by = append(d.by, name)
-		case model.Deny:
-			d.refused = append(d.refused, name)
-		default:
-			d.open = append(d.open, name)
-		}
-	}
-	return d, nil
+	return doors
 }
 
 // merged puts ports of a workload together that the same come in by.
@@ -178,7 +166,7 @@ func (d *door) intents() (out []string) {
 		out = append(out, fmt.Sprintf("    # Pods that nobody mentions come in to %s as well: %s. Is that what you want?", d.to, strings.Join(uninvited, ", ")))
 	}
 	if len(d.open) > 0 {
-		out = append(out, fmt.Sprintf("    # Nobody can tell whether %s may come in: see netproof explain.", cmp.Or(strings.Join(d.open, ", "), "others")))
+		out = append(out, fmt.Sprintf("    # The specification leaves open whether these come in to %s: %s.", d.to, strings.Join(d.open, ", ")))
 	}
 	return out
 }
