@@ -305,7 +305,13 @@ func alternatives(line string) []string {
 var placeholders = strings.NewReplacer(" [PATH ...]", " policies", "FROM TO PORT", "shop/web shop/db 5432", " FILE", " report.json", "--lanes N", "--lanes 2", " ...", " policies")
 
 // arguments splits a netproof command line.
-func arguments(line string) []string { return strings.Fields(placeholders.Replace(line))[1:] }
+func arguments(line string) []string {
+	args := strings.Fields(placeholders.Replace(line))[1:]
+	for i := range args {
+		args[i] = strings.Trim(args[i], "'") // what a shell would take for a pattern of files is quoted
+	}
+	return args
+}
 
 func tree() *cobra.Command {
 	return cmd.Tree(cli.Streams{Out: io.Discard, Err: io.Discard, Getenv: func(string) string { return "" }})
