@@ -41,8 +41,8 @@ type door struct {
 	strangers map[string]bool
 }
 
-// Of writes the netproof.yaml: who reaches each workload now, as intents. It is an error if a policy that cannot be judged
-// may decide that.
+// Of writes the netproof.yaml: who reaches each workload now, as intents. It is an error if a policy that cannot be
+// judged may decide that.
 func Of(s *scenario.Scenario, families []model.IPFamily, nodes int) ([]byte, error) {
 	reached, err := expect.Reach(s, expect.ReachQuestion{Families: families, Nodes: nodes})
 	if err != nil {
@@ -78,8 +78,8 @@ func nameOf(pod *model.Pod) string {
 	return string(pod.Endpoint())
 }
 
-// doorsOf sorts decisions by the ports that they lead to. Connections by services, nodes and hosts, and to the network of
-// a node, are nothing to begin with.
+// doorsOf sorts decisions by the ports that they lead to. Connections by services, nodes and hosts, and to the network
+// of a node, are nothing to begin with.
 func doorsOf(t *model.Topology, decisions []semantics.Decision) (doors []*door) {
 	type key struct{ to, port string }
 	index := map[key]*door{}

@@ -509,8 +509,8 @@ func (f *plainFolder) steps(asserted *AssertionsSpec, strangers []Probe) {
 	}
 }
 
-// probes are those that netproof.yaml names, or every pod to every other and what strangers try, and what rules speak of
-// beyond that: services, nodes and hosts, and whatever rules from outside the folder speak of.
+// probes are those that netproof.yaml names, or every pod to every other and what strangers try, and what rules speak
+// of beyond that: services, nodes and hosts, and whatever rules from outside the folder speak of.
 func (f *plainFolder) probes(asserted *AssertionsSpec, strangers []Probe) []Probe {
 	out := asserted.Probes
 	if len(out) == 0 {

@@ -283,8 +283,8 @@ func (l *loader) addressOf(h *Host, item *value) {
 	h.addresses = []netip.Addr{a}
 }
 
-// spokenOf makes hosts of the addresses that rules and probes name, unless a declared host has them: what a rule says of
-// an address shall be asked.
+// spokenOf makes hosts of the addresses that rules and probes name, unless a declared host has them: what a rule says
+// of an address shall be asked.
 func (out *outside) spokenOf(spec *AssertionsSpec) {
 	add := func(p pattern, ports []PortRef, at Position) {
 		if p.kind != addressPattern {

@@ -126,8 +126,8 @@ func (SetNamespaceLabels) change() {}
 func (CreatePods) change()         {}
 func (RemovePods) change()         {}
 
-// Lines says where the rules of a NetworkPolicy stand, as file and line: those of ingress[0], and of its peers and ports,
-// ingress[0].from[1] and ingress[0].ports[0].
+// Lines says where the rules of a NetworkPolicy stand, as file and line: those of ingress[0], and of its peers and
+// ports, ingress[0].from[1] and ingress[0].ports[0].
 func (a ApplyObject) Lines() map[string]string {
 	out := map[string]string{}
 	spec := a.written.get("spec")
