@@ -125,6 +125,9 @@ func (t *table) scenario(s model.Scenario) {
 			continue
 		}
 		t.step(s, step)
+		if i > 0 && len(s.Steps) > 2 {
+			t.changes(s.Steps[i-1], step)
+		}
 	}
 	if findings := unsaid(s); len(findings) > 0 {
 		t.paragraph()
@@ -213,6 +216,35 @@ func (t *table) step(s model.Scenario, step model.Step) {
 	t.details(step)
 	if text := t.timing(step); text != "" {
 		t.wrapped(text, "", "  ")
+	}
+}
+
+// changes says what a step has opened and closed.
+func (t *table) changes(before, after model.Step) {
+	was := map[model.Connection]model.Verdict{}
+	key := func(c model.Cell) model.Connection {
+		return model.Connection{From: c.From, To: c.To, Port: c.Port, Protocol: c.Protocol, IPFamily: c.IPFamily, Via: c.Via}
+	}
+	for _, c := range before.Cells {
+		was[key(c)] = c.Observed
+	}
+	changed := map[model.Verdict][]string{}
+	for _, c := range after.Cells {
+		if v, known := was[key(c)]; known && v != c.Observed && (c.Observed == model.Allow || c.Observed == model.Deny) {
+			changed[c.Observed] = append(changed[c.Observed], t.connection(c))
+		}
+	}
+	var parts []string
+	for _, one := range []struct {
+		word    string
+		verdict model.Verdict
+	}{{"opens", model.Allow}, {"closes", model.Deny}} {
+		if names := changed[one.verdict]; len(names) > 0 {
+			parts = append(parts, fmt.Sprintf("%s %s: %s", one.word, words.Count(len(names), "connection", "connections"), some(names)))
+		}
+	}
+	if len(parts) > 0 {
+		t.wrapped(strings.Join(parts, "; "), "", "  ")
 	}
 }
 

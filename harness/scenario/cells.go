@@ -76,6 +76,10 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 	for i := range p.topology.Pods {
 		pods[p.topology.Pods[i].Endpoint()] = &p.topology.Pods[i]
 	}
+	services := make(map[model.Endpoint]*model.Service, len(p.topology.Services))
+	for i := range p.topology.Services {
+		services[p.topology.Services[i].Endpoint()] = &p.topology.Services[i]
+	}
 	for _, u := range probes {
 		sources, destinations := p.sources(u), p.destinations(u)
 		u.fromHit, u.toHit = u.fromHit || len(sources) > 0, u.toHit || len(destinations) > 0
@@ -87,6 +91,9 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 				target := pods[to.endpoint]
 				if to.via != model.ViaPodIP {
 					target = nil
+				}
+				if pod := pods[from]; u.others && pod != nil && services[to.endpoint].Selects(pod) {
+					continue
 				}
 				if !u.wanted(pods[from], target) {
 					continue

@@ -350,7 +350,7 @@ func (f *plainFolder) assertions(m *manifest) *AssertionsSpec {
 		f.checkMetadata(&a.Metadata, root)
 		f.s.Metadata = a.Metadata
 	}
-	a.Spec.strangersAt = root.get("spec").get("strangers")
+	a.Spec.strangersAt, a.Spec.stepsAt = root.get("spec").get("strangers"), root.get("spec").get("steps")
 	f.checkStrangers(&a.Spec)
 	return &a.Spec
 }
@@ -500,13 +500,15 @@ func (f *plainFolder) steps(asserted *AssertionsSpec, strangers []Probe) {
 	spec.Probes = f.probes(asserted, strangers)
 	at := f.s.At
 	policies := Step{Name: PoliciesStep, At: at, nameAt: at, policies: true, Expect: &Expect{Default: computed, Rules: asserted.Rules, At: at, defaultAt: at}}
+	spec.Steps = []Step{{Name: OpenStep, At: at, nameAt: at, Expect: &Expect{Default: computed, At: at, defaultAt: at}}}
+	if len(asserted.Steps) > 0 {
+		spec.Steps = append(spec.Steps, f.rollOut(asserted)...)
+		return
+	}
 	for _, o := range f.policies {
 		policies.Apply = append(policies.Apply, Apply{At: o.at, objects: []*object{o}})
 	}
-	spec.Steps = []Step{
-		{Name: OpenStep, At: at, nameAt: at, Expect: &Expect{Default: computed, At: at, defaultAt: at}},
-		policies,
-	}
+	spec.Steps = append(spec.Steps, policies)
 }
 
 // probes are those that netproof.yaml names, or every pod to every other and what strangers try, and what rules speak
@@ -521,7 +523,13 @@ func (f *plainFolder) probes(asserted *AssertionsSpec, strangers []Probe) []Prob
 	}
 	out = append(out, strangers...)
 	before := len(out)
-	if len(strangers) > 0 {
+	if len(f.s.Spec.Topology.Services) > 0 && !f.s.narrowed {
+		every := pattern{text: "*", kind: everyPattern}
+		p := madeProbe(every, every, f.s.At)
+		p.Via, p.stranger, p.others = string(model.ViaService), false, true
+		out = append(out, p)
+	}
+	if len(strangers) > 0 || len(out) > before {
 		before = -1
 	}
 	isSpecial := func(p pattern) bool {

@@ -75,6 +75,18 @@ func TestAFolderIsAskedAboutStrangers(t *testing.T) {
 	require.ErrorContains(t, err, "did you mean `node`?")
 }
 
+func TestServicesAreAskedByAllButTheirOwnPods(t *testing.T) {
+	files := shopOf("{podSelector: {}}")
+	files["service.yaml"] = "apiVersion: v1\nkind: Service\nmetadata: {name: sql, namespace: shop}\nspec: {selector: {app: db}, ports: [{port: 3306, targetPort: 5432}]}\n"
+	files["netproof.yaml"] = assertions1("{strangers: [pods]}")
+	assert.ElementsMatch(t, []string{
+		"jobs/job shop/db 5432/TCP", "shop/stranger shop/db 5432/TCP", "jobs/stranger shop/db 5432/TCP",
+		"jobs/job shop/sql 3306/TCP", "shop/stranger shop/sql 3306/TCP", "jobs/stranger shop/sql 3306/TCP",
+	}, asked(t, files))
+	files["netproof.yaml"] = assertions1("{probes: [{from: jobs/job, to: shop/db}]}")
+	assert.Equal(t, []string{"jobs/job shop/db 5432/TCP"}, asked(t, files))
+}
+
 func TestStrangersAreNoSubjectsAndNoPeers(t *testing.T) {
 	// The policy of a namespace without a workload does nothing for the folder, though it selects a stranger.
 	files := shopOf("{podSelector: {}}")

@@ -390,6 +390,9 @@ type Probe struct {
 	// made is true for a probe that nobody wrote: it asks what a rule speaks of, which says what is wrong with it, or a
 	// stranger, which is left out where the run may not be one.
 	made, stranger bool
+	// others is true for a probe of services that their own pods do not make: whether a pod that reaches itself that way is
+	// exempt is left open.
+	others bool
 }
 
 // Step changes something, and says what is expected from then on. The changes are made in this order, whatever the
@@ -593,6 +596,9 @@ type AssertionsSpec struct {
 	Strangers []string `json:"strangers,omitempty"`
 	// Probes are the connections that are tried, instead of every pod to every other.
 	Probes []Probe `json:"probes,omitempty"`
+	// Steps are the order in which the policies will be applied; each of them is in one step. Without it all are applied
+	// at once. Intents and rules speak of the last step.
+	Steps []RollOut `json:"steps,omitempty"`
 	// Intents say in plain words what must hold. Each is judged on its own, and two that contradict each other are an
 	// error.
 	Intents []Intent `json:"intents,omitempty"`
@@ -600,8 +606,17 @@ type AssertionsSpec struct {
 	Rules []Rule   `json:"rules,omitempty"`
 	At    Position `json:"-"`
 
-	// strangersAt is where the strangers are named, nil if they are not.
-	strangersAt *value
+	// strangersAt is where the strangers are named, nil if they are not, and stepsAt where the steps are.
+	strangersAt, stepsAt *value
+}
+
+// RollOut is a step in which some of a folder's policies are applied.
+type RollOut struct {
+	// Name says what the step does.
+	Name string `json:"name"`
+	// Apply are the policies: files of the folder such as 00-deny.yaml or allow-*.yaml, or NetworkPolicy/x/deny.
+	Apply []string `json:"apply"`
+	At    Position `json:"-"`
 }
 
 // Intent is one thing that must hold: allow, deny or isolate, one of them.
