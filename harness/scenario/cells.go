@@ -466,6 +466,8 @@ func (p *planner) decideAlone(cell *PlannedCell, matching []*ruleUse, step *Step
 				said[pair] = true
 				p.problems = append(p.problems, contradiction(first.Rule, r.Rule, cell.Connection, fmt.Sprintf("step `%s`", step.Name)))
 			}
+		case r.outside != nil && first.outside == nil && model.Side(r.By) == cell.By:
+			cell.Rule = r.At.Short() // it stays where the folder's own may go
 		case r.By != "" && cell.By == "":
 			cell.By, cell.Rule = model.Side(r.By), r.At.Short()
 		case r.By != "" && model.Side(r.By) != cell.By:
