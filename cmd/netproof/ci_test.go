@@ -488,7 +488,7 @@ func TestTheWorkflowForGitHubRuns(t *testing.T) {
 	assert.NotContains(t, c.noted(t), "gh ")
 
 	// A pull request of a fork opens prod, and its own table says so.
-	require.NoError(t, os.WriteFile(filepath.Join(change, "policies/all.yaml"), []byte(strings.Replace(shop, "policyTypes: [Ingress]", "ingress: [{}]", 1)), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(change, "policies/all.yaml"), []byte(strings.Replace(shop, "policyTypes: [Ingress, Egress]", "ingress: [{}]", 1)), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(change, "asserted.yaml"), []byte(strings.Replace(ciAsserted, "deny", "allow", 1)), 0o600))
 	require.NoError(t, os.Remove(filepath.Join(change, "policies/expected.txt")))
 	forked := maps.Clone(about)

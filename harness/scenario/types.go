@@ -390,8 +390,8 @@ type Probe struct {
 	// made is true for a probe that nobody wrote: it asks what a rule speaks of, which says what is wrong with it, or a
 	// stranger, which is left out where the run may not be one.
 	made, stranger bool
-	// others is true for a probe of services that their own pods do not make: whether a pod that reaches itself that way is
-	// exempt is left open.
+	// others is true for a probe of services that their own pods do not make: whether a pod that reaches itself that
+	// way is exempt is left open.
 	others bool
 }
 
@@ -596,8 +596,8 @@ type AssertionsSpec struct {
 	Strangers []string `json:"strangers,omitempty"`
 	// Probes are the connections that are tried, instead of every pod to every other.
 	Probes []Probe `json:"probes,omitempty"`
-	// Steps are the order in which the policies will be applied; each of them is in one step. Without it all are applied
-	// at once. Intents and rules speak of the last step.
+	// Steps are the order in which the policies will be applied; each of them is in one step. Without it all are
+	// applied at once. Intents and rules speak of the last step.
 	Steps []RollOut `json:"steps,omitempty"`
 	// Intents say in plain words what must hold. Each is judged on its own, and two that contradict each other are an
 	// error.
