@@ -147,7 +147,7 @@ func explainStep(step *scenario.PlannedStep, q Question, port model.Port) (Answe
 func (a *Answer) decide(evaluator *semantics.Evaluator, t *model.Topology, from, to model.Endpoint, targets []target, families []model.IPFamily) error {
 	for _, target := range targets {
 		for _, family := range families {
-			if !speaks(t, from, family) || !speaks(t, to, family) {
+			if !t.HasFamily(from, family) || !t.HasFamily(to, family) {
 				continue
 			}
 			d, err := evaluator.Decide(model.Connection{
@@ -197,27 +197,10 @@ func (a Answer) several(evaluator *semantics.Evaluator, step *scenario.PlannedSt
 		a.Missing = fmt.Sprintf("nobody that %s stands for serves %s to %s", q.To, q.Port, q.From)
 		return a, nil
 	}
-	for _, c := range a.Connections {
-		for _, u := range scenario.Undecided(step.Unjudged, c) {
-			if !slices.Contains(a.Unjudged, u) {
-				a.Unjudged = append(a.Unjudged, u)
-			}
-		}
-	}
-	if len(a.Unjudged) > 0 {
+	if a.Unjudged = scenario.Undecided(step.Unjudged, a.Connections...); len(a.Unjudged) > 0 {
 		a.Decisions = nil
 	}
 	return a, nil
-}
-
-// speaks tells whether an end has an address of a family, as far as that is known.
-func speaks(t *model.Topology, e model.Endpoint, family model.IPFamily) bool {
-	h, ok := t.Host(e)
-	if !ok || len(h.Addresses) == 0 {
-		return true
-	}
-	_, ok = model.AddressOf(h.Addresses, family)
-	return ok
 }
 
 // withAddresses puts endpoints where a question has addresses: the host that has the address, or one that nobody

@@ -106,35 +106,21 @@ func Reach(s *scenario.Scenario, q ReachQuestion) (Reached, error) {
 			}
 		}
 	}
-	out := Reached{Step: step.Name, Decisions: a.Decisions}
-	for _, c := range a.Connections {
-		for _, u := range scenario.Undecided(step.Unjudged, c) {
-			if !slices.Contains(out.Unjudged, u) {
-				out.Unjudged = append(out.Unjudged, u)
-			}
-		}
-	}
+	out := Reached{Step: step.Name, Decisions: a.Decisions, Unjudged: scenario.Undecided(step.Unjudged, a.Connections...)}
 	if len(out.Unjudged) > 0 {
 		out.Decisions = nil
+	}
+	if len(a.Connections) == 0 && port.Name != "" {
+		return out, fmt.Errorf("%s has no port named %s%s", q.To, port.Name, servedBy(t, ask.To))
 	}
 	return out, nil
 }
 
 // tells leaves out the replicas that are like the first of their workload, but for connections between the two.
 func tells(t *model.Topology, from, to model.Endpoint) bool {
-	twin := func(e model.Endpoint) (workload string, twin bool) {
-		pod, ok := t.Pod(e)
-		if !ok {
-			return "", false
-		}
-		return pod.Namespace + "/" + pod.Workload, pod.Twin
-	}
-	ours, sends := twin(from)
-	theirs, serves := twin(to)
-	if sends {
-		return false
-	}
-	return !serves || ours == theirs
+	source, _ := t.Pod(from)
+	target, _ := t.Pod(to)
+	return model.Tells(source, target)
 }
 
 // ends are the endpoints that an end of a question stands for; all of them if it is empty.

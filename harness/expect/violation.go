@@ -55,7 +55,7 @@ func (p *Scenario) Violated(resolved []*Table) (out []model.Finding) {
 		}
 	}
 	for _, g := range groups {
-		message := fmt.Sprintf("%s: %s", connectionText(g.first.Connection), g.first)
+		message := fmt.Sprintf("%s: %s", g.first.Connection.Text(), g.first)
 		if more := len(g.seen) - 1; more == 1 {
 			message += "; so does 1 more connection"
 		} else if more > 1 {
@@ -64,13 +64,4 @@ func (p *Scenario) Violated(resolved []*Table) (out []model.Finding) {
 		out = append(out, model.Finding{Kind: model.IntentViolated, Message: message, Result: model.Failed})
 	}
 	return out
-}
-
-// connectionText names a connection in a sentence.
-func connectionText(c model.Connection) string {
-	way := ""
-	if c.Via != model.ViaPodIP {
-		way = " by " + string(c.Via)
-	}
-	return fmt.Sprintf("%s -> %s %d/%s %s%s", c.From, c.To, c.Port, c.Protocol, c.IPFamily, way)
 }

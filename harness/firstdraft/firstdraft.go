@@ -20,7 +20,7 @@ const firstHead = `# yaml-language-server: $schema=https://raw.githubusercontent
 apiVersion: netproof.dev/v1alpha1
 kind: Assertions
 metadata:
-  name: %s
+  name: %q
 spec:
   # Whom the folder does not mention is asked about as well: pods without labels, a pod in a namespace of its own, a
   # node, an address outside the cluster. To ask about fewer: strangers: [pods, namespace, node, outside]

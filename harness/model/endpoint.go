@@ -261,6 +261,29 @@ func (t *Topology) Host(e Endpoint) (*Host, bool) {
 	return nil, false
 }
 
+// HasFamily tells whether an endpoint has an address of a family, as far as that is known: of pods, services and nodes
+// it is not said here.
+func (t *Topology) HasFamily(e Endpoint, family IPFamily) bool {
+	h, ok := t.Host(e)
+	if !ok || len(h.Addresses) == 0 {
+		return true
+	}
+	_, ok = AddressOf(h.Addresses, family)
+	return ok
+}
+
+// Tells tells whether a connection between two ends can have another verdict than one between two others: a replica
+// that is like the first one of its workload is only asked from and to it. An end that is not a pod is nil.
+func Tells(from, to *Pod) bool {
+	switch {
+	case from != nil && from.Twin:
+		return false
+	case to == nil || !to.Twin:
+		return true
+	}
+	return from != nil && from.Namespace == to.Namespace && cmp.Or(from.Workload, from.Name) == to.Workload
+}
+
 // AddressOf picks the address of a family out of a list.
 func AddressOf(addrs []netip.Addr, family IPFamily) (netip.Addr, bool) {
 	for _, a := range addrs {
@@ -279,6 +302,15 @@ type Connection struct {
 	Protocol Protocol
 	IPFamily IPFamily
 	Via      Via
+}
+
+// Text renders the connection for people: x/a -> x/b 80/TCP IPv4, with the way if it is not the plain one.
+func (c Connection) Text() string {
+	text := fmt.Sprintf("%s -> %s %d/%s %s", c.From, c.To, c.Port, c.Protocol, c.IPFamily)
+	if c.Via != ViaPodIP && c.Via != "" {
+		text += " by " + string(c.Via)
+	}
+	return text
 }
 
 // String renders the connection as in cell ids: x/a->x/b:80/TCP/IPv4/podIP.

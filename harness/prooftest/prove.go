@@ -28,7 +28,7 @@ func Prove(t *testing.T, paths ...string) {
 	if current == nil {
 		t.Fatal(errNoMain)
 	}
-	scenarios, err := scenario.Load(t.Context(), paths, scenario.Options{})
+	scenarios, err := scenario.Load(t.Context(), paths, scenario.Options{Lent: len(current.settings.lent()) > 0})
 	if err != nil {
 		t.Fatalf("load scenarios: %v", err)
 	}

@@ -222,15 +222,13 @@ func (t *table) step(s model.Scenario, step model.Step) {
 // changes says what a step has opened and closed.
 func (t *table) changes(before, after model.Step) {
 	was := map[model.Connection]model.Verdict{}
-	key := func(c model.Cell) model.Connection {
-		return model.Connection{From: c.From, To: c.To, Port: c.Port, Protocol: c.Protocol, IPFamily: c.IPFamily, Via: c.Via}
-	}
 	for _, c := range before.Cells {
-		was[key(c)] = c.Observed
+		was[c.Connection()] = c.Observed
 	}
 	changed := map[model.Verdict][]string{}
 	for _, c := range after.Cells {
-		if v, known := was[key(c)]; known && v != c.Observed && (c.Observed == model.Allow || c.Observed == model.Deny) {
+		// Whatever was not proven before has not changed as far as anybody knows.
+		if v := was[c.Connection()]; v == model.Deny && c.Observed == model.Allow || v == model.Allow && c.Observed == model.Deny {
 			changed[c.Observed] = append(changed[c.Observed], t.connection(c))
 		}
 	}
@@ -240,7 +238,7 @@ func (t *table) changes(before, after model.Step) {
 		verdict model.Verdict
 	}{{"opens", model.Allow}, {"closes", model.Deny}} {
 		if names := changed[one.verdict]; len(names) > 0 {
-			parts = append(parts, fmt.Sprintf("%s %s: %s", one.word, words.Count(len(names), "connection", "connections"), some(names)))
+			parts = append(parts, fmt.Sprintf("%s %s: %s", one.word, words.Count(len(names), "connection", "connections"), words.Few(names, mostNamed)))
 		}
 	}
 	if len(parts) > 0 {
@@ -502,7 +500,7 @@ func (t *table) summary(run model.Run) {
 	}
 	if len(unasserted) > 0 {
 		t.wrapped(fmt.Sprintf("nothing was asserted about %s: the plugin does what the policies say, and nobody has said yet what they shall do. "+
-			"Review expected.txt, or add rules to netproof.yaml", some(unasserted)), "  ", "  ")
+			"Review expected.txt, or add rules to netproof.yaml", words.Few(unasserted, mostNamed)), "  ", "  ")
 	}
 	if !run.Complete {
 		t.wrapped("the run is not complete: it ended before all that was selected had been judged", "  ", "  ")
@@ -510,15 +508,6 @@ func (t *table) summary(run model.Run) {
 	if s.CleanupFailed {
 		t.wrapped(t.style.paint(colorYellow, "clean-up failed:")+" something is left behind, or could not be shown to be gone", "  ", "  ")
 	}
-}
-
-// some names things, a few of many.
-func some(names []string) string {
-	const most = 4
-	if more := len(names) - most; more > 1 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
-	}
-	return words.And(names)
 }
 
 // Tally counts the cells of a run by what became of them, in words: 212 of 214 cells as expected, 2 left open.

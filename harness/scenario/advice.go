@@ -76,12 +76,13 @@ type rule struct {
 	in bool
 }
 
-func (a *adviser) rules() (out []rule) {
+// rulesIn are the rules of a policy.
+func rulesIn(p *networkingv1.NetworkPolicy) (out []rule) {
 	spec := field.NewPath("spec")
-	for i, r := range a.o.policy.Spec.Ingress {
+	for i, r := range p.Spec.Ingress {
 		out = append(out, rule{spec.Child("ingress").Index(i), r.From, r.Ports, true})
 	}
-	for i, r := range a.o.policy.Spec.Egress {
+	for i, r := range p.Spec.Egress {
 		out = append(out, rule{spec.Child("egress").Index(i), r.To, r.Ports, false})
 	}
 	return out
@@ -178,7 +179,7 @@ func (a *adviser) served(r rule) (pods []*Pod, known bool) {
 
 // portsThatNobodyServes finds ports of rules that no pod has, by name or by number.
 func (a *adviser) portsThatNobodyServes() {
-	for _, r := range a.rules() {
+	for _, r := range rulesIn(a.o.policy) {
 		pods, known := a.served(r)
 		has := portsOfPods(pods)
 		if !known || len(has) == 0 {
@@ -236,7 +237,7 @@ func portsOfPods(pods []*Pod) (out []string) {
 // peersThatNobodyIs finds peers that match no namespace and no pod of the folder.
 func (a *adviser) peersThatNobodyIs() {
 	unknown := slices.ContainsFunc(a.namespaces, func(ns Namespace) bool { return ns.unknown })
-	for _, r := range a.rules() {
+	for _, r := range rulesIn(a.o.policy) {
 		for i := range r.peers {
 			p := &r.peers[i]
 			if p.IPBlock != nil || len(a.peer(p)) > 0 || a.alternative(r, i) {
@@ -308,7 +309,7 @@ func nearest(s *metav1.LabelSelector, have []string) string {
 // likely meant:
 // https://kubernetes.io/docs/concepts/services-networking/network-policies/#behavior-of-to-and-from-selectors
 func (a *adviser) alternatives() {
-	for _, r := range a.rules() {
+	for _, r := range rulesIn(a.o.policy) {
 		for i := 1; i < len(r.peers); i++ {
 			if at := r.peersAt(); a.alternative(r, i) {
 				a.say(a.at(at.Index(i)), "make one item of the two: write podSelector below the namespaceSelector, without a dash",

@@ -47,6 +47,11 @@ func (l *loader) outsideAssertions(name string) *outsideAssertions {
 	if len(a.Spec.Probes) > 0 {
 		l.add(spec.keyAt("probes"), "remove them: what the rules speak of is probed", "assertions from outside a folder cannot say what is probed")
 	}
+	for _, key := range []string{"strangers", "steps"} {
+		if v := spec.get(key); v != nil {
+			l.add(spec.keyAt(key), "remove it: it belongs in netproof.yaml of the folder", "assertions from outside have no `%s`", key)
+		}
+	}
 	if len(a.Spec.Rules) == 0 {
 		l.add(spec.at, "add `rules: [{from: \"dev/*\", to: \"prod/*\", verdict: deny}]`", "the file asserts nothing")
 	}

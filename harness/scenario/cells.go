@@ -50,7 +50,7 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 			return
 		}
 		for _, family := range p.families {
-			if !p.speaks(from, family) || !p.speaks(to.endpoint, family) {
+			if !p.topology.HasFamily(from, family) || !p.topology.HasFamily(to.endpoint, family) {
 				continue
 			}
 			c := model.Connection{From: from, To: to.endpoint, Port: port.Number, Protocol: port.Protocol, IPFamily: family, Via: to.via}
@@ -63,7 +63,7 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 	if len(p.s.Spec.Probes) == 0 && len(probes) == 0 {
 		for i := range p.topology.Pods {
 			for j := range p.topology.Pods {
-				if from, to := &p.topology.Pods[i], &p.topology.Pods[j]; i != j && tells(from, to) {
+				if from, to := &p.topology.Pods[i], &p.topology.Pods[j]; i != j && model.Tells(from, to) {
 					for _, port := range to.Ports {
 						add(from.Endpoint(), destination{to.Endpoint(), model.ViaPodIP, to.Ports}, port)
 					}
@@ -117,29 +117,6 @@ func (p *planner) connections(probes []*probeUse) []model.Connection {
 	return out
 }
 
-// tells tells whether a connection between two pods can have another verdict than one between two others: a replica
-// that is like the first one is only asked from and to it.
-func tells(from, to *model.Pod) bool {
-	if !from.Twin && !to.Twin {
-		return true
-	}
-	workload := func(pod *model.Pod) string { return cmp.Or(pod.Workload, pod.Name) }
-	return from.Namespace == to.Namespace && workload(from) == workload(to) && !from.Twin
-}
-
-// speaks tells whether an end has an address of a family, as far as that is known.
-func (p *planner) speaks(e model.Endpoint, family model.IPFamily) bool {
-	if !e.IsHost() {
-		return true
-	}
-	h, ok := p.topology.Host(e)
-	if !ok || len(h.Addresses) == 0 {
-		return true
-	}
-	_, ok = model.AddressOf(h.Addresses, family)
-	return ok
-}
-
 // wanted leaves out connections of replicas that are like the first one, unless the probe names them, and those of
 // strangers to the network of a node, which no policy of the folder decides. An end that is not a pod is nil.
 func (u *probeUse) wanted(source, target *model.Pod) bool {
@@ -148,10 +125,8 @@ func (u *probeUse) wanted(source, target *model.Pod) bool {
 		return true
 	case source != nil && source.Stranger && target != nil && target.HostNetwork:
 		return u.from.exact() && u.to.exact()
-	case source != nil && target != nil:
-		return tells(source, target)
 	}
-	return (source == nil || !source.Twin) && (target == nil || !target.Twin)
+	return model.Tells(source, target)
 }
 
 // wants tells whether a probe tries a port, and notes which of its own ports it is.

@@ -49,6 +49,8 @@ type plainFolder struct {
 	ignored map[string][]*object
 	// values are those that policies and services select by, by label.
 	values map[string][]string
+	// roots are the paths that were given.
+	roots []string
 	// left is true when labels of a namespace were left out.
 	left bool
 	// passedOver counts objects that say nothing about connections, by kind.
@@ -71,7 +73,7 @@ func (l *loader) plain(set *plainSet) *Scenario {
 			shown = append(shown, r.shown)
 		}
 	}
-	f.s.File = strings.Join(shown, " ")
+	f.s.File, f.roots = strings.Join(shown, " "), shown
 	home := set.home
 	if home == nil {
 		home = &root

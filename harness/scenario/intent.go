@@ -15,10 +15,13 @@ func (l *loader) rulesOf(intents []Intent, where *value) (out []Rule) {
 		for _, key := range []string{"allow", "deny", "isolate"} {
 			if inner := v.get(key); inner != nil {
 				said++
+				if inner.kind == nullValue {
+					l.add(v.keyAt(key), "write `"+key+": {...}`, or remove it", "`%s` is empty", key)
+				}
 			}
 		}
 		if said != 1 {
-			if v.kind == mappingValue && !l.reportedAt(v.at) {
+			if (v.kind == mappingValue || v.kind == nullValue) && !l.reportedAt(v.at) {
 				l.add(v.at, "write one of `allow`, `deny` and `isolate`, such as `- deny: {from: \"dev/*\", to: \"prod/*\"}`", "an intent says one thing, and this one says %d", said)
 			}
 			continue

@@ -44,14 +44,19 @@ func (l *loader) within(limits Limits, scenarios []*Scenario) bool {
 	cells := 0
 	for _, s := range scenarios {
 		t := &s.Spec.Topology
+		// Strangers are no more than the namespaces that they stand in, and nobody wrote them.
 		for i := range t.Namespaces {
-			namespaces[t.Namespaces[i].Name] = true
+			if !t.Namespaces[i].stranger {
+				namespaces[t.Namespaces[i].Name] = true
+			}
 		}
 		for i := range t.Services {
 			services[t.Services[i].Name] = true
 		}
 		for i := range t.Pods {
-			pods[t.Pods[i].Name] = true
+			if !t.Pods[i].stranger {
+				pods[t.Pods[i].Name] = true
+			}
 		}
 		for _, step := range s.Spec.Steps {
 			if step.Create != nil {

@@ -27,6 +27,8 @@ type Options struct {
 	FS fs.FS
 	// Limits bound what all scenarios make together. Those that are zero are [DefaultLimits].
 	Limits Limits
+	// Lent is true for a run that makes no namespaces of its own: no stranger of a folder has one then.
+	Lent bool
 	// Documents are manifests that stand in no file: standard input, or what was rendered. They belong to the set of
 	// the paths.
 	Documents []Document
@@ -64,7 +66,7 @@ type Document struct {
 func Load(ctx context.Context, paths []string, opts Options) ([]*Scenario, error) {
 	l := &loader{
 		files:     files{ctx: ctx, fsys: opts.FS, budget: readfile.NewBudget(maxBytes)},
-		manifests: map[string]*manifest{},
+		manifests: map[string]*manifest{}, lent: opts.Lent,
 	}
 	defer l.close()
 	l.outside = l.outsideAssertions(opts.Assert)
@@ -263,6 +265,8 @@ type loader struct {
 	outside *outsideAssertions
 	// leftOut are the policies of kinds that are not applied.
 	leftOut []Unjudged
+	// lent is true for a run that makes no namespaces of its own.
+	lent bool
 }
 
 // manifest is a file that was read.

@@ -49,17 +49,22 @@ spec:
 // load loads the files given by name and content; paths are scenario.yaml, or else the whole tree, unless they are
 // given.
 func load(contents map[string]string, paths ...string) ([]*Scenario, error) {
-	fsys := fstest.MapFS{}
-	for name, text := range contents {
-		fsys[name] = &fstest.MapFile{Data: []byte(text)}
-	}
 	if len(paths) == 0 {
 		paths = []string{"."}
 		if _, ok := contents["scenario.yaml"]; ok {
 			paths = []string{"scenario.yaml"}
 		}
 	}
-	return Load(context.Background(), paths, Options{FS: fsys})
+	return Load(context.Background(), paths, Options{FS: fsOf(contents)})
+}
+
+// fsOf is a file system of these files.
+func fsOf(contents map[string]string) fstest.MapFS {
+	out := fstest.MapFS{}
+	for name, text := range contents {
+		out[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	return out
 }
 
 func mustLoad(t *testing.T, contents map[string]string, paths ...string) []*Scenario {

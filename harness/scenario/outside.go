@@ -1,18 +1,14 @@
 package scenario
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/netproof/netproof/harness/model"
-	"github.com/netproof/netproof/harness/plain"
 )
 
 // metadataAddresses are where clouds tell a machine about itself, credentials included:
@@ -20,8 +16,12 @@ import (
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html.
 var metadataAddresses = []netip.Addr{netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("fd00:ec2::254")}
 
-// maxMadeHosts bounds the hosts that are made for address blocks of policies.
-const maxMadeHosts = 64
+const (
+	// maxHosts bounds the hosts of a folder: a local cluster has room for about as many.
+	maxHosts = 200
+	// maxMadeHosts bounds those of them that are made for address blocks of policies.
+	maxMadeHosts = 64
+)
 
 // unplayable says why nobody can be at an address, or "".
 func unplayable(a netip.Addr) string {
@@ -108,8 +108,8 @@ func (f *plainFolder) blocks() (out []block) {
 		}
 		subject := theirPods
 		subject.namespace, subject.selector = o.namespace, selector
-		a := adviser{policyChecker: policyChecker{&collector{}, o.tree}, o: o}
-		for _, r := range a.rules() {
+		places := policyChecker{&collector{}, o.tree}
+		for _, r := range rulesIn(o.policy) {
 			for i := range r.peers {
 				in := r.peers[i].IPBlock
 				if in == nil {
@@ -119,7 +119,7 @@ func (f *plainFolder) blocks() (out []block) {
 				if err != nil {
 					continue // it was reported
 				}
-				b := block{cidr: cidr.Masked(), ports: portsOfRule(r.ports), in: r.in, subject: subject, at: a.at(r.peersAt().Index(i))}
+				b := block{cidr: cidr.Masked(), ports: portsOfRule(r.ports), in: r.in, subject: subject, at: places.at(r.peersAt().Index(i))}
 				for _, text := range in.Except {
 					if e, err := netip.ParsePrefix(text); err == nil {
 						b.except = append(b.except, e.Masked())
@@ -179,7 +179,8 @@ func (out *outside) at(a netip.Addr) *Host {
 	return nil
 }
 
-// host finds the host that has an address, or makes one, and lets it serve the ports.
+// host finds the host that has an address, or makes one, and lets it serve the ports, unless its author has said which
+// it serves.
 func (out *outside) host(a netip.Addr, ports []Port, at Position) *Host {
 	h := out.at(a)
 	if h == nil {
@@ -191,7 +192,9 @@ func (out *outside) host(a netip.Addr, ports []Port, at Position) *Host {
 		out.hosts = append(out.hosts, Host{Name: name, At: at, addresses: []netip.Addr{a}, stranger: true})
 		h = &out.hosts[len(out.hosts)-1]
 	}
-	h.Ports = withPort(h.Ports, ports...)
+	if h.stranger || h.spokenOf || len(h.Ports) == 0 {
+		h.Ports = withPort(h.Ports, ports...)
+	}
 	return h
 }
 
@@ -327,144 +330,4 @@ func (out *outside) metadata(spec *AssertionsSpec) {
 		return
 	}
 	out.hosts = append(out.hosts, Host{Name: name, Ports: []Port{{Port: 80, Protocol: string(model.TCP)}}, addresses: metadataAddresses})
-}
-
-// The strangers that a folder of manifests is asked about.
-const (
-	strangerPods      = "pods"
-	strangerNamespace = "namespace"
-	strangerNode      = "node"
-	strangerOutside   = "outside"
-)
-
-var allStrangers = []string{strangerPods, strangerNamespace, strangerNode, strangerOutside}
-
-// strangerName is what pods and the namespace of strangers are called.
-const strangerName = "stranger"
-
-// strangers are those whom the folder does not mention, which shows that it is closed to them: a pod without labels in
-// each of its namespaces, one in a namespace of its own, a node, and an address outside the cluster, which sends and is
-// sent to. Where netproof.yaml names the connections, these are all.
-func (f *plainFolder) strangers(asserted *AssertionsSpec) []Probe {
-	out := &outside{hosts: slices.Clone(asserted.Hosts)}
-	out.metadata(asserted)
-	out.spokenOf(asserted)
-	defer func() { asserted.Hosts = out.hosts }()
-	wanted := allStrangers
-	if asserted.strangersAt != nil {
-		wanted = asserted.Strangers
-	} else if f.s.narrowed {
-		wanted = nil
-	}
-	if len(f.stand) == 0 || len(wanted) == 0 {
-		return nil
-	}
-	t := &f.s.Spec.Topology
-	f.strangerPods(t, wanted)
-	if slices.Contains(wanted, strangerNode) {
-		node := pattern{text: string(model.NodeEndpoint(0)), kind: nodePattern}
-		out.probes = append(out.probes, madeProbe(node, theirPods, f.s.At))
-	}
-	if slices.Contains(wanted, strangerOutside) {
-		all := f.blocks()
-		out.stranger(all, f.openPorts(), f.s.At)
-		out.blocks(all)
-		if out.left > 0 {
-			f.s.Notes = append(f.s.Notes, plain.Text(fmt.Sprintf("%s: %d address blocks are not asked about: there are hosts for %d already; netproof.yaml can declare the hosts that matter",
-				f.s.File, out.left, maxMadeHosts)))
-		}
-	}
-	return out.probes
-}
-
-// strangerPods adds the pods.
-func (f *plainFolder) strangerPods(t *Topology, wanted []string) {
-	taken := map[string]bool{}
-	for i := range t.Pods {
-		taken[t.Pods[i].Name] = true
-	}
-	add := func(namespace string) {
-		name := strangerName
-		for i := 2; taken[namespace+"/"+name]; i++ {
-			name = fmt.Sprintf("%s-%d", strangerName, i)
-		}
-		t.Pods = append(t.Pods, Pod{Name: namespace + "/" + name, At: f.s.At, stranger: true})
-	}
-	namespaces := slices.Clone(t.Namespaces)
-	if slices.Contains(wanted, strangerPods) {
-		for _, ns := range namespaces {
-			add(ns.Name)
-		}
-	}
-	if slices.Contains(wanted, strangerNamespace) {
-		name := strangerName
-		for i := 2; slices.ContainsFunc(namespaces, func(ns Namespace) bool { return ns.Name == name }); i++ {
-			name = fmt.Sprintf("%s-%d", strangerName, i)
-		}
-		t.Namespaces = append(t.Namespaces, Namespace{Name: name, At: f.s.At})
-		add(name)
-	}
-}
-
-// openPorts are the ports on which policies let pods send to everybody.
-func (f *plainFolder) openPorts() (out []Port) {
-	const most = 6
-	for _, o := range f.policies {
-		if o.policy == nil {
-			continue
-		}
-		for _, r := range o.policy.Spec.Egress {
-			everybody := len(r.To) == 0 || slices.ContainsFunc(r.To, func(p networkingv1.NetworkPolicyPeer) bool {
-				return p.IPBlock != nil && strings.HasSuffix(p.IPBlock.CIDR, "/0")
-			})
-			if everybody && len(out) < most {
-				out = withPort(out, portsOfRule(r.Ports)...)
-			}
-		}
-	}
-	return out
-}
-
-// stranger adds the host that no policy means: at addresses for documentation (RFC 5737, RFC 3849) that are in as few
-// address blocks as possible.
-func (out *outside) stranger(all []block, ports []Port, at Position) {
-	pick := func(candidates ...string) netip.Addr {
-		var best netip.Addr
-		fewest := -1
-		for _, text := range candidates {
-			a := netip.MustParseAddr(text)
-			n := 0
-			for _, b := range all {
-				if b.cidr.Contains(a) && b.cidr.Bits() > 0 {
-					n++
-				}
-			}
-			if out.at(a) == nil && (fewest < 0 || n < fewest) {
-				best, fewest = a, n
-			}
-		}
-		return best
-	}
-	h := Host{Name: strangerName, At: at, Ports: withPort([]Port{httpsPort}, ports...), stranger: true}
-	for i := 2; slices.ContainsFunc(out.hosts, func(have Host) bool { return have.Name == h.Name }); i++ {
-		h.Name = fmt.Sprintf("%s-%d", strangerName, i)
-	}
-	for _, a := range []netip.Addr{
-		pick("198.51.100.77", "192.0.2.77", "203.0.113.250"), pick("2001:db8:77::77", "2001:db8:1977::77", "3fff:77::77"),
-	} {
-		if a.IsValid() {
-			h.addresses = append(h.addresses, a)
-		}
-	}
-	out.hosts = append(out.hosts, h)
-	host := pattern{text: string(model.HostEndpoint(h.Name)), kind: hostPattern, name: h.Name}
-	out.probes = append(out.probes, madeProbe(host, theirPods, at), madeProbe(theirPods, host, at))
-}
-
-// matchesSubject tells whether a pod is one of the folder's own that a policy selects, or that any could.
-func (p pattern) matchesSubject(pod *model.Pod) bool {
-	if pod.HostNetwork || pod.Stranger {
-		return false
-	}
-	return p.namespace == "" || p.namespace == pod.Namespace && p.selector.Matches(labels.Set(pod.Labels))
 }

@@ -98,6 +98,47 @@ func TestStrangersAreNoSubjectsAndNoPeers(t *testing.T) {
 		"nobody of the folder is such a peer")
 }
 
+func TestStrangersAreNotAskedWhereNobodyCanTell(t *testing.T) {
+	files := shopOf("{podSelector: {}}")
+	istio := "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: {}\n"
+	files["more.yaml"] = istio
+	assert.Contains(t, asked(t, files), "stranger/stranger shop/db 5432/TCP", "what is left out is in force nowhere here")
+
+	files["more.yaml"] = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\nspec: {}\n"
+	files["netproof.yaml"] = assertions1(`{intents: [{deny: {from: "*", to: shop/db}}]}`)
+	s := mustLoad(t, files)[0]
+	require.NotEmpty(t, s.Warnings)
+	assert.Contains(t, s.Warnings.Error(), "3 connections of strangers are not asked: projectcalico.org NetworkPolicy shop/p (more.yaml:1) may decide, and no intent speaks of them")
+	plan, err := s.Plan([]model.IPFamily{model.IPv4}, 1)
+	require.NoError(t, err)
+	assert.Len(t, plan.Unproven, 1, "%v", plan.Unproven)
+}
+
+func TestStrangersCountForNoLimit(t *testing.T) {
+	scenarios, err := Load(t.Context(), []string{"."}, Options{FS: fsOf(shopOf("{podSelector: {}}")), Limits: Limits{Namespaces: 2, Pods: 2}})
+	require.NoError(t, err)
+	assert.Len(t, scenarios[0].Spec.Topology.Pods, 5)
+	scenarios, err = Load(t.Context(), []string{"."}, Options{FS: fsOf(shopOf("{podSelector: {}}")), Lent: true})
+	require.NoError(t, err)
+	assert.Len(t, scenarios[0].Spec.Topology.Namespaces, 2)
+	assert.Contains(t, scenarios[0].Notes[0], "this run was lent its namespaces")
+}
+
+func TestWhatCannotBeReadIsRefusedWithoutAPanic(t *testing.T) {
+	for _, spec := range []string{
+		"{strangers: [[]]}", "{strangers: {a: b}}", "{strangers: pods}", "{steps: [x]}", "{steps: [null]}", "{steps: {a: b}}", "{steps: [{name: a, apply: [1]}]}",
+		"{steps: [{name: a, apply: {b: c}}]}", "{intents: [x]}", "{intents: [null]}", "{intents: [[]]}", "{intents: {deny: {}}}", "{intents: [{deny: x}]}", "{intents: [{deny: null}]}",
+		"{intents: [{isolate: [dev]}]}", "{intents: [{isolate: {namespaces: dev}}]}", "{intents: [{isolate: {namespaces: [[], shop]}}]}",
+		`{intents: [{deny: {from: "*", to: shop/db, except: {}}}]}`, `{intents: [{deny: {from: "*", to: shop/db, except: [{}]}}]}`,
+		"{hosts: [{name: a, address: []}]}", "{hosts: [{name: a, address: 3}]}",
+	} {
+		files := shopOf("{podSelector: {}}")
+		files["netproof.yaml"] = assertions1(spec)
+		_, err := load(files)
+		assert.Error(t, err, spec)
+	}
+}
+
 func TestNamesOfStrangersAreFree(t *testing.T) {
 	files := shopOf("{podSelector: {}}")
 	files["all.yaml"] = strings.ReplaceAll(strings.ReplaceAll(files["all.yaml"], "jobs", "stranger"), "job", "stranger")
@@ -132,8 +173,10 @@ func TestEachAddressBlockIsAskedAbout(t *testing.T) {
 		with(egress("{cidr: 0.0.0.0/0, except: [169.254.169.254/32]}"), ""), "who admits everything is asked about its exception")
 	assert.ElementsMatch(t, []string{"host:203.0.113.1 shop/db 5432/TCP", "host:203.0.114.0 shop/db 5432/TCP"},
 		with("{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}", ""))
-	assert.ElementsMatch(t, []string{"shop/db host:bank 443/TCP", "shop/db host:bank 8443/TCP", "shop/db host:203.0.114.0 8443/TCP"},
-		with(egress("{cidr: 203.0.113.0/24}"), "{hosts: [{name: bank, address: 203.0.113.9, ports: [443]}]}"), "a declared host is who is asked")
+	assert.ElementsMatch(t, []string{"shop/db host:bank 443/TCP", "shop/db host:203.0.114.0 8443/TCP"},
+		with(egress("{cidr: 203.0.113.0/24}"), "{hosts: [{name: bank, address: 203.0.113.9, ports: [443]}]}"), "a declared host is who is asked, on its own ports")
+	assert.ElementsMatch(t, []string{"shop/db host:bank 8443/TCP", "shop/db host:203.0.114.0 8443/TCP"},
+		with(egress("{cidr: 203.0.113.0/24}"), "{hosts: [{name: bank, address: 203.0.113.9}]}"))
 	assert.Empty(t, with(egress("{cidr: 203.0.113.0/24}"), "{strangers: [pods]}"))
 	assert.Empty(t, with(egress("{cidr: 'fd00::/8'}"), ""), "the cluster has no IPv6")
 
@@ -156,7 +199,15 @@ func TestManyBlocksAreSaidToBeLeftOut(t *testing.T) {
 	}
 	s := mustLoad(t, shopOf("{podSelector: {}, ingress: [{from: ["+strings.Join(peers, ", ")+"]}]}"))[0]
 	assert.Len(t, s.Spec.Topology.Hosts, 1+maxMadeHosts)
-	assert.Contains(t, strings.Join(s.Notes, "\n"), "136 address blocks are not asked about")
+	assert.Contains(t, strings.Join(s.Notes, "\n"), "136 places in or around address blocks are not asked about")
+
+	var rules []string
+	for i := range maxHosts + 1 {
+		rules = append(rules, "{from: "+netip.AddrFrom4([4]byte{20, 0, byte(i), 1}).String()+", to: shop/db, verdict: deny}")
+	}
+	files := shopOf("{podSelector: {}}")
+	files["netproof.yaml"] = assertions1("{strangers: [], rules: [" + strings.Join(rules, ", ") + "]}")
+	assert.Contains(t, problemsOf(t, files).Error(), "there are 201 hosts, and 200 are the most")
 }
 
 func TestAddressesThatNoHostCanHaveAreRefused(t *testing.T) {

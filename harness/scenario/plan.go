@@ -16,6 +16,7 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/policy"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // Plan is what a run does with a scenario.
@@ -506,17 +507,30 @@ func (p *planner) step(step *Step) PlannedStep {
 	return out
 }
 
-// answered leaves out what strangers would ask where nobody can say what is right: a policy of another kind may decide,
-// and no rule speaks of it.
+// answered leaves out, and says so, what strangers would ask where nobody can say what is right: a policy of another kind
+// that is in force may decide, and no rule speaks of it.
 func (p *planner) answered(cells []PlannedCell, unjudged []Unjudged) []PlannedCell {
 	strangers := p.strangers(&p.topology)
-	if len(strangers) == 0 || len(unjudged) == 0 {
+	var inForce []Unjudged
+	for _, u := range unjudged {
+		if u.Applied {
+			inForce = append(inForce, u)
+		}
+	}
+	if len(strangers) == 0 || len(inForce) == 0 {
 		return cells
 	}
-	return slices.DeleteFunc(cells, func(c PlannedCell) bool {
-		return c.Expected == "" && len(Undecided(unjudged, c.Connection)) > 0 &&
+	before := len(cells)
+	out := slices.DeleteFunc(cells, func(c PlannedCell) bool {
+		return c.Expected == "" && len(Undecided(inForce, c.Connection)) > 0 &&
 			(slices.Contains(strangers, c.Connection.From) || slices.Contains(strangers, c.Connection.To))
 	})
+	if left := before - len(out); left > 0 && !p.shallow {
+		p.idle = append(p.idle, fmt.Sprintf("%s not asked: %s may decide, and no intent speaks of them",
+			words.Count(left, "connection of strangers is", "connections of strangers are"), Names(inForce)))
+		p.warn(inForce[0].Source, "say what they shall do in netproof.yaml, or turn the strangers off: strangers: []", "%s", p.idle[len(p.idle)-1])
+	}
+	return out
 }
 
 // silentSteps reports steps without cells, unless other problems explain them.

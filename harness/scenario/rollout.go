@@ -70,7 +70,7 @@ func (f *plainFolder) policiesOf(text string) (out []*object) {
 	for _, o := range f.policies {
 		file := filepath.ToSlash(o.at.File)
 		relative := file
-		for _, root := range strings.Fields(f.s.File) {
+		for _, root := range f.roots {
 			if rest, ok := strings.CutPrefix(file, filepath.ToSlash(root)+"/"); ok {
 				relative = rest
 			}

@@ -213,10 +213,10 @@ func unjudgedOf(o *object) (Unjudged, bool) {
 	return u, kind != policy.NetworkPolicy.GroupKind() && u.influence > inert
 }
 
-// Undecided are those of the objects that may decide a connection.
-func Undecided(objects []Unjudged, c model.Connection) (out []Unjudged) {
+// Undecided are those of the objects that may decide one of the connections.
+func Undecided(objects []Unjudged, connections ...model.Connection) (out []Unjudged) {
 	for _, u := range objects {
-		if u.MayDecide(c) {
+		if slices.ContainsFunc(connections, u.MayDecide) {
 			out = append(out, u)
 		}
 	}
@@ -227,11 +227,8 @@ func Undecided(objects []Unjudged, c model.Connection) (out []Unjudged) {
 func Names(objects []Unjudged) string {
 	const most = 3
 	var names []string
-	for _, u := range objects[:min(len(objects), most)] {
+	for _, u := range objects {
 		names = append(names, u.String())
 	}
-	if more := len(objects) - most; more > 0 {
-		names = append(names, fmt.Sprintf("%d more", more))
-	}
-	return words.And(names)
+	return words.Few(names, most)
 }

@@ -57,7 +57,7 @@ func leftOut(step PlannedStep) (left, all int) {
 	pods := step.Topology.Pods
 	for i := range pods {
 		for j := range pods {
-			if i != j && tells(&pods[i], &pods[j]) {
+			if i != j && model.Tells(&pods[i], &pods[j]) {
 				all += len(pods[j].Ports)
 			}
 		}

@@ -20,12 +20,7 @@ func (d Decision) Walk() []string {
 		return nil
 	}
 	w := &walker{evaluator: d.evaluator}
-	c := d.Connection
-	way := ""
-	if c.Via != model.ViaPodIP {
-		way = " by " + string(c.Via)
-	}
-	w.line(0, "%s -> %s %d/%s %s%s: %s", c.From, c.To, c.Port, c.Protocol, c.IPFamily, way, d.headline())
+	w.line(0, "%s: %s", d.Connection.Text(), d.headline())
 	if d.silent != "" {
 		w.line(1, "%s", d.silent)
 		return w.lines

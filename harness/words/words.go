@@ -15,6 +15,14 @@ func And(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }
 
+// Few joins the first of many words as a sentence does, and counts the others: a, b and 3 more.
+func Few(words []string, most int) string {
+	if more := len(words) - most; more > 1 {
+		words = append(words[:most:most], strconv.Itoa(more)+" more")
+	}
+	return And(words)
+}
+
 // Nearest is the candidate that the fewest slips turn a word into, the first of several; "" where none is near. A slip
 // is a letter too many, missing or wrong, or two neighbours swapped; capital letters are none. How many slips are near
 // is for the caller to say.

@@ -13,6 +13,13 @@ func TestWordsAreJoinedAsASentenceDoes(t *testing.T) {
 	assert.Equal(t, "a, b and c", And([]string{"a", "b", "c"}))
 }
 
+func TestOfManyWordsTheFirstAreNamed(t *testing.T) {
+	assert.Equal(t, "a, b and c", Few([]string{"a", "b", "c"}, 2), "one more is no shorter than its name")
+	all := []string{"a", "b", "c", "d"}
+	assert.Equal(t, "a, b and 2 more", Few(all, 2))
+	assert.Equal(t, []string{"a", "b", "c", "d"}, all, "what was given stays")
+}
+
 func TestTheNearestWordIsTheOneWithTheFewestSlips(t *testing.T) {
 	one := func(_ string, slips int) bool { return slips <= 1 }
 	for word, want := range map[string]string{

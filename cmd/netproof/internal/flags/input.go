@@ -34,6 +34,8 @@ type Input struct {
 	Chart          string
 	Values         []string
 	Release        render.Release
+	// Lent is true for a run that makes no namespaces of its own.
+	Lent bool
 
 	// stdin is what standard input held.
 	stdin []byte
@@ -88,7 +90,7 @@ func (f *Input) Check(cmd *cobra.Command, paths []string) ([]string, error) {
 // Load reads the scenarios of the paths and of what is rendered. in is standard input, for the path `-`. What can block
 // is abandoned when ctx ends.
 func (f *Input) Load(ctx context.Context, in io.Reader, paths []string) ([]*scenario.Scenario, error) {
-	opts := scenario.Options{Limits: f.Limits, Assert: f.Assert}
+	opts := scenario.Options{Limits: f.Limits, Assert: f.Assert, Lent: f.Lent}
 	var err error
 	if opts.Documents, err = f.documents(ctx, in, slices.Contains(paths, standardInput)); err != nil {
 		if ctx.Err() != nil {

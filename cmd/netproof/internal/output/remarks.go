@@ -22,3 +22,11 @@ func Notes(w io.Writer, scenarios []*scenario.Scenario) {
 		}
 	}
 }
+
+// Remarks says what is odd about scenarios, and what was passed over in their files.
+func Remarks(w io.Writer, scenarios []*scenario.Scenario) {
+	for _, s := range scenarios {
+		Warnings(w, s.Warnings)
+	}
+	Notes(w, scenarios)
+}

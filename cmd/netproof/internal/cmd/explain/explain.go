@@ -13,25 +13,15 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
-	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/scenario"
 )
 
-type flagSet struct {
-	input    flags.Input
-	scenario string
-	step     string
-	ipFamily string
-	nodes    int
-	format   string
-}
-
 // New returns the command.
 func New(streams cli.Streams) *cobra.Command {
-	f := flagSet{ipFamily: "ipv4", nodes: 2, format: "text"}
+	var f flags.Question
 	cmd := &cobra.Command{
 		Use:   "explain FROM TO PORT [PATH ...]",
 		Short: "tell why a connection is allowed or denied, rule by rule",
@@ -43,28 +33,21 @@ The specification says nothing about policies of other kinds, such as AdminNetwo
 Istio. Where one is in force that may decide the connection, it is named, there is no verdict, and the exit code is 3.
 
 FROM and TO are pods or services (namespace/name), nodes (node:0), hosts (host:name), outside addresses (203.0.113.10), or
-patterns as in rules ("shop/*", label:app=web): then there is a line for each pair. PORT is a number (80), a number and a protocol (53/UDP), or the name of a port. PATH is what 'netproof run'
-takes; the default is the current folder.`,
+patterns as in rules ("shop/*", label:app=web): then there is a line for each pair. PORT is a number (80), a number and a
+protocol (53/UDP), or the name of a port. PATH is what 'netproof run' takes; the default is the current folder.`,
 		Example: `  netproof explain dev/frontend prod/database 5432 fixtures/quickstart
   netproof explain x/a x/b metrics policies/ --step isolated
   netproof explain '*' prod/database 5432 policies/`,
 		Args: cobra.MinimumNArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			paths, err := f.input.Check(cmd, args[3:])
+			paths, err := f.Check(cmd, args[3:])
 			if err != nil {
 				return err
 			}
 			return execute(cmd.Context(), streams, &f, args, paths)
 		},
 	}
-	fs := cmd.Flags()
-	fs.StringVar(&f.scenario, "scenario", "", "only the scenario of this name")
-	fs.StringVar(&f.step, "step", "", "only the step of this name")
-	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", providers.IPFamilyNames(), "addresses of pods and services")
-	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
-	f.input.AddRendered(cmd)
-	f.input.AddLimits(cmd)
-	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, "form of the output")
+	f.AddTo(cmd, "only the step of this name")
 	return cmd
 }
 
@@ -74,21 +57,18 @@ type explained struct {
 	answers []expect.Answer
 }
 
-func execute(ctx context.Context, streams cli.Streams, f *flagSet, args, paths []string) error {
-	scenarios, err := cli.Within(ctx, func() ([]*scenario.Scenario, error) { return f.input.Load(ctx, streams.In, paths) })
+func execute(ctx context.Context, streams cli.Streams, f *flags.Question, args, paths []string) error {
+	scenarios, err := cli.Within(ctx, func() ([]*scenario.Scenario, error) { return f.Load(ctx, streams.In, paths) })
 	if err != nil {
 		return err
 	}
-	if scenarios, err = choose(scenarios, f.scenario); err != nil {
+	if scenarios, err = choose(scenarios, f.Scenario); err != nil {
 		return err
 	}
-	for _, s := range scenarios {
-		output.Warnings(streams.Err, s.Warnings)
-	}
-	output.Notes(streams.Err, scenarios)
+	output.Remarks(streams.Err, scenarios)
 	q := expect.Question{
 		From: model.Endpoint(args[0]), To: model.Endpoint(args[1]), Port: args[2],
-		Families: flags.IPFamilies(f.ipFamily), Nodes: f.nodes,
+		Families: f.Families(), Nodes: f.Nodes,
 	}
 	var all []explained
 	var unknown error
@@ -102,7 +82,7 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args, paths [
 		if err != nil {
 			return &cli.UsageError{Err: err}
 		}
-		if answers, err = chooseStep(answers, f.step, s.Metadata.Name); err != nil {
+		if answers, err = chooseStep(answers, f.Step, s.Metadata.Name); err != nil {
 			return err
 		}
 		all = append(all, explained{s.Metadata.Name, answers})
@@ -111,7 +91,7 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args, paths [
 	if len(all) == 0 {
 		return &cli.UsageError{Err: unknown}
 	}
-	if f.format == "json" {
+	if f.Format == "json" {
 		err = writeJSON(streams.Out, all)
 	} else {
 		err = writeText(streams.Out, all)
@@ -186,7 +166,7 @@ func linesOf(a expect.Answer) []string {
 	var lines []string
 	for _, d := range a.Decisions {
 		if a.Several {
-			lines = append(lines, fmt.Sprintf("%s: %s: %s", connectionText(d.Connection), d.Verdict, d.Summary()))
+			lines = append(lines, fmt.Sprintf("%s: %s: %s", d.Connection.Text(), d.Verdict, d.Summary()))
 			continue
 		}
 		walk := d.Walk()
@@ -197,20 +177,12 @@ func linesOf(a expect.Answer) []string {
 		return lines
 	}
 	for _, c := range a.Connections {
-		lines = append(lines, connectionText(c)+": no verdict")
+		lines = append(lines, c.Text()+": no verdict")
 	}
 	for _, u := range a.Unjudged {
 		lines = append(lines, fmt.Sprintf("  %s may decide it, and the specification of NetworkPolicy says nothing about it", u))
 	}
 	return lines
-}
-
-func connectionText(c model.Connection) string {
-	way := ""
-	if c.Via != model.ViaPodIP {
-		way = " by " + string(c.Via)
-	}
-	return fmt.Sprintf("%s -> %s %d/%s %s%s", c.From, c.To, c.Port, c.Protocol, c.IPFamily, way)
 }
 
 // document is one decision in JSON.

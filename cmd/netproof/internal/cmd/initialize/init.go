@@ -66,10 +66,7 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, dir string) e
 	if err != nil {
 		return err
 	}
-	for _, s := range scenarios {
-		output.Warnings(streams.Err, s.Warnings)
-	}
-	output.Notes(streams.Err, scenarios)
+	output.Remarks(streams.Err, scenarios)
 	if len(scenarios) != 1 || !scenarios[0].Plain {
 		return cli.Usage("%s holds scenario files, which say what they expect themselves: give a folder of manifests", dir)
 	}

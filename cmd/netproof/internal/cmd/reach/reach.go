@@ -15,7 +15,6 @@ import (
 	"github.com/netproof/netproof/cmd/netproof/internal/flags"
 	"github.com/netproof/netproof/cmd/netproof/internal/output"
 	"github.com/netproof/netproof/cmd/netproof/internal/suggest"
-	"github.com/netproof/netproof/harness/cluster/providers"
 	"github.com/netproof/netproof/harness/expect"
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
@@ -24,19 +23,10 @@ import (
 	"github.com/netproof/netproof/harness/words"
 )
 
-type flagSet struct {
-	input    flags.Input
-	from     string
-	scenario string
-	step     string
-	ipFamily string
-	nodes    int
-	format   string
-}
-
 // New returns the command.
 func New(streams cli.Streams) *cobra.Command {
-	f := flagSet{ipFamily: "ipv4", nodes: 2, format: "text"}
+	var f flags.Question
+	var from string
 	cmd := &cobra.Command{
 		Use:   "reach TO [PORT] [PATH ...]",
 		Short: "tell who could reach a pod, or whom it reaches, and by which rule",
@@ -50,8 +40,8 @@ name of a port, unless a file has that name. PATH is what 'netproof run' takes; 
   netproof reach prod/database 5432 fixtures/quickstart
   netproof reach --from dev/frontend fixtures/quickstart`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q := expect.ReachQuestion{From: model.Endpoint(f.from), Step: f.step, Families: flags.IPFamilies(f.ipFamily), Nodes: f.nodes}
-			if f.from == "" {
+			q := expect.ReachQuestion{From: model.Endpoint(from), Step: f.Step, Families: f.Families(), Nodes: f.Nodes}
+			if from == "" {
 				if len(args) == 0 {
 					return cli.Usage("name who is to be reached, such as prod/database, or --from POD")
 				}
@@ -60,22 +50,15 @@ name of a port, unless a file has that name. PATH is what 'netproof run' takes; 
 					q.Port, args = args[0], args[1:]
 				}
 			}
-			paths, err := f.input.Check(cmd, args)
+			paths, err := f.Check(cmd, args)
 			if err != nil {
 				return err
 			}
 			return execute(cmd.Context(), streams, &f, q, paths)
 		},
 	}
-	fs := cmd.Flags()
-	fs.StringVar(&f.from, "from", "", "tell whom this pod reaches, instead of who reaches a pod")
-	fs.StringVar(&f.scenario, "scenario", "", "only the scenario of this name")
-	fs.StringVar(&f.step, "step", "", "the step that counts, instead of the last")
-	flags.Choice(cmd, &f.ipFamily, "ip-family", "IP family", providers.IPFamilyNames(), "addresses of pods and services")
-	flags.Number(cmd, &f.nodes, "nodes", 1, flags.MaxNodes, "number of nodes that are assumed")
-	f.input.AddRendered(cmd)
-	f.input.AddLimits(cmd)
-	flags.Choice(cmd, &f.format, "format", "format", []string{"text", "json"}, "form of the output")
+	cmd.Flags().StringVar(&from, "from", "", "tell whom this pod reaches, instead of who reaches a pod")
+	f.AddTo(cmd, "the step that counts, instead of the last")
 	return cmd
 }
 
@@ -95,21 +78,18 @@ type answer struct {
 	reached  expect.Reached
 }
 
-func execute(ctx context.Context, streams cli.Streams, f *flagSet, q expect.ReachQuestion, paths []string) error {
-	scenarios, err := cli.Within(ctx, func() ([]*scenario.Scenario, error) { return f.input.Load(ctx, streams.In, paths) })
+func execute(ctx context.Context, streams cli.Streams, f *flags.Question, q expect.ReachQuestion, paths []string) error {
+	scenarios, err := cli.Within(ctx, func() ([]*scenario.Scenario, error) { return f.Load(ctx, streams.In, paths) })
 	if err != nil {
 		return err
 	}
-	for _, s := range scenarios {
-		output.Warnings(streams.Err, s.Warnings)
-	}
-	output.Notes(streams.Err, scenarios)
+	output.Remarks(streams.Err, scenarios)
 	var all []answer
 	var names []string
 	var unknown error
 	for _, s := range scenarios {
 		names = append(names, s.Metadata.Name)
-		if f.scenario != "" && f.scenario != s.Metadata.Name {
+		if f.Scenario != "" && f.Scenario != s.Metadata.Name {
 			continue
 		}
 		reached, err := expect.Reach(s, q)
@@ -129,11 +109,11 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, q expect.Reac
 	switch {
 	case len(all) > 0:
 	case unknown == nil:
-		return cli.Usage("no scenario %q%s", f.scenario, suggest.DidYouMean(f.scenario, names))
+		return cli.Usage("no scenario %q%s", f.Scenario, suggest.DidYouMean(f.Scenario, names))
 	default: // of several scenarios it is enough that one has the endpoint
 		return &cli.UsageError{Err: unknown}
 	}
-	if f.format == "json" {
+	if f.Format == "json" {
 		err = writeJSON(streams.Out, all)
 	} else {
 		err = writeText(streams.Out, all, q)

@@ -173,6 +173,7 @@ func (f *flagSet) options(cmd *cobra.Command, args []string) (Options, error) {
 	}
 	opts.Select = f.selector
 	var err error
+	opts.input.Lent = len(opts.flags.Namespaces) > 0
 	if opts.Paths, err = opts.input.Check(cmd, args); err != nil {
 		return opts, err
 	}
