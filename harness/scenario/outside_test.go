@@ -108,7 +108,7 @@ func TestStrangersAreNotAskedWhereNobodyCanTell(t *testing.T) {
 	files["netproof.yaml"] = assertions1(`{intents: [{deny: {from: "*", to: shop/db}}]}`)
 	s := mustLoad(t, files)[0]
 	require.NotEmpty(t, s.Warnings)
-	assert.Contains(t, s.Warnings.Error(), "3 connections of strangers are not asked: projectcalico.org NetworkPolicy shop/p (more.yaml:1) may decide, and no intent speaks of them")
+	assert.Contains(t, s.Warnings.Error(), "connections of strangers that are not asked: 3, since projectcalico.org NetworkPolicy shop/p (more.yaml:1) may decide, and no intent speaks of them")
 	plan, err := s.Plan([]model.IPFamily{model.IPv4}, 1)
 	require.NoError(t, err)
 	assert.Len(t, plan.Unproven, 1, "%v", plan.Unproven)

@@ -16,7 +16,6 @@ import (
 
 	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/policy"
-	"github.com/netproof/netproof/harness/words"
 )
 
 // Plan is what a run does with a scenario.
@@ -526,8 +525,8 @@ func (p *planner) answered(cells []PlannedCell, unjudged []Unjudged) []PlannedCe
 			(slices.Contains(strangers, c.Connection.From) || slices.Contains(strangers, c.Connection.To))
 	})
 	if left := before - len(out); left > 0 && !p.shallow {
-		p.idle = append(p.idle, fmt.Sprintf("%s not asked: %s may decide, and no intent speaks of them",
-			words.Count(left, "connection of strangers is", "connections of strangers are"), Names(inForce)))
+		p.idle = append(p.idle, fmt.Sprintf("connections of strangers that are not asked: %d, since %s may decide, and no intent speaks of them",
+			left, Names(inForce)))
 		p.warn(inForce[0].Source, "say what they shall do in netproof.yaml, or turn the strangers off: strangers: []", "%s", p.idle[len(p.idle)-1])
 	}
 	return out
