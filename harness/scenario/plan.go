@@ -506,8 +506,8 @@ func (p *planner) step(step *Step) PlannedStep {
 	return out
 }
 
-// answered leaves out, and says so, what strangers would ask where nobody can say what is right: a policy of another kind
-// that is in force may decide, and no rule speaks of it.
+// answered leaves out, and says so, what strangers would ask where nobody can say what is right: a policy of another
+// kind that is in force may decide, and no rule speaks of it.
 func (p *planner) answered(cells []PlannedCell, unjudged []Unjudged) []PlannedCell {
 	strangers := p.strangers(&p.topology)
 	var inForce []Unjudged
