@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"strings"
@@ -35,6 +36,9 @@ func within[T any](ctx context.Context, work func() (T, error)) (value T, notes 
 			if line := strings.TrimSpace(scanner.Text()); line != "" && len(lines) < mostNotes {
 				lines = append(lines, line)
 			}
+		}
+		if scanner.Err() != nil { // a line that is too long: the library must not wait for a reader
+			_, _ = io.Copy(io.Discard, r)
 		}
 		_ = r.Close() // it was only read
 		said <- lines

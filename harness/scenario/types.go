@@ -104,8 +104,8 @@ type Namespace struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	At     Position          `json:"-"`
 
-	// unknown is true when a folder of manifests has no object that tells the labels, stranger for one that is only there
-	// for a pod which the folder does not mention.
+	// unknown is true when a folder of manifests has no object that tells the labels, stranger for one that is only
+	// there for a pod which the folder does not mention.
 	unknown, stranger bool
 }
 
