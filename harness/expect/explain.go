@@ -62,7 +62,7 @@ func Explain(s *scenario.Scenario, q Question) ([]Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := s.Plan(q.Families, q.Nodes)
+	plan, err := s.Whole(q.Families, q.Nodes)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func (e *StepError) Error() string {
 // Reach answers who can reach whom in a step of a scenario, without a cluster. Each decision carries the verdict of
 // either side, so that a door shows that is open while nobody may go there.
 func Reach(s *scenario.Scenario, q ReachQuestion) (Reached, error) {
-	plan, err := s.Plan(q.Families, q.Nodes)
+	plan, err := s.Whole(q.Families, q.Nodes)
 	if err != nil {
 		return Reached{}, err
 	}

@@ -40,15 +40,34 @@ type Cell struct {
 	// side admits the connection: the next change of this side opens it.
 	Egress, Ingress model.Verdict
 	OneSided        bool
-	// Summary says in a line why the verdict is expected, and Walk in all detail.
-	Summary string
-	Walk    []string
 	// Cause names the rules or policies that make the verdict: cells that share it have one reason.
 	Cause string
 	// Policies are those that decide.
 	Policies []model.PolicyNote
 	// Needs are the features that the cell needs and the network plugin does not have.
 	Needs []Need
+
+	// decision is what the specification says; nil where it says nothing.
+	decision *semantics.Decision
+	// said takes the place of its summary, and more follows it.
+	said, more string
+}
+
+// Summary says in a line why the verdict is expected.
+func (c *Cell) Summary() string {
+	text := c.said
+	if text == "" && c.decision != nil {
+		text = c.decision.Summary()
+	}
+	return text + c.more
+}
+
+// Walk says in all detail why the verdict is expected.
+func (c *Cell) Walk() []string {
+	if c.decision == nil {
+		return nil
+	}
+	return c.decision.Walk()
 }
 
 // policySet are the policies in force in a step, as far as the specification of NetworkPolicy speaks of them.
@@ -156,7 +175,7 @@ func tableOf(s *scenario.Scenario, step *scenario.PlannedStep, topology *model.T
 			}
 			cell.Pending = true
 		case len(unjudged) > 0:
-			cell.Summary = fmt.Sprintf("it is written at %s, and the specification of NetworkPolicy says nothing about %s", planned.Rule, scenario.Names(unjudged))
+			cell.said = fmt.Sprintf("it is written at %s, and the specification of NetworkPolicy says nothing about %s", planned.Rule, scenario.Names(unjudged))
 		default:
 			violation, err := cell.decide(s, step, planned, d, in)
 			if err != nil {
@@ -188,7 +207,7 @@ func (c *Cell) decide(s *scenario.Scenario, step *scenario.PlannedStep, planned 
 			Written: table, WrittenBy: planned.Rule, Computed: spec, Walk: d.Walk(),
 		}
 	}
-	c.Verdict, c.Pending, c.Summary, c.Walk = verdict, pending, d.Summary(), d.Walk()
+	c.Verdict, c.Pending, c.decision = verdict, pending, &d
 	if !pending {
 		c.Egress, c.Ingress = d.Egress.Verdict, d.Ingress.Verdict
 		c.OneSided = d.By == model.ByEgress && len(d.Ingress.Admitting) > 0 || d.By == model.ByIngress && len(d.Egress.Admitting) > 0
@@ -196,10 +215,10 @@ func (c *Cell) decide(s *scenario.Scenario, step *scenario.PlannedStep, planned 
 	c.Cause = d.Cause()
 	if violation != nil {
 		c.Cause = violation.Rule + ": " + c.Cause
-		c.Summary = violation.String()
+		c.said = violation.String()
 	}
 	if d.Verdict == model.Undefined && !pending && verdict != model.Undefined {
-		c.Summary += fmt.Sprintf("; the table wants %s (%s)", verdict, planned.Rule)
+		c.more = fmt.Sprintf("; the table wants %s (%s)", verdict, planned.Rule)
 	}
 	for _, p := range d.DecidingPolicies() {
 		c.Policies = append(c.Policies, in.notes[p.Object.Namespace+"/"+p.Object.Name])

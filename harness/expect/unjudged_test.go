@@ -71,12 +71,12 @@ func TestWhatAnotherKindMayDecideIsExpectedAsWritten(t *testing.T) {
 		if strings.HasPrefix(string(c.From), "z/") || strings.HasPrefix(string(c.To), "z/") {
 			assert.Equal(t, model.Deny, list[i].Verdict, c)
 			assert.Equal(t, "it is written at "+cell.Rule+", and the specification of NetworkPolicy says nothing about projectcalico.org NetworkPolicy z/p (0.scenario.yaml:16)",
-				list[i].Summary)
+				list[i].Summary())
 			continue
 		}
 		// What the policy cannot decide is computed, and told as always.
 		assert.Equal(t, model.Allow, list[i].Verdict, c)
-		assert.Contains(t, list[i].Summary, "no policy isolates")
+		assert.Contains(t, list[i].Summary(), "no policy isolates")
 	}
 
 	// Objects that decide nothing leave everything to the specification.

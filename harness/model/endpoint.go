@@ -126,6 +126,8 @@ type Pod struct {
 	// Twin is true for a replica that no policy can tell from the first one, which has the name of the workload. Only
 	// connections between the two say something about it.
 	Twin bool `json:",omitempty"`
+	// AskedBy is the only pod that connects to this one: the two are alike, and this one has nothing else to show.
+	AskedBy Endpoint `json:",omitempty"`
 	// Stranger is true for a pod that stands for whoever a folder of manifests does not mention.
 	Stranger bool `json:",omitempty"`
 	// Addresses are the pod's IPs, one per family; empty as long as the pod does not run.
@@ -273,11 +275,13 @@ func (t *Topology) HasFamily(e Endpoint, family IPFamily) bool {
 }
 
 // Tells tells whether a connection between two ends can have another verdict than one between two others: a replica
-// that is like the first one of its workload is only asked from and to it. An end that is not a pod is nil.
+// that is like the first one of its workload is only asked by it, and so is the second workload of several that are alike. An end that is not a pod is nil.
 func Tells(from, to *Pod) bool {
 	switch {
-	case from != nil && from.Twin:
+	case from != nil && (from.Twin || from.AskedBy != ""):
 		return false
+	case to != nil && to.AskedBy != "":
+		return from != nil && from.Endpoint() == to.AskedBy
 	case to == nil || !to.Twin:
 		return true
 	}

@@ -124,11 +124,22 @@ type Scenario struct {
 	Warnings []string `json:"warnings,omitempty"`
 	// Strangers are the endpoints that a folder of manifests does not mention, and was asked about all the same.
 	Strangers []Endpoint `json:"strangers,omitempty"`
+	// Classes are the workloads of a large folder that were asked about for others like them.
+	Classes []Class `json:"classes,omitempty"`
 	// Unasserted is true where nobody said what a folder of manifests is to do: no rule speaks of it, and no reviewed
 	// table was there. As expected means no more then than that the network plugin does what the policies say.
 	Unasserted bool   `json:"unasserted,omitempty"`
 	Steps      []Step `json:"steps"`
 	DurationMs int64  `json:"durationMs"`
+}
+
+// Class is a set of workloads that nothing tells apart: no selector of a policy, no port, no intent. What is proven of
+// one of them holds for the others.
+type Class struct {
+	// Of is the workload that is asked about, and Like are the others. The first of them is there too, where the pods of
+	// the class serve ports: it stands for all others as those whom Of asks.
+	Of   Endpoint   `json:"of"`
+	Like []Endpoint `json:"like"`
 }
 
 // Step is one step of a scenario: a change, and the truth table after it.

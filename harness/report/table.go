@@ -129,10 +129,36 @@ func (t *table) scenario(s model.Scenario) {
 			t.changes(s.Steps[i-1], step)
 		}
 	}
+	t.classes(s)
 	if findings := unsaid(s); len(findings) > 0 {
 		t.paragraph()
 		t.findings(findings, "")
 	}
+}
+
+// classes says for whom the workloads of the tables stand.
+func (t *table) classes(s model.Scenario) {
+	if len(s.Classes) == 0 {
+		return
+	}
+	const most = 10
+	t.paragraph()
+	t.line("one proven for all that nothing tells apart:")
+	for _, c := range s.Classes[:min(most, len(s.Classes))] {
+		t.wrapped(fmt.Sprintf("%s and %d like it: %s", plain.Text(string(c.Of)), len(c.Like), words.Few(texts(c.Like), 3)), "  ", "    ")
+	}
+	if more := len(s.Classes) - most; more > 0 {
+		t.line(fmt.Sprintf("  and %d more classes", more))
+	}
+}
+
+// texts are endpoints as people read them.
+func texts(endpoints []model.Endpoint) []string {
+	out := make([]string, len(endpoints))
+	for i, e := range endpoints {
+		out[i] = plain.Text(string(e))
+	}
+	return out
 }
 
 // unsaid are the findings of a scenario without those that a mismatch above says in the same words.

@@ -46,7 +46,7 @@ func (s *session) scenario(ctx context.Context, p *expect.Scenario) (out model.S
 		Name: p.Name(), File: p.Scenario().File, Description: p.Scenario().Spec.Description,
 		Labels: p.Scenario().Metadata.Labels, Findings: p.Vacuous(),
 		Files: p.Scenario().Files, Warnings: warningsOf(p.Scenario()),
-		Strangers: p.Plan().Strangers, Unasserted: p.Scenario().Unasserted(),
+		Strangers: p.Plan().Strangers, Classes: p.Scenario().Classes, Unasserted: p.Scenario().Unasserted(),
 	}
 	err = pr.prove(ctx)
 	pr.out.Findings = append(pr.out.Findings, p.Violated(pr.tables)...)

@@ -91,13 +91,13 @@ func (pr *proof) judgeCell(c *cell, w *sampling.Window, all string) sampling.Set
 	}
 	d := sampling.Doubts{All: all, Enforcement: w.Enforcement, Denial: pr.denialDoubt(c.track, w)}
 	out := &c.out
-	out.Expected, out.Explain = c.Verdict, c.Summary
+	out.Expected, out.Explain = c.Verdict, c.Summary()
 	out.Observed, out.Result, out.Reason = sampling.VerdictOf(st, c.track.SettledAs, last, c.Verdict, d, w.Limit)
 	out.Manner, out.Samples = sampling.Manner(last.Response), st.Samples
 	_, pr.based[c.ID] = pr.baseline[c.Conn]
 	out.Evidence = pr.evidence(c.Conn, series, st, w.Start)
 	if out.Result != model.Passed && out.Result != model.Recorded {
-		out.Walk, out.Policies, out.Cause = c.Walk, c.Policies, c.Cause
+		out.Walk, out.Policies, out.Cause = c.Walk(), c.Policies, c.Cause
 		out.Evidence.Series = seriesOut(series, w.Start)
 	}
 	return st

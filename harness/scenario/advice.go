@@ -26,6 +26,8 @@ type adviser struct {
 	o          *object
 	pods       []Pod
 	namespaces []Namespace
+	// podsOf are the pods of each namespace.
+	podsOf map[string][]*Pod
 	// policies are those of each namespace.
 	policies map[string][]*object
 	// selectors are those that were needed so far.
@@ -48,13 +50,19 @@ func (f *plainFolder) advise() {
 		}
 	}
 	selectors := map[*metav1.LabelSelector]labels.Selector{}
+	podsOf := map[string][]*Pod{}
+	for i := range f.s.Spec.Topology.Pods {
+		pod := &f.s.Spec.Topology.Pods[i]
+		namespace, _, _ := pod.endpoint().Split()
+		podsOf[namespace] = append(podsOf[namespace], pod)
+	}
 	for _, o := range f.policies {
 		if o.policy == nil {
 			continue
 		}
 		a := &adviser{
 			policyChecker: policyChecker{&collector{}, o.tree}, o: o, policies: policies, selectors: selectors, now: time.Now(),
-			pods: f.s.Spec.Topology.Pods, namespaces: f.s.Spec.Topology.Namespaces,
+			pods: f.s.Spec.Topology.Pods, podsOf: podsOf, namespaces: f.s.Spec.Topology.Namespaces,
 			say: func(at Position, fix, format string, args ...any) {
 				p := problemAt(at, fix, format, args...)
 				f.s.Warnings = append(f.s.Warnings, p)
@@ -118,42 +126,33 @@ func (a *adviser) podMatches(s *metav1.LabelSelector, pod *Pod) bool {
 
 // selected are the pods that the policy is for.
 func (a *adviser) selected() (out []*Pod) {
-	for i := range a.pods {
-		if namespace, _, _ := a.pods[i].endpoint().Split(); namespace == a.o.namespace && a.podMatches(&a.o.policy.Spec.PodSelector, &a.pods[i]) {
-			out = append(out, &a.pods[i])
+	for _, pod := range a.podsOf[a.o.namespace] {
+		if a.podMatches(&a.o.policy.Spec.PodSelector, pod) {
+			out = append(out, pod)
 		}
 	}
 	return out
 }
 
-func (a *adviser) namespaceMatches(s *metav1.LabelSelector, name string) bool {
-	for _, ns := range a.namespaces {
-		if ns.Name == name {
-			all := labels.Set{nameLabel: name}
-			for k, v := range ns.Labels {
-				all[k] = v
-			}
-			return a.selector(s).Matches(all)
-		}
-	}
-	return false
+func (a *adviser) namespaceMatches(s *metav1.LabelSelector, ns *Namespace) bool {
+	return a.selector(s).Matches(labels.Set(ns.model().Labels))
 }
 
 // peer are the pods that a peer means.
 func (a *adviser) peer(p *networkingv1.NetworkPolicyPeer) (out []*Pod) {
-	for i := range a.pods {
-		namespace, _, _ := a.pods[i].endpoint().Split()
-		switch {
-		case p.IPBlock != nil:
-			continue
-		case p.NamespaceSelector != nil && !a.namespaceMatches(p.NamespaceSelector, namespace):
-			continue
-		case p.NamespaceSelector == nil && namespace != a.o.namespace:
-			continue
-		case p.PodSelector != nil && !a.podMatches(p.PodSelector, &a.pods[i]):
+	if p.IPBlock != nil {
+		return nil
+	}
+	for i := range a.namespaces {
+		ns := &a.namespaces[i]
+		if p.NamespaceSelector == nil && ns.Name != a.o.namespace || p.NamespaceSelector != nil && !a.namespaceMatches(p.NamespaceSelector, ns) {
 			continue
 		}
-		out = append(out, &a.pods[i])
+		for _, pod := range a.podsOf[ns.Name] {
+			if p.PodSelector == nil || a.podMatches(p.PodSelector, pod) {
+				out = append(out, pod)
+			}
+		}
 	}
 	return out
 }
@@ -245,7 +244,7 @@ func (a *adviser) peersThatNobodyIs() {
 			}
 			at := r.peersAt().Index(i)
 			if p.NamespaceSelector != nil {
-				found := slices.ContainsFunc(a.namespaces, func(ns Namespace) bool { return a.namespaceMatches(p.NamespaceSelector, ns.Name) })
+				found := slices.ContainsFunc(a.namespaces, func(ns Namespace) bool { return a.namespaceMatches(p.NamespaceSelector, &ns) })
 				if !found && unknown {
 					continue // said of the namespace whose labels are not known
 				}

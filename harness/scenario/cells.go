@@ -321,11 +321,9 @@ func (p *planner) unusedServices(plan *Plan) {
 		topologies = append(topologies, &plan.Steps[i].Topology)
 	}
 	for i := range p.s.Spec.Topology.Services {
-		if i >= len(plan.Initial.Services) {
-			return
-		}
-		in, svc := &p.s.Spec.Topology.Services[i], &plan.Initial.Services[i]
-		if len(svc.Selector) == 0 {
+		in := &p.s.Spec.Topology.Services[i]
+		svc, ok := plan.Initial.Service(model.Endpoint(in.Name))
+		if !ok || len(svc.Selector) == 0 {
 			continue // reported when it was read
 		}
 		found := false

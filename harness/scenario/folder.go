@@ -114,6 +114,7 @@ func (l *loader) plain(set *plainSet) *Scenario {
 	f.advise()
 	f.setGroups(asserted.Rules)
 	f.steps(asserted, f.strangers(asserted))
+	f.classes(asserted)
 	f.notes(root)
 	for _, note := range set.notes {
 		f.s.Notes = append(f.s.Notes, plain.Text(note))

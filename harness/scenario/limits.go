@@ -51,10 +51,12 @@ func (l *loader) within(limits Limits, scenarios []*Scenario) bool {
 			}
 		}
 		for i := range t.Services {
-			services[t.Services[i].Name] = true
+			if !t.Services[i].like {
+				services[t.Services[i].Name] = true
+			}
 		}
 		for i := range t.Pods {
-			if !t.Pods[i].stranger {
+			if !t.Pods[i].stranger && !t.Pods[i].like {
 				pods[t.Pods[i].Name] = true
 			}
 		}

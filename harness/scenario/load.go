@@ -29,6 +29,8 @@ type Options struct {
 	Limits Limits
 	// Lent is true for a run that makes no namespaces of its own: no stranger of a folder has one then.
 	Lent bool
+	// Pairs says which pairs of the workloads of a folder of manifests are asked about.
+	Pairs Pairs
 	// Documents are manifests that stand in no file: standard input, or what was rendered. They belong to the set of
 	// the paths.
 	Documents []Document
@@ -66,7 +68,7 @@ type Document struct {
 func Load(ctx context.Context, paths []string, opts Options) ([]*Scenario, error) {
 	l := &loader{
 		files:     files{ctx: ctx, fsys: opts.FS, budget: readfile.NewBudget(maxBytes)},
-		manifests: map[string]*manifest{}, lent: opts.Lent,
+		manifests: map[string]*manifest{}, lent: opts.Lent, pairs: opts.Pairs,
 	}
 	defer l.close()
 	l.outside = l.outsideAssertions(opts.Assert)
@@ -267,6 +269,8 @@ type loader struct {
 	leftOut []Unjudged
 	// lent is true for a run that makes no namespaces of its own.
 	lent bool
+	// pairs says which pairs of a folder's workloads are asked about.
+	pairs Pairs
 }
 
 // manifest is a file that was read.

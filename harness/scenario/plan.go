@@ -206,6 +206,18 @@ func (s *Scenario) Plan(families []model.IPFamily, nodes int) (*Plan, error) {
 	return plan, nil
 }
 
+// Whole is a plan of all workloads of the scenario, also of those that others stand for, without cells: for questions
+// about any of them. The error is that of [Scenario.Plan].
+func (s *Scenario) Whole(families []model.IPFamily, nodes int) (*Plan, error) {
+	p := newPlanner(s, families, nodes)
+	p.whole = true
+	plan := p.plan()
+	if len(p.problems) > 0 {
+		return nil, p.problems.sorted()
+	}
+	return plan, nil
+}
+
 // MaxNode is the highest index of a node that the scenario names, -1 if it names none.
 func (s *Scenario) MaxNode() int {
 	highest := -1
@@ -267,6 +279,8 @@ type planner struct {
 	nodes    int
 	// shallow planners report unknown names only, and not what may follow from a mistake elsewhere.
 	shallow bool
+	// whole planners have all workloads of a folder, also those that others stand for, and list no cells.
+	whole bool
 
 	topology model.Topology
 	// order is the place of every pod in tables: a pod that comes back takes its old place.
@@ -301,10 +315,13 @@ func (p *planner) plan() *Plan {
 	for i := range p.s.Spec.Steps {
 		plan.Steps = append(plan.Steps, p.step(&p.s.Spec.Steps[i]))
 	}
+	plan.Strangers = p.strangers(&plan.Initial)
+	if p.whole {
+		return plan
+	}
 	p.unusedProbes(p.probes, "any step")
 	p.unusedServices(plan)
 	p.silentSteps()
-	plan.Strangers = p.strangers(&plan.Initial)
 	plan.Vacuous = p.vacuous(plan)
 	plan.Unproven = slices.Concat(p.idle, p.unproven(plan), p.s.dubious)
 	return plan
@@ -344,26 +361,20 @@ func topologyKey(t *model.Topology) string {
 func (p *planner) setUp() {
 	t := &p.s.Spec.Topology
 	for _, ns := range t.Namespaces {
-		l := model.Labels{nameLabel: ns.Name}
-		maps.Copy(l, ns.Labels)
-		p.topology.Namespaces = append(p.topology.Namespaces, model.Namespace{Name: ns.Name, Labels: l})
+		p.topology.Namespaces = append(p.topology.Namespaces, ns.model())
 	}
 	for i := range max(p.nodes, p.s.MaxNode()+1) {
 		p.topology.Nodes = append(p.topology.Nodes, model.Node{Index: i})
 	}
 	for i := range t.Pods {
-		p.createPod(&t.Pods[i])
-	}
-	for _, svc := range t.Services {
-		namespace, name, _ := model.Endpoint(svc.Name).Split()
-		s := model.Service{Namespace: namespace, Name: name, Selector: maps.Clone(svc.Selector), Type: svc.Type}
-		for _, port := range svc.Ports {
-			s.Ports = append(s.Ports, model.ServicePort{
-				Port:   model.Port{Name: port.Name, Number: port.Port, Protocol: model.Protocol(port.Protocol)},
-				Target: string(port.TargetPort),
-			})
+		if p.whole || !t.Pods[i].like {
+			p.createPod(&t.Pods[i])
 		}
-		p.topology.Services = append(p.topology.Services, s)
+	}
+	for i := range t.Services {
+		if p.whole || !t.Services[i].like {
+			p.topology.Services = append(p.topology.Services, t.Services[i].model())
+		}
 	}
 	for _, h := range t.Hosts {
 		host := model.Host{Name: h.Name, Addresses: slices.Clone(h.addresses), Stranger: h.stranger}
@@ -376,25 +387,18 @@ func (p *planner) setUp() {
 
 // createPod adds a pod to the topology, at the place in the order of tables that it had before, if it comes back.
 func (p *planner) createPod(in *Pod) model.Pod {
-	namespace, name, _ := in.endpoint().Split()
-	pod := model.Pod{
-		Namespace: namespace, Name: name, Labels: maps.Clone(in.Labels), HostNetwork: in.HostNetwork, Node: -1, Workload: in.workload, Twin: in.twin,
-		Stranger: in.stranger,
-	}
-	if pod.Labels == nil {
-		pod.Labels = model.Labels{}
-	}
-	for _, port := range in.Ports {
-		pod.Ports = append(pod.Ports, port.model())
-	}
+	pod := in.model()
 	p.place(&pod, in)
 	p.created++
 	e := pod.Endpoint()
-	if _, known := p.order[e]; !known {
+	_, known := p.order[e]
+	if !known {
 		p.order[e] = len(p.order)
 	}
 	p.topology.Pods = append(p.topology.Pods, pod)
-	slices.SortStableFunc(p.topology.Pods, func(a, b model.Pod) int { return p.order[a.Endpoint()] - p.order[b.Endpoint()] })
+	if known {
+		slices.SortStableFunc(p.topology.Pods, func(a, b model.Pod) int { return p.order[a.Endpoint()] - p.order[b.Endpoint()] })
+	}
 	return pod
 }
 
@@ -483,6 +487,9 @@ func (p *planner) step(step *Step) PlannedStep {
 	}
 	if step.policies {
 		out.Unjudged = append(out.Unjudged, p.s.LeftOut...)
+	}
+	if p.whole {
+		return out
 	}
 	uses := p.probes
 	if len(step.Probes) > 0 {

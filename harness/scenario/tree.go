@@ -23,8 +23,8 @@ const (
 	// maxValues bounds what a document's aliases expand to.
 	maxValues = 200_000
 	maxDepth  = 100
-	// maxDocuments bounds the documents of a file.
-	maxDocuments = 2000
+	// maxDocuments bounds the documents of a file: as many as the objects of one call.
+	maxDocuments = 20_000
 )
 
 type valueKind int

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -43,7 +44,9 @@ type Scenario struct {
 	// Notes say what was passed over as it should be, such as manifests of kinds that say nothing about connections.
 	// There is nothing to fix.
 	Notes []string `json:"-"`
-	At    Position `json:"-"`
+	// Classes are the workloads of a folder of manifests that stand for others in a run.
+	Classes []model.Class `json:"-"`
+	At      Position      `json:"-"`
 
 	// broken is true when problems were found in the scenario itself.
 	broken bool
@@ -109,6 +112,13 @@ type Namespace struct {
 	unknown, stranger bool
 }
 
+// model is the namespace with the label that Kubernetes sets.
+func (n *Namespace) model() model.Namespace {
+	l := model.Labels{nameLabel: n.Name}
+	maps.Copy(l, n.Labels)
+	return model.Namespace{Name: n.Name, Labels: l}
+}
+
 // Pod is a probe pod of the topology.
 type Pod struct {
 	// Name is namespace/name, such as x/a.
@@ -131,6 +141,26 @@ type Pod struct {
 	twin bool
 	// stranger is true for a pod that stands for whoever a folder does not mention.
 	stranger bool
+	// like is true for a pod that another one of its class stands for: see [model.Class]. second is the first workload of
+	// the class, for a pod that only that one asks.
+	like   bool
+	second model.Endpoint
+}
+
+// model is the pod without a node and addresses.
+func (p *Pod) model() model.Pod {
+	namespace, name, _ := p.endpoint().Split()
+	out := model.Pod{
+		Namespace: namespace, Name: name, Labels: maps.Clone(p.Labels), HostNetwork: p.HostNetwork, Node: -1,
+		Workload: p.workload, Twin: p.twin, Stranger: p.stranger, AskedBy: p.second,
+	}
+	if out.Labels == nil {
+		out.Labels = model.Labels{}
+	}
+	for _, port := range p.Ports {
+		out.Ports = append(out.Ports, port.model())
+	}
+	return out
 }
 
 // endpoint names the pod. The name was validated.
@@ -147,6 +177,22 @@ type Service struct {
 	// Type is ClusterIP, which is the default, or NodePort.
 	Type string   `json:"type,omitempty" jsonschema:"enum=ClusterIP,enum=NodePort"`
 	At   Position `json:"-"`
+
+	// like is true for a service that another one stands for, which leads to the same classes of pods.
+	like bool
+}
+
+// model is the service without addresses.
+func (s *Service) model() model.Service {
+	namespace, name, _ := model.Endpoint(s.Name).Split()
+	out := model.Service{Namespace: namespace, Name: name, Selector: maps.Clone(s.Selector), Type: s.Type}
+	for _, port := range s.Ports {
+		out.Ports = append(out.Ports, model.ServicePort{
+			Port:   model.Port{Name: port.Name, Number: port.Port, Protocol: model.Protocol(port.Protocol)},
+			Target: string(port.TargetPort),
+		})
+	}
+	return out
 }
 
 // Host is an address outside the cluster.

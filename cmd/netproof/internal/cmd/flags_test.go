@@ -28,7 +28,7 @@ const (
 // command offers: a flag that does nothing with a provider is refused.
 var providersOf = map[string]map[string]string{
 	"netproof run": {
-		"provider": all, "ip-family": all, "nodes": all, "select": all, "shard": all, "lanes": all, "timeout": all, "update-expected": all, "strict": all, "require-expected": all, "assert": all,
+		"provider": all, "ip-family": all, "nodes": all, "select": all, "shard": all, "lanes": all, "timeout": all, "update-expected": all, "strict": all, "require-expected": all, "assert": all, "every-pair": all,
 		"kustomize": all, "chart": all, "values": all, "release": all, "release-namespace": all,
 		"max-namespaces": all, "max-pods": all, "max-services": all, "max-cells": all,
 		"format": all, "output": all, "verbose": all, "quiet": all, "help": all,

@@ -34,6 +34,8 @@ type Input struct {
 	Chart          string
 	Values         []string
 	Release        render.Release
+	// Pairs says which pairs of a folder's workloads are asked about.
+	Pairs scenario.Pairs
 	// Lent is true for a run that makes no namespaces of its own.
 	Lent bool
 
@@ -70,9 +72,20 @@ func (f *Input) AddRendered(cmd *cobra.Command) {
 	_ = cmd.MarkFlagFilename("values", "yaml", "yml")
 }
 
+// AddEveryPair defines --every-pair.
+func (f *Input) AddEveryPair(cmd *cobra.Command) {
+	cmd.Flags().Bool("every-pair", false, "ask about each pair of workloads of a folder; the default for small ones; =false: one for all that nothing tells apart")
+}
+
 // Check holds the flags and the paths against each other, and gives the paths that are read: the current folder where
 // nothing is named.
 func (f *Input) Check(cmd *cobra.Command, paths []string) ([]string, error) {
+	if given := cmd.Flags().Lookup("every-pair"); given != nil && given.Changed {
+		f.Pairs = scenario.PairsOfClasses
+		if given.Value.String() == "true" {
+			f.Pairs = scenario.EveryPair
+		}
+	}
 	for _, name := range []string{"values", "release", "release-namespace"} {
 		if f.Chart == "" && cmd.Flags().Changed(name) {
 			return nil, cli.Usage("--%s says how a chart is rendered: add --chart DIR", name)
@@ -90,7 +103,7 @@ func (f *Input) Check(cmd *cobra.Command, paths []string) ([]string, error) {
 // Load reads the scenarios of the paths and of what is rendered. in is standard input, for the path `-`. What can block
 // is abandoned when ctx ends.
 func (f *Input) Load(ctx context.Context, in io.Reader, paths []string) ([]*scenario.Scenario, error) {
-	opts := scenario.Options{Limits: f.Limits, Assert: f.Assert, Lent: f.Lent}
+	opts := scenario.Options{Limits: f.Limits, Assert: f.Assert, Lent: f.Lent, Pairs: f.Pairs}
 	var err error
 	if opts.Documents, err = f.documents(ctx, in, slices.Contains(paths, standardInput)); err != nil {
 		if ctx.Err() != nil {

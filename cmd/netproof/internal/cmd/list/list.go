@@ -62,6 +62,7 @@ specification says nothing about them. The default PATH is the current folder.`,
 	f.input.AddRendered(cmd)
 	f.input.AddAssert(cmd)
 	f.input.AddLimits(cmd)
+	f.input.AddEveryPair(cmd)
 	flags.Choice(cmd, &f.format, "format", "format", []string{"table", "json"}, "form of the output")
 	return cmd
 }

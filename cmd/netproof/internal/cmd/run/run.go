@@ -119,6 +119,7 @@ kustomization and --chart renders a Helm chart, in the place of a path or beside
 	f.input.AddRendered(cmd)
 	f.input.AddAssert(cmd)
 	f.input.AddLimits(cmd)
+	f.input.AddEveryPair(cmd)
 	fs := cmd.Flags()
 	fs.StringVar(&f.selector, "select", "", "run only scenarios whose labels match, such as feature=ingress,level!=slow")
 	fs.Var(&f.Shard, "shard", "run only one of several equal parts, such as 2/3; auto/3 in a pod of an Indexed Job")
