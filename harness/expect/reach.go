@@ -90,7 +90,7 @@ func Reach(s *scenario.Scenario, q ReachQuestion) (Reached, error) {
 	for _, to := range destinations {
 		var targets []target
 		for _, served := range destinationsOf(t, to) {
-			if q.Port == "" || slices.Contains(meant(port, []target{served}), served) {
+			if q.Port == "" && !served.port.Edge || q.Port != "" && slices.Contains(meant(port, []target{served}), served) {
 				targets = append(targets, served)
 			}
 		}

@@ -97,6 +97,8 @@ type Port struct {
 	Name     string
 	Number   int
 	Protocol Protocol
+	// Edge is true for a port that the pod serves only because the verdict of a policy can change there.
+	Edge bool `json:",omitempty"`
 }
 
 // String renders the port as scenarios write it, such as 80/TCP.

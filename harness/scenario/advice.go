@@ -43,36 +43,40 @@ var advices = []func(*adviser){
 
 // advise says what looks like a mistake in the policies.
 func (f *plainFolder) advise() {
-	policies := map[string][]*object{}
-	for _, o := range f.policies {
-		if o.policy != nil {
-			policies[o.namespace] = append(policies[o.namespace], o)
-		}
-	}
-	selectors := map[*metav1.LabelSelector]labels.Selector{}
-	podsOf := map[string][]*Pod{}
-	for i := range f.s.Spec.Topology.Pods {
-		pod := &f.s.Spec.Topology.Pods[i]
-		namespace, _, _ := pod.endpoint().Split()
-		podsOf[namespace] = append(podsOf[namespace], pod)
-	}
+	a := f.adviser()
 	for _, o := range f.policies {
 		if o.policy == nil {
 			continue
 		}
-		a := &adviser{
-			policyChecker: policyChecker{&collector{}, o.tree}, o: o, policies: policies, selectors: selectors, now: time.Now(),
-			pods: f.s.Spec.Topology.Pods, podsOf: podsOf, namespaces: f.s.Spec.Topology.Namespaces,
-			say: func(at Position, fix, format string, args ...any) {
-				p := problemAt(at, fix, format, args...)
-				f.s.Warnings = append(f.s.Warnings, p)
-				f.s.dubious = append(f.s.dubious, fmt.Sprintf("%s: %s", p.Position().Short(), p.Message))
-			},
-		}
+		a.policyChecker, a.o = policyChecker{&collector{}, o.tree}, o
 		for _, advice := range advices {
 			advice(a)
 		}
 	}
+}
+
+// adviser is one for the policies of the folder, before it holds one of them.
+func (f *plainFolder) adviser() *adviser {
+	a := &adviser{
+		policies: map[string][]*object{}, selectors: map[*metav1.LabelSelector]labels.Selector{}, now: time.Now(),
+		pods: f.s.Spec.Topology.Pods, podsOf: map[string][]*Pod{}, namespaces: f.s.Spec.Topology.Namespaces,
+		say: func(at Position, fix, format string, args ...any) {
+			p := problemAt(at, fix, format, args...)
+			f.s.Warnings = append(f.s.Warnings, p)
+			f.s.dubious = append(f.s.dubious, fmt.Sprintf("%s: %s", p.Position().Short(), p.Message))
+		},
+	}
+	for _, o := range f.policies {
+		if o.policy != nil {
+			a.policies[o.namespace] = append(a.policies[o.namespace], o)
+		}
+	}
+	for i := range a.pods {
+		pod := &a.pods[i]
+		namespace, _, _ := pod.endpoint().Split()
+		a.podsOf[namespace] = append(a.podsOf[namespace], pod)
+	}
+	return a
 }
 
 // rule is a rule of either direction.

@@ -44,7 +44,7 @@ func (l *loader) outsideAssertions(name string) *outsideAssertions {
 		return nil
 	}
 	spec := root.get("spec")
-	if len(a.Spec.Probes) > 0 {
+	if spec.get("probes") != nil {
 		l.add(spec.keyAt("probes"), "remove them: what the rules speak of is probed", "assertions from outside a folder cannot say what is probed")
 	}
 	for _, key := range []string{"strangers", "steps"} {

@@ -302,7 +302,7 @@ func (p *planner) portFix(to pattern, via model.Via) string {
 	var names []string
 	for _, d := range p.destinations(u) {
 		for _, port := range d.ports {
-			if !seen[port.String()] {
+			if !port.Edge && !seen[port.String()] {
 				seen[port.String()] = true
 				names = append(names, port.String())
 			}
@@ -542,12 +542,16 @@ func (r *ruleUse) matches(c model.Connection, served map[servedKey][]model.Port)
 	if r.Via != "" && model.Via(r.Via) != c.Via || r.apart != nil && !r.apartFrom(c.From, c.To) {
 		return false
 	}
-	if len(r.Ports) == 0 {
+	if len(r.Ports) == 0 && r.Verdict != string(model.Allow) {
 		return true
 	}
 	for _, port := range served[servedKey{c.To, service}] {
 		if port.Number != c.Port || port.Protocol != c.Protocol {
 			continue
+		}
+		if len(r.Ports) == 0 {
+			// What works is said of the ports that the destination has, not of those that are asked about besides.
+			return !port.Edge
 		}
 		for _, ref := range r.Ports {
 			if ref.matches(port) {

@@ -98,7 +98,7 @@ func (l *loader) plain(set *plainSet) *Scenario {
 	}
 	f.s.Metadata = Metadata{Name: l.folderName(root.shown), At: f.s.At}
 	asserted := f.assertions(assertions)
-	f.s.narrowed = len(asserted.Probes) > 0
+	f.s.narrowed = len(asserted.Probes.List) > 0
 	l.outside.addTo(asserted)
 	// Without a workload there is nobody whom a policy that is left out could matter to.
 	none := len(f.policies) == 0 && (len(f.s.LeftOut) == 0 || len(f.stand) == 0)
@@ -112,6 +112,7 @@ func (l *loader) plain(set *plainSet) *Scenario {
 	f.workloads()
 	f.topology()
 	f.advise()
+	f.boundaries(asserted)
 	f.setGroups(asserted.Rules)
 	f.steps(asserted, f.strangers(asserted))
 	f.classes(asserted)
@@ -517,7 +518,7 @@ func (f *plainFolder) steps(asserted *AssertionsSpec, strangers []Probe) {
 // probes are those that netproof.yaml names, or every pod to every other and what strangers try, and what rules speak
 // of beyond that: services, nodes and hosts, and whatever rules from outside the folder speak of.
 func (f *plainFolder) probes(asserted *AssertionsSpec, strangers []Probe) []Probe {
-	out := asserted.Probes
+	out := asserted.Probes.List
 	if len(out) == 0 {
 		out = []Probe{{
 			From: "*", To: "*", At: f.s.At, fromAt: f.s.At, toAt: f.s.At, viaAt: f.s.At,

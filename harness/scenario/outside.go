@@ -314,7 +314,7 @@ func (out *outside) spokenOf(spec *AssertionsSpec) {
 		add(r.from, nil, r.fromAt)
 		add(r.to, r.Ports, r.toAt)
 	}
-	for _, p := range spec.Probes {
+	for _, p := range spec.Probes.List {
 		add(p.from, nil, p.fromAt)
 		add(p.to, p.Ports, p.toAt)
 	}
@@ -325,7 +325,7 @@ func (out *outside) metadata(spec *AssertionsSpec) {
 	const name = "metadata"
 	speaks := func(p pattern) bool { return p.kind == hostPattern && p.name == name }
 	used := slices.ContainsFunc(spec.Rules, func(r Rule) bool { return speaks(r.from) || speaks(r.to) }) ||
-		slices.ContainsFunc(spec.Probes, func(p Probe) bool { return speaks(p.from) || speaks(p.to) })
+		slices.ContainsFunc(spec.Probes.List, func(p Probe) bool { return speaks(p.from) || speaks(p.to) })
 	if !used || slices.ContainsFunc(out.hosts, func(h Host) bool { return h.Name == name }) {
 		return
 	}

@@ -72,6 +72,9 @@ func mapper(t *testing.T) func(reflect.Type) *jsonschema.Schema {
 				{Type: "string", MinLength: new(uint64)},
 				{Type: "object", Required: []string{"apiVersion", "kind"}},
 			}}
+		case reflect.TypeFor[FolderProbes]():
+			list := &jsonschema.Schema{Type: "array", Items: mapping(reflect.TypeFor[Probe]())}
+			return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string", Enum: []any{boundaryPorts, declaredPorts}}, list}}
 		case reflect.TypeFor[Expect]():
 			return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string", Enum: []any{computed}}, mapping(typ)}}
 		case reflect.TypeFor[map[string]*string]():

@@ -145,6 +145,8 @@ type Pod struct {
 	// the class, for a pod that only that one asks.
 	like   bool
 	second model.Endpoint
+	// edges counts the ports that the pod serves because a policy's verdict can change there.
+	edges int
 }
 
 // model is the pod without a node and addresses.
@@ -222,10 +224,13 @@ type Port struct {
 	// Protocol is TCP, which is the default, UDP or SCTP.
 	Protocol string   `json:"protocol,omitempty" jsonschema:"enum=TCP,enum=UDP,enum=SCTP"`
 	At       Position `json:"-"`
+
+	// edge is true for a port of [plainFolder.boundaries].
+	edge bool
 }
 
 func (p Port) model() model.Port {
-	return model.Port{Name: p.Name, Number: p.Port, Protocol: model.Protocol(p.Protocol)}
+	return model.Port{Name: p.Name, Number: p.Port, Protocol: model.Protocol(p.Protocol), Edge: p.edge}
 }
 
 // ServicePort is a port of a service: 80/TCP, or 80 for TCP, or a mapping with a target port.
@@ -641,8 +646,10 @@ type AssertionsSpec struct {
 	// each namespace), namespace (a pod in a namespace of its own), node, outside (an address outside the cluster, and
 	// addresses inside and just outside of each ipBlock). Without it, all of them; none where probes are named.
 	Strangers []string `json:"strangers,omitempty"`
-	// Probes are the connections that are tried, instead of every pod to every other.
-	Probes []Probe `json:"probes,omitempty"`
+	// Probes are the connections that are tried, instead of every pod to every other; or a word for the ports on which
+	// every pod asks every other: boundary (those that are declared, and those at the edges of ranges and numbers in
+	// policies) or declared. Without it the edges are those of ranges.
+	Probes FolderProbes `json:"probes,omitempty"`
 	// Steps are the order in which the policies will be applied; each of them is in one step. Without it all are
 	// applied at once. Intents and rules speak of the last step.
 	Steps []RollOut `json:"steps,omitempty"`
