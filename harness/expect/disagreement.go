@@ -10,10 +10,12 @@ import (
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/scenario"
 	"github.com/netproof/netproof/harness/semantics"
+	"github.com/netproof/netproof/harness/words"
 )
 
 // Disagreement is a cell for which the hand-written table and the specification say different things: either the
-// scenario is wrong, or the specification was misread. It is found before any packet is sent.
+// scenario is wrong, or the specification was misread. It is found before any packet is sent. Cells of a step that the
+// same line of the table and the same policies decide are one.
 type Disagreement struct {
 	Scenario, File, Step string
 	Connection           model.Connection
@@ -23,12 +25,48 @@ type Disagreement struct {
 	// Computed is what the specification says, and Walk why.
 	Computed string
 	Walk     []string
+	// Others are further cells of which the same is to be said.
+	Others []model.Connection
+
+	// cause names what decides, as far as policies do.
+	cause string
+}
+
+// like tells whether two cells of a step have one reason.
+func (d *Disagreement) like(other *Disagreement) bool {
+	return d.WrittenBy == other.WrittenBy && d.Written == other.Written && d.Computed == other.Computed && d.cause == other.cause
+}
+
+// joined puts those of one step that have one reason together. Other errors stay as they are.
+func joined(errs []error) (out []error) {
+	var seen []*Disagreement
+	for _, err := range errs {
+		var d *Disagreement
+		if errors.As(err, &d) {
+			if i := slices.IndexFunc(seen, d.like); i >= 0 {
+				seen[i].Others = append(seen[i].Others, d.Connection)
+				continue
+			}
+			seen = append(seen, d)
+		}
+		out = append(out, err)
+	}
+	return out
 }
 
 // Error shows both sides and the reasons.
 func (d *Disagreement) Error() string {
+	which := d.Connection.String()
+	if len(d.Others) > 0 {
+		const most = 3
+		var others []string
+		for _, c := range d.Others {
+			others = append(others, c.String())
+		}
+		which += fmt.Sprintf(", and %d more: %s", len(others), words.Few(others, most))
+	}
 	text := fmt.Sprintf("%s: scenario %s, step %q: %s: the table says %s (%s), the specification says %s",
-		d.File, d.Scenario, d.Step, d.Connection, d.Written, d.WrittenBy, d.Computed)
+		d.File, d.Scenario, d.Step, which, d.Written, d.WrittenBy, d.Computed)
 	text = plain.Text(text)
 	if len(d.Walk) == 0 {
 		return text + ", as in the step above"

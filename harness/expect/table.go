@@ -190,7 +190,7 @@ func tableOf(s *scenario.Scenario, step *scenario.PlannedStep, topology *model.T
 		}
 		out.Cells[i] = cell
 	}
-	return out, open, errors.Join(errs...)
+	return out, open, errors.Join(joined(errs)...)
 }
 
 // decide puts what the table and the specification say together. In a scenario they must agree. The rules of a folder
@@ -204,7 +204,7 @@ func (c *Cell) decide(s *scenario.Scenario, step *scenario.PlannedStep, planned 
 	} else if table != "" {
 		err = &Disagreement{
 			Scenario: s.Metadata.Name, File: s.File, Step: step.Name, Connection: c.Conn,
-			Written: table, WrittenBy: planned.Rule, Computed: spec, Walk: d.Walk(),
+			Written: table, WrittenBy: planned.Rule, Computed: spec, Walk: d.Walk(), cause: d.Cause(),
 		}
 	}
 	c.Verdict, c.Pending, c.decision = verdict, pending, &d
