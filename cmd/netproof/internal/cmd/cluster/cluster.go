@@ -70,7 +70,7 @@ func newCreate(streams cli.Streams) *cobra.Command {
 			if err != nil {
 				return explain(args[0], err)
 			}
-			sayReady(streams.Out, args[0], d.Cluster)
+			sayReady(streams.Out, args[0], flags.Local, d.Cluster)
 			return nil
 		},
 	}

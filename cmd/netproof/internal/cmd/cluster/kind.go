@@ -20,8 +20,14 @@ import (
 	"github.com/netproof/netproof/harness/words"
 )
 
-func sayReady(w io.Writer, name string, c model.Cluster) {
+// sayReady says that a cluster is there, and what can be done with it.
+func sayReady(w io.Writer, name, provider string, c model.Cluster) {
 	fmt.Fprintf(w, "cluster %s is ready: %s %s, Kubernetes %s, %s\n", name, c.CNI.Name, c.CNI.Version, c.Kubernetes, words.Count(c.Nodes, "node", "nodes"))
+	of := "--cluster " + name
+	if provider != flags.Local {
+		of = "--provider " + provider + " " + of
+	}
+	fmt.Fprintf(w, "  prove policies:  netproof run %s PATH ...\n  look inside:     netproof cluster shell %s\n  remove it:       netproof cluster delete %s\n", of, name, name)
 }
 
 // createKind makes a kind cluster that stays.
@@ -41,7 +47,7 @@ func createKind(ctx context.Context, streams cli.Streams, name string, f flags.C
 	if err := c.Close(context.WithoutCancel(ctx)); err != nil { // it lets go
 		return err
 	}
-	sayReady(streams.Out, name, c.Info())
+	sayReady(streams.Out, name, flags.Kind, c.Info())
 	return nil
 }
 
