@@ -53,7 +53,7 @@ func (f *plainFolder) classes(asserted *AssertionsSpec) {
 	}
 	m := &marker{t: t, rules: asserted.Rules, probes: f.s.Spec.Probes, pods: make([]strings.Builder, len(t.Pods))}
 	m.topology()
-	if !m.patterns() || !m.policies(f.policies) {
+	if !m.patterns() || !m.policies(f.policies) || !m.serviceShapes() {
 		return // more than a machine can compare in a moment; the bounds of a run say what is too much
 	}
 	units := m.units()
@@ -103,8 +103,9 @@ type marker struct {
 	// next numbers the marks.
 	next int
 	work int
-	// shapes are the marks of services.
+	// shapes are the marks of services, and behind the pods that they lead to.
 	shapes []string
+	behind [][]int
 }
 
 // mostComparisons bounds the work: a folder may come from a stranger.
@@ -248,7 +249,6 @@ func (m *marker) selected(seen map[string]bool, namespace string, namespaces, po
 
 // units are the workloads, in the order of the pods, each with its marks complete.
 func (m *marker) units() []unit {
-	m.serviceShapes()
 	var out []unit
 	at := map[model.Endpoint]int{}
 	for i := range m.t.Pods {
@@ -274,16 +274,20 @@ func (m *marker) units() []unit {
 }
 
 // serviceShapes says what of a service counts, and marks the pods that it leads to.
-func (m *marker) serviceShapes() {
-	behind := make([][]string, len(m.t.Pods))
+func (m *marker) serviceShapes() bool {
+	of := make([][]string, len(m.t.Pods))
 	for i := range m.model.Services {
 		s := &m.model.Services[i]
 		shape := s.Type
 		for _, p := range s.Ports {
 			shape += fmt.Sprintf(" %s %q %q", p.Port, p.Port.Name, p.Target)
 		}
+		behind := m.podsBehind(s)
+		if !m.afford(len(behind) * (1 + len(m.rules) + len(m.probes))) {
+			return false
+		}
 		spoken := func(p pattern) {
-			if p.kind != everyPattern && p.matchesService(s, &m.model) {
+			if p.kind != everyPattern && p.matchesServiceOf(s, m.model.Pods, behind) {
 				shape += " " + p.text
 			}
 		}
@@ -293,20 +297,21 @@ func (m *marker) serviceShapes() {
 		for j := range m.probes {
 			spoken(m.probes[j].to)
 		}
-		m.shapes = append(m.shapes, shape)
-		for _, pod := range m.podsBehind(s) {
-			behind[pod] = append(behind[pod], shape)
+		m.shapes, m.behind = append(m.shapes, shape), append(m.behind, behind)
+		for _, pod := range behind {
+			of[pod] = append(of[pod], shape)
 		}
 	}
-	for i, shapes := range behind {
+	for i, shapes := range of {
 		slices.Sort(shapes)
 		fmt.Fprintf(&m.pods[i], "|%q", shapes)
 	}
+	return true
 }
 
 func (m *marker) podsBehind(s *model.Service) (out []int) {
 	at := slices.IndexFunc(m.model.Namespaces, func(ns model.Namespace) bool { return ns.Name == s.Namespace })
-	if at < 0 {
+	if at < 0 || !m.afford(len(m.inNamespace[at])) {
 		return nil
 	}
 	for _, i := range m.inNamespace[at] {
@@ -354,7 +359,7 @@ func (m *marker) services(units []unit) {
 	whole := make([]bool, len(m.model.Services))
 	for i := range m.model.Services {
 		of := map[int]int{}
-		for _, pod := range m.podsBehind(&m.model.Services[i]) {
+		for _, pod := range m.behind[i] {
 			u := unitOf[pod]
 			if have, ok := of[units[u].class]; !ok || !units[have].kept {
 				of[units[u].class] = u

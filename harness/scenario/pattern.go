@@ -185,21 +185,25 @@ func (p pattern) matchesNode(index int) bool { return p.kind == nodePattern && p
 
 // matchesService tells whether the pattern selects a service by its name, or by one of the pods behind it.
 func (p pattern) matchesService(s *model.Service, t *model.Topology) bool {
+	var behind []int
+	if p.kind == podPattern && !p.matchesName(s.Namespace, s.Name) || p.kind == labelPattern {
+		for i := range t.Pods {
+			if s.Selects(&t.Pods[i]) {
+				behind = append(behind, i)
+			}
+		}
+	}
+	return p.matchesServiceOf(s, t.Pods, behind)
+}
+
+// matchesServiceOf is the same where it is known which pods are behind the service.
+func (p pattern) matchesServiceOf(s *model.Service, pods []model.Pod, behind []int) bool {
 	switch p.kind {
 	case everyPattern:
 		return true
-	case podPattern:
-		if p.matchesName(s.Namespace, s.Name) {
-			return true
-		}
-	case labelPattern:
-	default:
-		return false
-	}
-	for _, pod := range backends(s, t) {
-		if p.matchesPod(pod) {
-			return true
-		}
+	case podPattern, labelPattern:
+		return p.kind == podPattern && p.matchesName(s.Namespace, s.Name) ||
+			slices.ContainsFunc(behind, func(i int) bool { return p.matchesPod(&pods[i]) })
 	}
 	return false
 }
