@@ -1,6 +1,7 @@
 package expect
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -110,7 +111,7 @@ func prepare(s *scenario.Scenario, opts Options) (*Scenario, error) {
 			errs = append(errs, err)
 			continue
 		}
-		table, open, err := tableOf(s, step, &step.Topology, policies)
+		table, open, err := tableOf(s, step, p.before(i), &step.Topology, policies)
 		unjudged.add(step, policies.unjudged, open)
 		errs = append(errs, err)
 		p.tables = append(p.tables, table)
@@ -128,8 +129,18 @@ type Live struct {
 	Families []model.IPFamily
 	// Topology of the step, with all addresses.
 	Topology *model.Topology
+	// Previous is the table that was resolved for the step before; nil where there is none.
+	Previous *Table
 	// Lacks tells whether the network plugin says that it does not have a feature; nil where nothing is known of it.
 	Lacks func(cni.Feature) bool
+}
+
+// before is the table of the step before one; nil where there is none.
+func (p *Scenario) before(step int) *Table {
+	if step == 0 || step > len(p.tables) {
+		return nil
+	}
+	return p.tables[step-1]
 }
 
 // Resolve makes the table of a step, now that all addresses are known. Its error is about what people wrote: a
@@ -140,7 +151,7 @@ func (p *Scenario) Resolve(step int, live Live) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, open, err := tableOf(p.scenario, planned, live.Topology, policies)
+	table, open, err := tableOf(p.scenario, planned, cmp.Or(live.Previous, p.before(step)), live.Topology, policies)
 	if err == nil && len(open) > 0 {
 		unjudged := &UnjudgedError{Scenario: p.scenario}
 		unjudged.add(planned, policies.unjudged, open)

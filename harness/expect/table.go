@@ -154,15 +154,21 @@ func policiesOf(step *scenario.PlannedStep, resolve func(scenario.ApplyObject) (
 // tableOf merges the table of a step with the specification. Cells whose verdict needs addresses that are missing keep
 // what the table says, and so do those that policies of other kinds may decide. Of the latter, open are those that the
 // table leaves to the specification: they have no verdict.
-func tableOf(s *scenario.Scenario, step *scenario.PlannedStep, topology *model.Topology, in policySet) (out *Table, open []model.Connection, err error) {
+//
+// previous is the table of the step before, for cells that are to be like there; nil in the first step.
+func tableOf(s *scenario.Scenario, step *scenario.PlannedStep, previous *Table, topology *model.Topology, in policySet) (out *Table, open []model.Connection, err error) {
 	evaluator, err := semantics.New(topology, in.policies)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: step %q: %w", s.File, step.Name, err)
 	}
 	out = &Table{Step: step.Name, Cells: make([]Cell, len(step.Cells))}
 	var errs []error
+	before := previous.verdicts()
 	for i, planned := range step.Cells {
 		conn := planned.Connection
+		if planned.Like && planned.Expected == "" {
+			planned.Expected = before[conn]
+		}
 		cell := Cell{ID: model.CellID(s.Metadata.Name, step.Name, conn), Conn: conn, Verdict: planned.Expected, Computed: planned.Expected == ""}
 		unjudged := scenario.Undecided(in.unjudged, conn)
 		d, err := evaluator.Decide(conn)
@@ -191,6 +197,20 @@ func tableOf(s *scenario.Scenario, step *scenario.PlannedStep, topology *model.T
 		out.Cells[i] = cell
 	}
 	return out, open, errors.Join(joined(errs)...)
+}
+
+// verdicts are those of the cells of which they are known.
+func (t *Table) verdicts() map[model.Connection]model.Verdict {
+	if t == nil {
+		return nil
+	}
+	out := make(map[model.Connection]model.Verdict, len(t.Cells))
+	for i := range t.Cells {
+		if c := &t.Cells[i]; !c.Pending {
+			out[c.Conn] = c.Verdict
+		}
+	}
+	return out
 }
 
 // decide puts what the table and the specification say together. In a scenario they must agree. The rules of a folder

@@ -383,6 +383,9 @@ func (pr *proof) live(topology *model.Topology) expect.Live {
 	if pr.limited {
 		live.Lacks = pr.lacks
 	}
+	if n := len(pr.tables); n > 0 {
+		live.Previous = pr.tables[n-1]
+	}
 	return live
 }
 

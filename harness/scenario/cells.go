@@ -382,6 +382,9 @@ func (p *planner) expect(step *Step, connections []model.Connection) []PlannedCe
 		return out
 	}
 	e := step.Expect
+	if e.Like != "" && p.previous == nil && !p.shallow {
+		p.add(e.likeAt, "write `default: allow` or `default: deny`", "there is no step before step `%s`", step.Name)
+	}
 	fallback := model.Verdict(e.Default)
 	if e.Default == computed {
 		fallback = ""
@@ -395,6 +398,9 @@ func (p *planner) expect(step *Step, connections []model.Connection) []PlannedCe
 	said := map[[2]*Rule]bool{}
 	for i, c := range connections {
 		out[i] = PlannedCell{Connection: c, Expected: fallback, Rule: e.defaultAt.Short()}
+		if before, ok := p.previous[c]; ok && e.Like != "" {
+			out[i].Expected, out[i].Rule, out[i].Like = before, e.likeAt.Short(), true
+		}
 		var last *ruleUse
 		matching = matching[:0]
 		for _, r := range rules {
@@ -415,7 +421,7 @@ func (p *planner) expect(step *Step, connections []model.Connection) []PlannedCe
 		}
 		if last != nil {
 			last.decided++
-			out[i].Expected, out[i].By, out[i].Rule = model.Verdict(last.Verdict), model.Side(last.By), last.At.Short()
+			out[i].Expected, out[i].By, out[i].Rule, out[i].Like = model.Verdict(last.Verdict), model.Side(last.By), last.At.Short(), false
 		}
 	}
 	for _, r := range rules {

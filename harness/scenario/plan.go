@@ -67,6 +67,8 @@ type PlannedCell struct {
 	By model.Side
 	// Rule is file and line of what decides the cell.
 	Rule string
+	// Like is true for a cell that has the verdict of the step before, which is in Expected as far as it is written.
+	Like bool
 }
 
 // Change is one change of a step: [ApplyObject], [DeleteObject], [SetPodLabels], [SetNamespaceLabels], [CreatePods] or
@@ -291,6 +293,8 @@ type planner struct {
 	// selected tells of each policy, by its key, whether it ever selected a pod. An update makes no new policy.
 	selected map[policy.Ref]bool
 	probes   []*probeUse
+	// previous are the verdicts of the step before, nil in the first one. One that is left to the specification is empty.
+	previous map[model.Connection]model.Verdict
 	// silent are steps without cells.
 	silent []*Step
 	// idle are rules that decide nothing.
@@ -507,8 +511,12 @@ func (p *planner) step(step *Step) PlannedStep {
 		return out
 	}
 	out.Cells = p.answered(p.expect(step, connections), out.Unjudged)
+	p.previous = map[model.Connection]model.Verdict{}
 	for _, c := range out.Cells {
-		out.Computed = out.Computed || c.Expected == ""
+		p.previous[c.Connection] = c.Expected
+	}
+	for _, c := range out.Cells {
+		out.Computed = out.Computed || c.Expected == "" && !c.Like
 	}
 	return out
 }

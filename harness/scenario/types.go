@@ -546,18 +546,24 @@ func (r *Remove) decodeFrom(d *decoder, v *value) {
 const (
 	// computed leaves verdicts to the specification.
 	computed = "computed"
+	// likePrevious takes them over from the step before.
+	likePrevious = "previous"
 )
 
-// Expect is an expected truth table: a default and exceptions, or the word computed.
+// Expect is an expected truth table: a default and exceptions, or the table of the step before and exceptions, or the
+// word computed.
 type Expect struct {
+	// Like is the word previous: a cell that no rule speaks of has the verdict of the step before.
+	Like string `json:"like,omitempty" jsonschema:"enum=previous"`
 	// Default is the verdict of every cell that no rule speaks of: allow, deny, undefined, or computed, which leaves it
-	// to the specification.
-	Default string `json:"default" jsonschema:"enum=allow,enum=deny,enum=undefined,enum=computed"`
+	// to the specification. With like it is that of the cells that the step before does not have, and may be left out:
+	// then they are computed.
+	Default string `json:"default,omitempty" jsonschema:"enum=allow,enum=deny,enum=undefined,enum=computed"`
 	// Rules are exceptions in order; the last one that matches a cell decides it.
 	Rules []Rule   `json:"rules,omitempty"`
 	At    Position `json:"-"`
 
-	defaultAt Position
+	defaultAt, likeAt Position
 }
 
 func (e *Expect) decodeFrom(d *decoder, v *value) {
@@ -577,12 +583,18 @@ func (e *Expect) decodeFrom(d *decoder, v *value) {
 	before := d.c.count()
 	type plain Expect
 	d.structure(v, valueOf((*plain)(e)), "expect")
-	e.defaultAt = v.keyAt("default")
+	e.defaultAt, e.likeAt = v.keyAt("default"), v.keyAt("like")
+	if like := v.get("like"); like != nil && e.Like != likePrevious && d.c.count() == before {
+		d.c.add(like.at, "write `like: previous`", "expect is like %s", like.describe())
+	}
+	if e.Like != "" && v.get("default") == nil {
+		e.Default = computed
+	}
 	switch e.Default {
 	case string(model.Allow), string(model.Deny), string(model.Undefined), computed:
 	case "":
 		if d.c.count() == before {
-			d.c.add(v.at, "add `default: allow` or `default: deny`, or write `expect: computed`", "expect has no default")
+			d.c.add(v.at, "add `default: allow`, `default: deny` or `like: previous`, or write `expect: computed`", "expect has no default")
 		}
 	default:
 		d.c.add(v.get("default").at, "write allow, deny, undefined or computed", "the default %q is not a verdict", e.Default)
