@@ -73,8 +73,8 @@ func (p *Scenario) Vacuous() []model.Finding {
 }
 
 // Prepare plans scenarios for a cluster, and compares every hand-written verdict with the specification, and computed
-// ones with the reviewed tables. It touches nothing. Its error joins [scenario.Problems], one [Disagreement] per reason,
-// one [UnjudgedError] per scenario and, where there is nothing else, one [ReviewError] per scenario.
+// ones with the reviewed tables. It touches nothing. Its error joins [scenario.Problems], one [Disagreement] per
+// reason, one [UnjudgedError] per scenario and, where there is nothing else, one [ReviewError] per scenario.
 func Prepare(scenarios []*scenario.Scenario, opts Options) (*Prepared, error) {
 	out := &Prepared{}
 	var errs []error

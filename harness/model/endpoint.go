@@ -277,7 +277,8 @@ func (t *Topology) HasFamily(e Endpoint, family IPFamily) bool {
 }
 
 // Tells tells whether a connection between two ends can have another verdict than one between two others: a replica
-// that is like the first one of its workload is only asked by it, and so is the second workload of several that are alike. An end that is not a pod is nil.
+// that is like the first one of its workload is only asked by it, and so is the second workload of several that are
+// alike. An end that is not a pod is nil.
 func Tells(from, to *Pod) bool {
 	switch {
 	case from != nil && (from.Twin || from.AskedBy != ""):

@@ -136,8 +136,8 @@ type Scenario struct {
 // Class is a set of workloads that nothing tells apart: no selector of a policy, no port, no intent. What is proven of
 // one of them holds for the others.
 type Class struct {
-	// Of is the workload that is asked about, and Like are the others. The first of them is there too, where the pods of
-	// the class serve ports: it stands for all others as those whom Of asks.
+	// Of is the workload that is asked about, and Like are the others. The first of them is there too, where the pods
+	// of the class serve ports: it stands for all others as those whom Of asks.
 	Of   Endpoint   `json:"of"`
 	Like []Endpoint `json:"like"`
 }

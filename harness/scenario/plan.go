@@ -293,7 +293,8 @@ type planner struct {
 	// selected tells of each policy, by its key, whether it ever selected a pod. An update makes no new policy.
 	selected map[policy.Ref]bool
 	probes   []*probeUse
-	// previous are the verdicts of the step before, nil in the first one. One that is left to the specification is empty.
+	// previous are the verdicts of the step before, nil in the first one. One that is left to the specification is
+	// empty.
 	previous map[model.Connection]model.Verdict
 	// silent are steps without cells.
 	silent []*Step

@@ -141,8 +141,8 @@ type Pod struct {
 	twin bool
 	// stranger is true for a pod that stands for whoever a folder does not mention.
 	stranger bool
-	// like is true for a pod that another one of its class stands for: see [model.Class]. second is the first workload of
-	// the class, for a pod that only that one asks.
+	// like is true for a pod that another one of its class stands for: see [model.Class]. second is the first workload
+	// of the class, for a pod that only that one asks.
 	like   bool
 	second model.Endpoint
 	// edges counts the ports that the pod serves because a policy's verdict can change there.
