@@ -58,9 +58,9 @@ func run(wanted []string, stdout, stderr io.Writer) (code int) {
 	return code
 }
 
-// check compiles and vets the packages of the module in folder dir, and their tests, for one platform. It
-// gives the number of packages, and what is wrong with them with its position. CGO is off, as in the programs that
-// make build builds.
+// check compiles and vets the packages of the module in folder dir, and their tests, for one platform. It gives the
+// number of packages, and what is wrong with them with its position. CGO is off, as in the programs that make build
+// builds.
 func check(platform, dir string) (count int, wrong []string, err error) {
 	goos, goarch, _ := strings.Cut(platform, "/")
 	roots, err := packages.Load(&packages.Config{

@@ -8,30 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const disagrees = `apiVersion: netproof.dev/v1alpha1
-kind: Scenario
-metadata: {name: disagrees}
-spec:
-  topology:
-    namespaces: [{name: x}]
-    pods:
-      - {name: x/a, labels: {app: a}, ports: [80]}
-      - {name: x/b, labels: {app: b}, ports: [80]}
-      - {name: x/c, labels: {app: c}, ports: [80]}
-      - {name: x/d, labels: {app: d}, ports: [80]}
-  steps:
-    - name: isolated
-      apply:
-        - apiVersion: networking.k8s.io/v1
-          kind: NetworkPolicy
-          metadata: {name: b, namespace: x}
-          spec: {podSelector: {matchLabels: {app: b}}, policyTypes: [Ingress]}
-        - apiVersion: networking.k8s.io/v1
-          kind: NetworkPolicy
-          metadata: {name: c, namespace: x}
-          spec: {podSelector: {matchLabels: {app: c}}, policyTypes: [Ingress]}
-      expect: {default: allow}
-`
+// disagrees isolates b and c, and expects that nothing is cut.
+var disagrees = scene([]string{"a", "b", "c", "d"}, "    - name: isolated\n      apply:\n"+policy("b", "b", "")+policy("c", "c", "")+
+	"      expect: {default: allow}\n")
 
 func TestCellsThatDisagreeForOneReasonAreSaidOnce(t *testing.T) {
 	_, err := Prepare(load(t, disagrees), two)

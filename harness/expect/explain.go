@@ -92,9 +92,13 @@ func Explain(s *scenario.Scenario, q Question) ([]Answer, error) {
 		}
 	}
 	var answers []Answer
+	asked := 0
 	for i := range plan.Steps {
 		step := &plan.Steps[i]
 		answer, err := explainStep(step, q, port)
+		if asked += len(answer.Connections); err == nil && asked > mostAsked {
+			err = errTooMany
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: step %q: %w", s.File, step.Name, err)
 		}
@@ -143,6 +147,12 @@ func explainStep(step *scenario.PlannedStep, q Question, port model.Port) (Answe
 	return answer, nil
 }
 
+// mostAsked bounds the connections of a question: its patterns may stand for many, in a folder that comes from a
+// stranger.
+const mostAsked = 100_000
+
+var errTooMany = fmt.Errorf("the question is about more than %d connections: name an end or a port, or ask about fewer files", mostAsked)
+
 // decide asks about each port and family.
 func (a *Answer) decide(evaluator *semantics.Evaluator, t *model.Topology, from, to model.Endpoint, targets []target, families []model.IPFamily) error {
 	for _, target := range targets {
@@ -155,6 +165,9 @@ func (a *Answer) decide(evaluator *semantics.Evaluator, t *model.Topology, from,
 			})
 			if err != nil {
 				return err
+			}
+			if len(a.Connections) == mostAsked {
+				return errTooMany
 			}
 			a.Connections = append(a.Connections, d.Connection)
 			a.Decisions = append(a.Decisions, d)

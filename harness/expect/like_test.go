@@ -1,7 +1,6 @@
 package expect
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -10,35 +9,11 @@ import (
 	"github.com/netproof/netproof/harness/model"
 )
 
-// likeBefore isolates b, lets a in, and says of the second step what expect says.
+// likeBefore isolates b, then lets a in and makes d appear. first and second are what the steps expect.
 func likeBefore(first, second string) string {
-	return fmt.Sprintf(`apiVersion: netproof.dev/v1alpha1
-kind: Scenario
-metadata: {name: like}
-spec:
-  topology:
-    namespaces: [{name: x}]
-    pods:
-      - {name: x/a, labels: {app: a}, ports: [80]}
-      - {name: x/b, labels: {app: b}, ports: [80]}
-      - {name: x/c, labels: {app: c}, ports: [80]}
-  steps:
-    - name: isolated
-      apply:
-        - apiVersion: networking.k8s.io/v1
-          kind: NetworkPolicy
-          metadata: {name: b, namespace: x}
-          spec: {podSelector: {matchLabels: {app: b}}, policyTypes: [Ingress]}
-      expect: %s
-    - name: a may
-      create: {pods: [{name: x/d, labels: {app: d}, ports: [80]}]}
-      apply:
-        - apiVersion: networking.k8s.io/v1
-          kind: NetworkPolicy
-          metadata: {name: a, namespace: x}
-          spec: {podSelector: {matchLabels: {app: b}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: a}}}]}]}
-      expect: %s
-`, first, second)
+	return scene([]string{"a", "b", "c"}, "    - name: isolated\n      apply:\n"+policy("b", "b", "")+"      expect: "+first+"\n"+
+		"    - name: a may\n      create: {pods: [{name: x/d, labels: {app: d}, ports: [80]}]}\n      apply:\n"+
+		policy("a", "b", "{from: [{podSelector: {matchLabels: {app: a}}}]}")+"      expect: "+second+"\n")
 }
 
 const isolated = "{default: allow, rules: [{from: \"*\", to: x/b, verdict: deny}]}"

@@ -1,6 +1,7 @@
 package expect
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -43,6 +44,31 @@ func inZ(rules string) string {
 
 // global is an object of the cluster's scope.
 func global(kind string) string { return calico(kind, "name: p", kind+"/p", "") }
+
+// scene is a scenario of pods in namespace x that serve port 80, each with its name as label app, and of steps.
+func scene(pods []string, steps string) string {
+	text := `apiVersion: netproof.dev/v1alpha1
+kind: Scenario
+metadata: {name: scene}
+spec:
+  topology:
+    namespaces: [{name: x}]
+    pods:
+`
+	for _, name := range pods {
+		text += fmt.Sprintf("      - {name: x/%[1]s, labels: {app: %[1]s}, ports: [80]}\n", name)
+	}
+	return text + "  steps:\n" + steps
+}
+
+// policy is one for ingress of a pod of a scene, as a step applies it.
+func policy(name, pod, ingress string) string {
+	return fmt.Sprintf(`        - apiVersion: networking.k8s.io/v1
+          kind: NetworkPolicy
+          metadata: {name: %s, namespace: x}
+          spec: {podSelector: {matchLabels: {app: %s}}, policyTypes: [Ingress], ingress: [%s]}
+`, name, pod, ingress)
+}
 
 // two is a cluster of two nodes.
 var two = Options{Families: []model.IPFamily{model.IPv4}, Nodes: 2}

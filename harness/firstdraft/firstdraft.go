@@ -52,7 +52,7 @@ func Of(s *scenario.Scenario, families []model.IPFamily, nodes int) ([]byte, err
 		return nil, fmt.Errorf("%s: nobody can tell what the policies do: the specification of NetworkPolicy says nothing about %s",
 			s.File, scenario.Names(reached.Unjudged))
 	}
-	plan, err := s.Plan(families, nodes)
+	plan, err := s.Whole(families, nodes)
 	if err != nil {
 		return nil, err
 	}

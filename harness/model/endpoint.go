@@ -227,9 +227,10 @@ type Topology struct {
 
 // Pod finds a pod by its endpoint.
 func (t *Topology) Pod(e Endpoint) (*Pod, bool) {
+	namespace, name, ok := e.Split()
 	for i := range t.Pods {
-		if t.Pods[i].Endpoint() == e {
-			return &t.Pods[i], true
+		if p := &t.Pods[i]; ok && p.Name == name && p.Namespace == namespace {
+			return p, true
 		}
 	}
 	return nil, false
@@ -247,9 +248,10 @@ func (t *Topology) Namespace(name string) (*Namespace, bool) {
 
 // Service finds a service by its endpoint.
 func (t *Topology) Service(e Endpoint) (*Service, bool) {
+	namespace, name, ok := e.Split()
 	for i := range t.Services {
-		if t.Services[i].Endpoint() == e {
-			return &t.Services[i], true
+		if s := &t.Services[i]; ok && s.Name == name && s.Namespace == namespace {
+			return s, true
 		}
 	}
 	return nil, false

@@ -8,7 +8,6 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -23,17 +22,13 @@ import (
 // adviser holds one policy against the workloads of a folder.
 type adviser struct {
 	policyChecker
-	o          *object
-	pods       []Pod
-	namespaces []Namespace
-	// podsOf are the pods of each namespace.
-	podsOf map[string][]*Pod
+	o *object
+	// among are the workloads.
+	among *members
 	// policies are those of each namespace.
 	policies map[string][]*object
-	// selectors are those that were needed so far.
-	selectors map[*metav1.LabelSelector]labels.Selector
-	now       time.Time
-	say       func(at Position, fix, format string, args ...any)
+	now      time.Time
+	say      func(at Position, fix, format string, args ...any)
 }
 
 // advices are all that is looked for.
@@ -43,40 +38,29 @@ var advices = []func(*adviser){
 
 // advise says what looks like a mistake in the policies.
 func (f *plainFolder) advise() {
-	a := f.adviser()
+	policies := map[string][]*object{}
+	for _, o := range f.policies {
+		if o.policy != nil {
+			policies[o.namespace] = append(policies[o.namespace], o)
+		}
+	}
+	all, now := f.members(), time.Now()
 	for _, o := range f.policies {
 		if o.policy == nil {
 			continue
 		}
-		a.policyChecker, a.o = policyChecker{&collector{}, o.tree}, o
+		a := &adviser{
+			policyChecker: policyChecker{&collector{}, o.tree}, o: o, among: all, policies: policies, now: now,
+			say: func(at Position, fix, format string, args ...any) {
+				p := problemAt(at, fix, format, args...)
+				f.s.Warnings = append(f.s.Warnings, p)
+				f.s.dubious = append(f.s.dubious, fmt.Sprintf("%s: %s", p.Position().Short(), p.Message))
+			},
+		}
 		for _, advice := range advices {
 			advice(a)
 		}
 	}
-}
-
-// adviser is one for the policies of the folder, before it holds one of them.
-func (f *plainFolder) adviser() *adviser {
-	a := &adviser{
-		policies: map[string][]*object{}, selectors: map[*metav1.LabelSelector]labels.Selector{}, now: time.Now(),
-		pods: f.s.Spec.Topology.Pods, podsOf: map[string][]*Pod{}, namespaces: f.s.Spec.Topology.Namespaces,
-		say: func(at Position, fix, format string, args ...any) {
-			p := problemAt(at, fix, format, args...)
-			f.s.Warnings = append(f.s.Warnings, p)
-			f.s.dubious = append(f.s.dubious, fmt.Sprintf("%s: %s", p.Position().Short(), p.Message))
-		},
-	}
-	for _, o := range f.policies {
-		if o.policy != nil {
-			a.policies[o.namespace] = append(a.policies[o.namespace], o)
-		}
-	}
-	for i := range a.pods {
-		pod := &a.pods[i]
-		namespace, _, _ := pod.endpoint().Split()
-		a.podsOf[namespace] = append(a.podsOf[namespace], pod)
-	}
-	return a
 }
 
 // rule is a rule of either direction.
@@ -111,72 +95,17 @@ func (r rule) peersAt() *field.Path {
 // name calls a part of the policy as the tables do: ingress[0].ports[1].
 func name(path *field.Path) string { return strings.TrimPrefix(path.String(), "spec.") }
 
-// selector is the form of a selector that matches. One that is wrong was reported, and matches nothing.
-func (a *adviser) selector(s *metav1.LabelSelector) labels.Selector {
-	if have, ok := a.selectors[s]; ok {
-		return have
-	}
-	out, err := metav1.LabelSelectorAsSelector(s)
-	if err != nil {
-		out = labels.Nothing()
-	}
-	a.selectors[s] = out
-	return out
-}
-
-func (a *adviser) podMatches(s *metav1.LabelSelector, pod *Pod) bool {
-	return a.selector(s).Matches(labels.Set(pod.Labels))
-}
-
-// selected are the pods that the policy is for.
-func (a *adviser) selected() (out []*Pod) {
-	for _, pod := range a.podsOf[a.o.namespace] {
-		if a.podMatches(&a.o.policy.Spec.PodSelector, pod) {
-			out = append(out, pod)
-		}
-	}
-	return out
-}
-
-func (a *adviser) namespaceMatches(s *metav1.LabelSelector, ns *Namespace) bool {
-	return a.selector(s).Matches(labels.Set(ns.model().Labels))
-}
-
-// peer are the pods that a peer means.
-func (a *adviser) peer(p *networkingv1.NetworkPolicyPeer) (out []*Pod) {
-	if p.IPBlock != nil {
-		return nil
-	}
-	for i := range a.namespaces {
-		ns := &a.namespaces[i]
-		if p.NamespaceSelector == nil && ns.Name != a.o.namespace || p.NamespaceSelector != nil && !a.namespaceMatches(p.NamespaceSelector, ns) {
-			continue
-		}
-		for _, pod := range a.podsOf[ns.Name] {
-			if p.PodSelector == nil || a.podMatches(p.PodSelector, pod) {
-				out = append(out, pod)
-			}
-		}
-	}
-	return out
-}
-
 // served are the pods whose ports a rule speaks of: those that the policy selects, or those that an egress rule leads
 // to. known is false where others than pods are meant too, and where there is none.
 func (a *adviser) served(r rule) (pods []*Pod, known bool) {
 	if r.in {
-		pods = a.selected()
+		pods = a.among.selected(a.o)
 		return pods, len(pods) > 0
 	}
-	for i := range r.peers {
-		if r.peers[i].IPBlock != nil {
-			return nil, false
-		}
-		pods = append(pods, a.peer(&r.peers[i])...)
+	if len(r.peers) == 0 || slices.ContainsFunc(r.peers, func(p networkingv1.NetworkPolicyPeer) bool { return p.IPBlock != nil }) {
+		return nil, false // others outside of the cluster too
 	}
-	if len(r.peers) == 0 {
-		return nil, false // everybody, outside of the cluster too
-	}
+	pods = a.among.peers(a.o, r)
 	return pods, len(pods) > 0
 }
 
@@ -203,13 +132,9 @@ func (a *adviser) portsThatNobodyServes() {
 
 // servesPort tells whether a port of a rule means a port of a pod.
 func servesPort(p networkingv1.NetworkPolicyPort) func(Port) bool {
-	protocol := string(model.TCP)
-	if p.Protocol != nil {
-		protocol = string(*p.Protocol)
-	}
 	return func(have Port) bool {
 		switch {
-		case have.Protocol != protocol:
+		case have.Protocol != protocolOf(p):
 			return false
 		case p.Port.Type == intstr.String:
 			return have.Name == p.Port.StrVal
@@ -239,16 +164,16 @@ func portsOfPods(pods []*Pod) (out []string) {
 
 // peersThatNobodyIs finds peers that match no namespace and no pod of the folder.
 func (a *adviser) peersThatNobodyIs() {
-	unknown := slices.ContainsFunc(a.namespaces, func(ns Namespace) bool { return ns.unknown })
+	unknown := slices.ContainsFunc(a.among.namespaces, func(ns Namespace) bool { return ns.unknown })
 	for _, r := range rulesIn(a.o.policy) {
 		for i := range r.peers {
 			p := &r.peers[i]
-			if p.IPBlock != nil || len(a.peer(p)) > 0 || a.alternative(r, i) {
+			if p.IPBlock != nil || len(a.among.peer(a.o, p)) > 0 || a.alternative(r, i) {
 				continue
 			}
 			at := r.peersAt().Index(i)
 			if p.NamespaceSelector != nil {
-				found := slices.ContainsFunc(a.namespaces, func(ns Namespace) bool { return a.namespaceMatches(p.NamespaceSelector, &ns) })
+				found := slices.ContainsFunc(a.among.namespaces, func(ns Namespace) bool { return a.among.namespaceMatches(p.NamespaceSelector, ns.Name) })
 				if !found && unknown {
 					continue // said of the namespace whose labels are not known
 				}
@@ -269,8 +194,8 @@ const peerFix = "correct the labels, or add what has them to the folder"
 // nearPod suggests a label of a pod that is spelled alike.
 func (a *adviser) nearPod(s *metav1.LabelSelector) string {
 	var have []string
-	for i := range a.pods {
-		for k, v := range a.pods[i].Labels {
+	for i := range a.among.pods {
+		for k, v := range a.among.pods[i].Labels {
 			have = append(have, k+"="+v)
 		}
 	}
@@ -279,7 +204,7 @@ func (a *adviser) nearPod(s *metav1.LabelSelector) string {
 
 func (a *adviser) nearNamespace(s *metav1.LabelSelector) string {
 	var have []string
-	for _, ns := range a.namespaces {
+	for _, ns := range a.among.namespaces {
 		have = append(have, nameLabel+"="+ns.Name)
 		for k, v := range ns.Labels {
 			have = append(have, k+"="+v)
@@ -331,10 +256,10 @@ func (a *adviser) alternative(r rule, i int) bool {
 	if before.NamespaceSelector == nil || before.PodSelector != nil || p.PodSelector == nil || p.NamespaceSelector != nil {
 		return false
 	}
-	if len(a.peer(p)) > 0 {
+	if len(a.among.peer(a.o, p)) > 0 {
 		return false // pods of the policy's own namespace have these labels: both are meant
 	}
-	return slices.ContainsFunc(a.pods, func(pod Pod) bool { return a.podMatches(p.PodSelector, &pod) })
+	return slices.ContainsFunc(a.among.pods, func(pod Pod) bool { return a.among.podMatches(p.PodSelector, &pod) })
 }
 
 // noDNS finds pods that may not ask for names: policies let them send somewhere, and none admits port 53. Who may send
@@ -344,7 +269,7 @@ func (a *adviser) noDNS() {
 		return
 	}
 	var shut []string
-	for _, pod := range a.selected() {
+	for _, pod := range a.among.selected(a.o) {
 		if first, speaks, answered := a.resolves(pod); first == a.o && speaks && !answered {
 			shut = append(shut, pod.Name)
 		}
@@ -364,7 +289,7 @@ func (a *adviser) noDNS() {
 func (a *adviser) resolves(pod *Pod) (first *object, speaks, answered bool) {
 	namespace, _, _ := pod.endpoint().Split()
 	for _, o := range a.policies[namespace] {
-		if !a.podMatches(&o.policy.Spec.PodSelector, pod) {
+		if !a.among.podMatches(&o.policy.Spec.PodSelector, pod) {
 			continue
 		}
 		if _, egress := directions(o.policy); !egress {

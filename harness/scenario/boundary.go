@@ -7,7 +7,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/netproof/netproof/harness/model"
 	"github.com/netproof/netproof/harness/plain"
 	"github.com/netproof/netproof/harness/words"
 )
@@ -51,8 +50,30 @@ type portRange struct {
 	first, last int
 }
 
-// maxBoundaries bounds the ports that are added to a pod.
-const maxBoundaries = 32
+// rangeOf is the range of a port of a rule; a single number is a range of one, and a name is none.
+func rangeOf(p networkingv1.NetworkPolicyPort) (r portRange, ok bool) {
+	if p.Port == nil || p.Port.Type != intstr.Int {
+		return r, false
+	}
+	r = portRange{protocol: protocolOf(p), first: int(p.Port.IntVal), last: int(p.Port.IntVal)}
+	if p.EndPort != nil {
+		r.last = int(*p.EndPort)
+	}
+	return r, true
+}
+
+// edges are the ports between which the verdict can change.
+func (r portRange) edges() (out []Port) {
+	for _, number := range []int{r.first - 1, r.first, r.last, r.last + 1} {
+		if number >= 1 && number <= 65535 {
+			out = withPort(out, Port{Port: number, Protocol: r.protocol, edge: true})
+		}
+	}
+	return out
+}
+
+// maxEdges bounds the ports that are added to a pod.
+const maxEdges = 32
 
 // boundaries lets pods serve the ports at which the verdict of a policy can change: the first and the last of a range,
 // and those just before and after it. So a small table stands for all 65,535. A rule of ingress speaks of ports of the
@@ -63,81 +84,66 @@ func (f *plainFolder) boundaries(asserted *AssertionsSpec) {
 	if word == declaredPorts || word == "" && f.s.narrowed {
 		return
 	}
-	a := f.adviser()
+	all := f.members()
+	everybody := make([]*Pod, len(all.pods))
+	for i := range all.pods {
+		everybody[i] = &all.pods[i]
+	}
 	left := 0
 	for _, o := range f.policies {
 		if o.policy == nil {
 			continue
 		}
-		a.o = o
 		for _, r := range rulesIn(o.policy) {
-			ranges := rangesOf(r.ports, word == boundaryPorts)
-			if len(ranges) == 0 {
+			var edges []Port
+			for _, p := range r.ports {
+				if found, ok := rangeOf(p); ok && (p.EndPort != nil || word == boundaryPorts) {
+					edges = withPort(edges, found.edges()...)
+				}
+			}
+			if len(edges) == 0 {
 				continue
 			}
-			pods := a.selected()
-			if !r.in {
-				pods = a.reached(r)
+			pods := everybody
+			switch {
+			case r.in:
+				pods = all.selected(o)
+			case len(r.peers) > 0:
+				pods = all.peers(o, r)
 			}
 			for _, pod := range pods {
-				left += pod.atEdges(ranges)
+				left += pod.serve(edges)
 			}
 		}
 	}
 	if left > 0 {
 		f.s.Notes = append(f.s.Notes, plain.Text(fmt.Sprintf("%s: %s of policies' ranges not asked about: %d are added to a pod at most", f.s.File,
-			words.Count(left, "port at an edge is", "ports at edges are"), maxBoundaries)))
+			words.Count(left, "port at an edge is", "ports at edges are"), maxEdges)))
 	}
 }
 
-// rangesOf are the ranges of a rule, with single numbers if they are wanted.
-func rangesOf(ports []networkingv1.NetworkPolicyPort, single bool) (out []portRange) {
-	for _, p := range ports {
-		if p.Port == nil || p.Port.Type != intstr.Int || p.EndPort == nil && !single {
-			continue
-		}
-		r := portRange{protocol: string(model.TCP), first: int(p.Port.IntVal), last: int(p.Port.IntVal)}
-		if p.Protocol != nil {
-			r.protocol = string(*p.Protocol)
-		}
-		if p.EndPort != nil {
-			r.last = int(*p.EndPort)
-		}
-		out = append(out, r)
-	}
-	return out
-}
-
-// reached are the pods that a rule of egress leads to.
-func (a *adviser) reached(r rule) (out []*Pod) {
-	if len(r.peers) == 0 {
-		for i := range a.pods {
-			out = append(out, &a.pods[i])
-		}
-	}
-	for i := range r.peers {
-		out = append(out, a.peer(&r.peers[i])...)
-	}
-	return out
-}
-
-// atEdges lets the pod serve the ports at the edges of ranges, and counts those for which there was no room. A pod that
-// declares no port only sends, and the ports of a node are not a policy's to judge.
-func (p *Pod) atEdges(ranges []portRange) (left int) {
+// serve lets the pod serve ports at edges, and counts those for which there was no room. A pod that declares no port
+// only sends, and the ports of a node are not a policy's to judge.
+func (p *Pod) serve(edges []Port) (left int) {
 	if len(p.Ports) == 0 || p.HostNetwork {
 		return 0
 	}
-	for _, r := range ranges {
-		for _, number := range []int{r.first - 1, r.first, r.last, r.last + 1} {
-			serves := slices.ContainsFunc(p.Ports, func(have Port) bool { return have.Port == number && have.Protocol == r.protocol })
-			switch {
-			case serves || number < 1 || number > 65535:
-			case p.edges == maxBoundaries:
-				left++
-			default:
-				p.edges++
-				p.Ports = append(p.Ports, Port{Port: number, Protocol: r.protocol, At: p.At, edge: true})
-			}
+	added := 0
+	for _, have := range p.Ports {
+		if have.edge {
+			added++
+		}
+	}
+	for _, edge := range edges {
+		edge.At = p.At
+		ports := withPort(p.Ports, edge)
+		switch {
+		case len(ports) == len(p.Ports): // it is there
+		case added == maxEdges:
+			left++
+		default:
+			added++
+			p.Ports = ports
 		}
 	}
 	return left

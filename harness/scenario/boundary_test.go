@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -68,6 +69,27 @@ func TestThePortsThatAreAddedAreBounded(t *testing.T) {
 	}
 	files := shopOf(spec + "]}]}")
 	files["netproof.yaml"] = assertions1("{strangers: []}")
-	assert.Len(t, asked(t, files), 1+maxBoundaries)
+	assert.Len(t, asked(t, files), 1+maxEdges)
 	assert.Contains(t, mustLoad(t, files)[0].Notes[0], "policies' ranges not asked about: 32 are added to a pod at most")
+}
+
+func TestHostsThatAreMadeForBlocksAreAskedAtEdgesToo(t *testing.T) {
+	files := shopOf("{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 203.0.113.0/24}}], ports: [{port: 8000, endPort: 8100}, {port: 443}]}]}")
+	files["netproof.yaml"] = assertions1("{strangers: [outside]}")
+	var got []string
+	for _, c := range asked(t, files) {
+		if strings.HasPrefix(c, "shop/db host:203.0.113.1 ") {
+			got = append(got, c)
+		}
+	}
+	const host = "shop/db host:203.0.113.1 "
+	assert.ElementsMatch(t, []string{host + "7999/TCP", host + "8000/TCP", host + "8100/TCP", host + "8101/TCP", host + "443/TCP"}, got)
+}
+
+func TestAPortThatSomebodyNamesIsNotOnlyAnEdge(t *testing.T) {
+	edge := portRange{protocol: "TCP", first: 80, last: 90}.edges()
+	ports := withPort(edge, Port{Port: 91, Protocol: "TCP"})
+	assert.Len(t, ports, 4)
+	assert.False(t, ports[3].edge)
+	assert.True(t, ports[0].edge)
 }

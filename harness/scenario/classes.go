@@ -8,12 +8,9 @@ import (
 	"strconv"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/netproof/netproof/harness/model"
-	"github.com/netproof/netproof/harness/plain"
-	"github.com/netproof/netproof/harness/words"
 )
 
 // Pairs says which pairs of workloads a folder of manifests is asked about.
@@ -44,15 +41,15 @@ type unit struct {
 
 // classes leaves out the workloads that another one of their class stands for. Two workloads are of one class when the
 // same pod selectors, namespace selectors and patterns of intents match them, they serve the same ports, and services
-// of the same kind lead to them. The verdict between two pods depends on nothing else, but for their addresses, which
-// nobody knows before they run.
+// of the same kind lead to them. The verdict between two pods depends on nothing else, but for their addresses and
+// their nodes, which nobody knows before they run. A pod on the network of its node is in a class of its own: who
+// shares the node with it matters more than what matches it.
 func (f *plainFolder) classes(asserted *AssertionsSpec) {
 	t := &f.s.Spec.Topology
 	if f.pairs == EveryPair || f.pairs == SomePairs && connectionsOf(t.Pods) <= smallFolder || !f.comparable() {
 		return
 	}
-	m := &marker{t: t, rules: asserted.Rules, probes: f.s.Spec.Probes, pods: make([]strings.Builder, len(t.Pods))}
-	m.topology()
+	m := f.marker(asserted)
 	if !m.patterns() || !m.policies(f.policies) || !m.serviceShapes() {
 		return // more than a machine can compare in a moment; the bounds of a run say what is too much
 	}
@@ -60,17 +57,6 @@ func (f *plainFolder) classes(asserted *AssertionsSpec) {
 	groups := m.group(units)
 	m.services(units)
 	m.leaveOut(f.s, units, groups)
-	if n := len(f.s.Classes); n > 0 {
-		f.s.Notes = append(f.s.Notes, plain.Text(fmt.Sprintf("%s: %s stand for %s that nothing tells apart from them; --every-pair asks about each",
-			f.s.File, words.Count(n, "workload", "workloads"), words.Count(left(f.s.Classes), "other", "others"))))
-	}
-}
-
-func left(classes []model.Class) (n int) {
-	for _, c := range classes {
-		n += len(c.Like)
-	}
-	return n
 }
 
 // connectionsOf counts the connections between all pods.
@@ -92,24 +78,41 @@ func (f *plainFolder) comparable() bool {
 
 // marker writes down for each pod what matches it. Pods with equal marks are alike.
 type marker struct {
+	*members
 	t      *Topology
 	rules  []Rule
 	probes []Probe
-	pods   []strings.Builder
-	model  model.Topology
-	// namespaceOf is the index of the namespace of each pod, and inNamespace are the pods of each.
-	namespaceOf []int
-	inNamespace [][]int
-	// next numbers the marks.
-	next int
-	work int
+	// model is what patterns look at, and at the index of each pod.
+	model model.Topology
+	at    map[*Pod]int
+	// marks are those of each pod, numbered by next.
+	marks []strings.Builder
+	next  int
+	work  int
 	// shapes are the marks of services, and behind the pods that they lead to.
 	shapes []string
 	behind [][]int
 }
 
-// mostComparisons bounds the work: a folder may come from a stranger.
-const mostComparisons = 100_000_000
+func (f *plainFolder) marker(asserted *AssertionsSpec) *marker {
+	t := &f.s.Spec.Topology
+	m := &marker{
+		members: f.members(), t: t, rules: asserted.Rules, probes: f.s.Spec.Probes,
+		at: make(map[*Pod]int, len(t.Pods)), marks: make([]strings.Builder, len(t.Pods)),
+	}
+	for i := range t.Pods {
+		m.at[&t.Pods[i]] = i
+		m.model.Pods = append(m.model.Pods, t.Pods[i].model())
+	}
+	for i := range t.Services {
+		m.model.Services = append(m.model.Services, t.Services[i].model())
+	}
+	return m
+}
+
+// mostComparisons bounds the work, and the memory: a folder may come from a stranger. What is more is asked pair by
+// pair, within the bounds of a run.
+const mostComparisons = 20_000_000
 
 // afford tells whether that much more may be compared.
 func (m *marker) afford(n int) bool {
@@ -117,133 +120,78 @@ func (m *marker) afford(n int) bool {
 	return m.work <= mostComparisons
 }
 
-// topology makes what patterns look at.
-func (m *marker) topology() {
-	index := map[string]int{}
-	for i := range m.t.Namespaces {
-		ns := &m.t.Namespaces[i]
-		index[ns.Name] = i
-		m.model.Namespaces = append(m.model.Namespaces, ns.model())
-	}
-	m.inNamespace = make([][]int, len(m.t.Namespaces))
-	for i := range m.t.Pods {
-		pod := m.t.Pods[i].model()
-		m.model.Pods = append(m.model.Pods, pod)
-		at, ok := index[pod.Namespace]
-		if !ok {
-			at = -1 // it was reported
-		} else {
-			m.inNamespace[at] = append(m.inNamespace[at], i)
-		}
-		m.namespaceOf = append(m.namespaceOf, at)
-	}
-	for i := range m.t.Services {
-		m.model.Services = append(m.model.Services, m.t.Services[i].model())
-	}
-}
-
-// mark marks those of the pods that a selector picks. Nil stands for all pods.
-func (m *marker) mark(pods []int, selected func(i int) bool) {
+// number gives the next mark.
+func (m *marker) number() string {
 	m.next++
-	text := " " + strconv.Itoa(m.next)
-	for _, i := range pods {
-		if selected(i) {
-			m.pods[i].WriteString(text)
-		}
-	}
+	return " " + strconv.Itoa(m.next)
 }
 
-// patterns marks what intents and probes speak of.
+// patterns marks what intents and probes speak of. It returns false for more than can be compared.
 func (m *marker) patterns() bool {
-	all := make([]int, len(m.t.Pods))
-	for i := range all {
-		all[i] = i
-	}
-	seen := map[string]bool{}
-	spoken := func(p pattern) bool {
-		if p.kind == everyPattern || p.kind == noPattern || p.kind != subjectPattern && seen[p.text] {
-			return true
-		}
-		seen[p.text] = true
-		if !m.afford(len(all)) {
-			return false
-		}
-		m.mark(all, func(i int) bool { return p.matchesPod(&m.model.Pods[i]) })
-		return true
-	}
+	var all []pattern
 	for i := range m.rules {
 		r := &m.rules[i]
-		for _, p := range append([]pattern{r.from, r.to}, r.except...) {
-			if !spoken(p) {
-				return false
-			}
-		}
-		for _, group := range r.groups {
-			for _, p := range group {
-				p.text = "group " + p.namespace
-				if !spoken(p) {
-					return false
-				}
-			}
-		}
+		all = append(append(all, r.from, r.to), r.except...)
+		all = append(all, slices.Concat(r.groups...)...)
 	}
 	for i := range m.probes {
-		if p := &m.probes[i]; !spoken(p.from) || !spoken(p.to) {
+		all = append(all, m.probes[i].from, m.probes[i].to)
+	}
+	for _, p := range all {
+		if p.kind == everyPattern || p.kind == noPattern {
+			continue
+		}
+		if !m.afford(len(m.marks)) {
 			return false
+		}
+		mark := m.number()
+		for i := range m.marks {
+			if p.matchesPod(&m.model.Pods[i]) {
+				m.marks[i].WriteString(mark)
+			}
 		}
 	}
 	return true
 }
 
-// policies marks what policies select.
+// policies marks whom policies select, and whom they speak of. It returns false for more than can be compared.
 func (m *marker) policies(policies []*object) bool {
 	seen := map[string]bool{}
+	mark := func(o *object, p *networkingv1.NetworkPolicyPeer) bool {
+		if !m.afford(len(m.marks)) { // also for what was seen: whoever evaluates the policies looks at each
+			return false
+		}
+		scope := "namespace " + o.namespace
+		if p.NamespaceSelector != nil {
+			scope = m.selector(p.NamespaceSelector).String()
+		}
+		who := ""
+		if p.PodSelector != nil {
+			who = m.selector(p.PodSelector).String()
+		}
+		key := fmt.Sprintf("%q %q", scope, who)
+		if seen[key] {
+			return true
+		}
+		seen[key] = true
+		number := m.number()
+		for _, pod := range m.peer(o, p) {
+			m.marks[m.at[pod]].WriteString(number)
+		}
+		return true
+	}
 	for _, o := range policies {
-		if !m.selected(seen, o.namespace, nil, &o.policy.Spec.PodSelector) {
+		if !mark(o, subject(o)) {
 			return false
 		}
 		for _, r := range rulesIn(o.policy) {
 			for i := range r.peers {
-				if p := &r.peers[i]; p.IPBlock == nil && !m.selected(seen, o.namespace, p.NamespaceSelector, p.PodSelector) {
+				if p := &r.peers[i]; p.IPBlock == nil && !mark(o, p) {
 					return false
 				}
 			}
 		}
 	}
-	return true
-}
-
-// selected marks the pods that a pair of selectors picks: those of one namespace where there is no namespace selector.
-func (m *marker) selected(seen map[string]bool, namespace string, namespaces, pods *metav1.LabelSelector) bool {
-	podSelector, nsSelector := labels.Everything(), labels.Everything()
-	var err error
-	if pods != nil {
-		if podSelector, err = metav1.LabelSelectorAsSelector(pods); err != nil {
-			return true // it was reported
-		}
-	}
-	key := namespace + "\n" + podSelector.String()
-	if namespaces != nil {
-		if nsSelector, err = metav1.LabelSelectorAsSelector(namespaces); err != nil {
-			return true
-		}
-		key = "\n" + nsSelector.String() + "\n" + podSelector.String()
-	}
-	if seen[key] {
-		return true
-	}
-	seen[key] = true
-	var candidates []int
-	for i := range m.model.Namespaces {
-		ns := &m.model.Namespaces[i]
-		if namespaces == nil && ns.Name == namespace || namespaces != nil && nsSelector.Matches(labels.Set(ns.Labels)) {
-			candidates = append(candidates, m.inNamespace[i]...)
-		}
-	}
-	if !m.afford(len(candidates) + len(m.model.Namespaces)) {
-		return false
-	}
-	m.mark(candidates, func(i int) bool { return podSelector.Matches(labels.Set(m.model.Pods[i].Labels)) })
 	return true
 }
 
@@ -253,8 +201,11 @@ func (m *marker) units() []unit {
 	at := map[model.Endpoint]int{}
 	for i := range m.t.Pods {
 		in, pod := &m.t.Pods[i], &m.model.Pods[i]
-		b := &m.pods[i]
-		fmt.Fprintf(b, "|%t %t %t", in.HostNetwork, in.stranger, in.twin)
+		b := &m.marks[i]
+		fmt.Fprintf(b, "|%t %t", in.stranger, in.twin)
+		if in.HostNetwork {
+			b.WriteString(m.number())
+		}
 		if in.Node != nil {
 			fmt.Fprintf(b, " on %d", *in.Node)
 		}
@@ -282,10 +233,10 @@ func (m *marker) serviceShapes() bool {
 		for _, p := range s.Ports {
 			shape += fmt.Sprintf(" %s %q %q", p.Port, p.Port.Name, p.Target)
 		}
-		behind := m.podsBehind(s)
-		if !m.afford(len(behind) * (1 + len(m.rules) + len(m.probes))) {
+		if !m.afford(len(m.podsOf[s.Namespace]) * (1 + len(m.rules) + len(m.probes))) {
 			return false
 		}
+		behind := m.podsBehind(s)
 		spoken := func(p pattern) {
 			if p.kind != everyPattern && p.matchesServiceOf(s, m.model.Pods, behind) {
 				shape += " " + p.text
@@ -304,18 +255,14 @@ func (m *marker) serviceShapes() bool {
 	}
 	for i, shapes := range of {
 		slices.Sort(shapes)
-		fmt.Fprintf(&m.pods[i], "|%q", shapes)
+		fmt.Fprintf(&m.marks[i], "|%q", shapes)
 	}
 	return true
 }
 
 func (m *marker) podsBehind(s *model.Service) (out []int) {
-	at := slices.IndexFunc(m.model.Namespaces, func(ns model.Namespace) bool { return ns.Name == s.Namespace })
-	if at < 0 || !m.afford(len(m.inNamespace[at])) {
-		return nil
-	}
-	for _, i := range m.inNamespace[at] {
-		if s.Selects(&m.model.Pods[i]) {
+	for _, pod := range m.podsOf[s.Namespace] {
+		if i := m.at[pod]; s.Selects(&m.model.Pods[i]) {
 			out = append(out, i)
 		}
 	}
@@ -329,7 +276,7 @@ func (m *marker) group(units []unit) [][]int {
 	for i := range units {
 		var marks strings.Builder
 		for _, pod := range units[i].pods {
-			marks.WriteString(m.pods[pod].String())
+			marks.WriteString(m.marks[pod].String())
 			marks.WriteByte('\n')
 		}
 		c, ok := class[marks.String()]

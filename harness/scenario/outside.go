@@ -6,7 +6,6 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/netproof/netproof/harness/model"
 )
@@ -132,27 +131,41 @@ func (f *plainFolder) blocks() (out []block) {
 	return out
 }
 
-// portsOfRule are the ports that a host serves for a rule: those that the rule names by number.
+// portsOfRule are the ports that a host serves for a rule: those that the rule names by number, and the edges of its
+// ranges.
 func portsOfRule(ports []networkingv1.NetworkPolicyPort) (out []Port) {
 	const most = 4
+	numbers := 0
 	for _, p := range ports {
-		if p.Port == nil || p.Port.Type != intstr.Int || len(out) == most {
+		r, ok := rangeOf(p)
+		if !ok || numbers == most {
 			continue
 		}
-		protocol := model.TCP
-		if p.Protocol != nil {
-			protocol = model.Protocol(*p.Protocol)
+		numbers++
+		out = withPort(out, Port{Port: r.first, Protocol: r.protocol})
+		if p.EndPort != nil {
+			out = withPort(out, r.edges()...)
 		}
-		out = withPort(out, Port{Port: int(p.Port.IntVal), Protocol: string(protocol)})
 	}
 	return out
 }
 
-// withPort adds a port that is not there yet.
+// protocolOf is the protocol of a port of a rule: "If not specified, this field defaults to TCP",
+// NetworkPolicyPort.protocol.
+func protocolOf(p networkingv1.NetworkPolicyPort) string {
+	if p.Protocol == nil {
+		return string(model.TCP)
+	}
+	return string(*p.Protocol)
+}
+
+// withPort adds ports that are not there yet. One that was only at an edge is none where somebody names it.
 func withPort(ports []Port, more ...Port) []Port {
 	for _, p := range more {
-		if !slices.ContainsFunc(ports, func(have Port) bool { return have.Port == p.Port && have.Protocol == p.Protocol }) {
+		if i := slices.IndexFunc(ports, func(have Port) bool { return have.Port == p.Port && have.Protocol == p.Protocol }); i < 0 {
 			ports = append(ports, p)
+		} else if !p.edge {
+			ports[i].edge = false
 		}
 	}
 	return ports

@@ -393,6 +393,9 @@ func (p *planner) setUp() {
 // createPod adds a pod to the topology, at the place in the order of tables that it had before, if it comes back.
 func (p *planner) createPod(in *Pod) model.Pod {
 	pod := in.model()
+	if p.whole {
+		pod.AskedBy = "" // by all
+	}
 	p.place(&pod, in)
 	p.created++
 	e := pod.Endpoint()
@@ -430,6 +433,9 @@ func (p *planner) place(pod *model.Pod, in *Pod) {
 		if other, _ := p.portTaken(pod, pod.Node); other == nil {
 			return
 		}
+	}
+	if p.whole {
+		return // it is not deployed: one that is has its place
 	}
 	p.add(in.At, "give it other ports, or run with more nodes", "there is no node left where the hostNetwork pod %s can have its ports", in.Name)
 }

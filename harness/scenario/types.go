@@ -145,8 +145,6 @@ type Pod struct {
 	// of the class, for a pod that only that one asks.
 	like   bool
 	second model.Endpoint
-	// edges counts the ports that the pod serves because a policy's verdict can change there.
-	edges int
 }
 
 // model is the pod without a node and addresses.

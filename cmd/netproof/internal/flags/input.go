@@ -35,7 +35,8 @@ type Input struct {
 	Values         []string
 	Release        render.Release
 	// Pairs says which pairs of a folder's workloads are asked about.
-	Pairs scenario.Pairs
+	Pairs     scenario.Pairs
+	everyPair bool
 	// Lent is true for a run that makes no namespaces of its own.
 	Lent bool
 
@@ -74,17 +75,17 @@ func (f *Input) AddRendered(cmd *cobra.Command) {
 
 // AddEveryPair defines --every-pair.
 func (f *Input) AddEveryPair(cmd *cobra.Command) {
-	cmd.Flags().Bool("every-pair", false, "ask about each pair of workloads of a folder; the default for small ones; =false: one for all that nothing tells apart")
+	cmd.Flags().BoolVar(&f.everyPair, "every-pair", false, "ask about each pair of workloads of a folder; the default for small ones; =false: one for all that nothing tells apart")
 }
 
 // Check holds the flags and the paths against each other, and gives the paths that are read: the current folder where
 // nothing is named.
 func (f *Input) Check(cmd *cobra.Command, paths []string) ([]string, error) {
-	if given := cmd.Flags().Lookup("every-pair"); given != nil && given.Changed {
+	switch {
+	case f.everyPair:
+		f.Pairs = scenario.EveryPair
+	case cmd.Flags().Changed("every-pair"):
 		f.Pairs = scenario.PairsOfClasses
-		if given.Value.String() == "true" {
-			f.Pairs = scenario.EveryPair
-		}
 	}
 	for _, name := range []string{"values", "release", "release-namespace"} {
 		if f.Chart == "" && cmd.Flags().Changed(name) {

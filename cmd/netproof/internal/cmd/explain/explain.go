@@ -73,7 +73,10 @@ func execute(ctx context.Context, streams cli.Streams, f *flags.Question, args, 
 	var all []explained
 	var unknown error
 	for _, s := range scenarios {
-		answers, err := expect.Explain(s, q)
+		answers, err := cli.Within(ctx, func() ([]expect.Answer, error) { return expect.Explain(s, q) })
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		var missing *expect.UnknownEndpointError
 		if errors.As(err, &missing) {
 			unknown = errors.Join(unknown, fmt.Errorf("%w%s", err, suggest.DidYouMean(string(missing.Endpoint), missing.Known)))

@@ -70,7 +70,10 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, dir string) e
 	if len(scenarios) != 1 || !scenarios[0].Plain {
 		return cli.Usage("%s holds scenario files, which say what they expect themselves: give a folder of manifests", dir)
 	}
-	content, err := firstdraft.Of(scenarios[0], flags.IPFamilies(f.ipFamily), f.nodes)
+	content, err := cli.Within(ctx, func() ([]byte, error) { return firstdraft.Of(scenarios[0], flags.IPFamilies(f.ipFamily), f.nodes) })
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return &cli.UsageError{Err: err}
 	}

@@ -101,6 +101,7 @@ func execute(ctx context.Context, streams cli.Streams, f *flagSet, args []string
 		s, plan := p.Scenario(), p.Plan()
 		output.Warnings(streams.Err, s.Warnings)
 		output.Notes(streams.Err, []*scenario.Scenario{s})
+		output.Classes(streams.Err, s)
 		e := entry{
 			Name: s.Metadata.Name, Description: s.Spec.Description, File: s.File, Labels: s.Metadata.Labels,
 			Steps: len(plan.Steps), Vacuous: plan.Vacuous,

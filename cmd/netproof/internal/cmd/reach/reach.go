@@ -92,7 +92,10 @@ func execute(ctx context.Context, streams cli.Streams, f *flags.Question, q expe
 		if f.Scenario != "" && f.Scenario != s.Metadata.Name {
 			continue
 		}
-		reached, err := expect.Reach(s, q)
+		reached, err := cli.Within(ctx, func() (expect.Reached, error) { return expect.Reach(s, q) })
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		var missing *expect.UnknownEndpointError
 		var step *expect.StepError
 		switch {

@@ -113,6 +113,7 @@ func warn(streams cli.Streams, opts Options, prepared *expect.Prepared, warnings
 	}
 	for _, p := range prepared.Scenarios() {
 		output.Notes(streams.Err, []*scenario.Scenario{p.Scenario()})
+		output.Classes(streams.Err, p.Scenario())
 	}
 }
 
