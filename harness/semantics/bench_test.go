@@ -48,3 +48,51 @@ func BenchmarkWalk(b *testing.B) {
 		_, _ = d.Summary(), d.Walk()
 	}
 }
+
+// crowd is a cluster of many pods: workloads of fifty replicas, five in each namespace, every tenth workload on the
+// network of its node. Each policy lets one workload in from the one before it, and out to a tier and to a network.
+func crowd(pods, policies int) (*model.Topology, []Policy) {
+	t := &model.Topology{}
+	for i := range pods {
+		workload := i / 50
+		t.Pods = append(t.Pods, model.Pod{
+			Namespace: fmt.Sprintf("n%d", workload/5), Name: fmt.Sprintf("p%d", i), Node: i % 1000, HostNetwork: workload%100 == 99,
+			Labels: model.Labels{"app": fmt.Sprintf("a%d", workload), "tier": fmt.Sprint(workload % 3), "apps.kubernetes.io/pod-index": fmt.Sprint(i % 50)},
+			Ports:  testPorts[:1],
+		})
+	}
+	var list []Policy
+	for i := range policies {
+		workload := i + 1
+		list = append(list, makePolicy(fmt.Sprintf("p%d", i), fmt.Sprintf("n%d", workload/5), selecting(fmt.Sprintf("app=a%d", workload)), typeBoth,
+			ingressRule(podsIn("", fmt.Sprintf("app=a%d", workload-1)), on("80")),
+			egressRule(podsIn("", fmt.Sprintf("tier=%d", i%3)), block("203.0.113.0/24"))))
+	}
+	return t, list
+}
+
+// BenchmarkSummary is the whole of a large cluster, its policies compiled; then the same with one more policy and with
+// one more pod, which is what a change costs whoever watches.
+func BenchmarkSummary(b *testing.B) {
+	const pods, policies = 100_000, 1000
+	for _, c := range []struct {
+		name           string
+		pods, policies int
+	}{
+		{"100000-pods-1000-policies", pods, policies},
+		{"one-more-policy", pods, policies + 1},
+		{"one-more-pod", pods + 1, policies},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			topology, list := crowd(c.pods, c.policies)
+			b.ReportAllocs()
+			for b.Loop() {
+				e, err := New(topology, list)
+				require.NoError(b, err)
+				s, err := e.Summarize(model.IPv4)
+				require.NoError(b, err)
+				b.ReportMetric(float64(len(s.Classes)), "classes")
+			}
+		})
+	}
+}

@@ -123,11 +123,9 @@ func (e *Evaluator) compile(policies []Policy) error {
 			if !p.applies[d] {
 				continue
 			}
-			for pod, selected := range p.selects {
-				if selected {
-					e.isolating[d][pod] = append(e.isolating[d][pod], p)
-					e.isolatingPolicies[d][pod] = append(e.isolatingPolicies[d][pod], p.Policy)
-				}
+			for pod := range p.selects.all() {
+				e.isolating[d][pod] = append(e.isolating[d][pod], p)
+				e.isolatingPolicies[d][pod] = append(e.isolatingPolicies[d][pod], p.Policy)
 			}
 		}
 	}

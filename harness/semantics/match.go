@@ -173,7 +173,7 @@ func (e *Evaluator) portMatches(p port, c *ports, onPod bool) bool {
 // admits tells whether a peer of a rule matches one end of a connection.
 func (p *peer) admits(end *party, family model.IPFamily) answer {
 	if !p.isBlock() {
-		if end.pod != none && p.matches[end.pod] {
+		if end.pod != none && p.matches.has(end.pod) {
 			return yes
 		}
 		return no

@@ -116,9 +116,6 @@ func (d direction) peersField() string {
 	return "to"
 }
 
-// podSet tells for each pod of the topology, by index, whether it is a member.
-type podSet []bool
-
 // compiled is a policy made ready for evaluation.
 type compiled struct {
 	Policy
@@ -196,6 +193,8 @@ type compiler struct {
 	evaluator *Evaluator
 	// sets keeps the pods behind selectors that were seen before: policies tend to repeat theirs.
 	sets map[setKey]podSet
+	// index finds the pods that a selector may match; made when it is first asked.
+	index *podIndex
 }
 
 type setKey struct{ namespace, namespaces, pods string }
@@ -338,18 +337,20 @@ func (c *compiler) set(namespace string, namespaces, pods labels.Selector) podSe
 		return set
 	}
 	e := c.evaluator
-	inNamespace := make(map[string]bool, len(e.namespaces))
-	if namespaces == nil {
-		inNamespace[namespace] = true
-	} else {
-		for name, l := range e.namespaces {
-			inNamespace[name] = namespaces.Matches(labels.Set(l))
-		}
+	if c.index == nil {
+		c.index = indexPods(e.pods)
 	}
-	set := make(podSet, len(e.pods))
-	for i := range e.pods {
-		pod := &e.pods[i]
-		set[i] = inNamespace[pod.Namespace] && (pods == nil || pods.Matches(labels.Set(pod.Labels)))
+	set := newPodSet(len(e.pods))
+	if namespaces == nil {
+		c.index.add(set, e.pods, []string{namespace}, pods)
+	} else {
+		var names []string
+		for name, l := range e.namespaces {
+			if namespaces.Matches(labels.Set(l)) {
+				names = append(names, name)
+			}
+		}
+		c.index.add(set, e.pods, names, pods)
 	}
 	c.sets[key] = set
 	return set

@@ -166,10 +166,10 @@ func (w *walker) others(indent int, h *half) {
 		switch {
 		case p.Object.Namespace != pod.Namespace:
 		case !p.applies[h.direction]:
-			if p.selects[h.subject] {
+			if p.selects.has(h.subject) {
 				w.line(indent, "%s selects %s, but does not apply to %s", p, h.name, h.direction.side())
 			}
-		case !p.selects[h.subject]:
+		case !p.selects.has(h.subject):
 			w.line(indent, "%s does not select %s: %s", p, h.name, words.And(labelMisses(p.selector, pod.Labels, string(h.name))))
 		}
 	}
