@@ -40,8 +40,13 @@ func ServeNamed(ctx context.Context, opts cluster.Options, engineDir string) err
 			return err
 		}
 		listener, err := net.Listen("unix", attach.SocketPath)
+		var outside string
 		if err == nil {
-			err = ready(Detail{Cluster: c.Info(), Kubeconfig: c.Kubeconfig()})
+			outside, err = c.KubeconfigFor(named.Door().Addr().String())
+		}
+		if err == nil {
+			go c.ServeAPI(ctx, named.Door())
+			err = ready(Detail{Cluster: c.Info(), Kubeconfig: c.Kubeconfig(), Outside: outside})
 		}
 		if err == nil {
 			err = attach.Serve(ctx, listener, c, c.Kubeconfig())

@@ -17,7 +17,11 @@ import (
 // Detail is what a named cluster says about itself.
 type Detail struct {
 	Cluster    model.Cluster `json:"cluster"`
-	Kubeconfig string        `json:"kubeconfig"`
+	// Kubeconfig is a file that gives access to the cluster from inside its sandbox.
+	Kubeconfig string `json:"kubeconfig"`
+	// Outside is a file with the same access from elsewhere on the machine, by its path outside. It ends with the
+	// cluster, and only the cluster's user can open it.
+	Outside string `json:"kubeconfigOutside,omitempty"`
 }
 
 // DetailOf reads what a named cluster said about itself.
@@ -25,6 +29,10 @@ func DetailOf(info named.Info) (Detail, error) {
 	var d Detail
 	if err := json.Unmarshal(info.Detail, &d); err != nil {
 		return d, fmt.Errorf("cluster %s was made by another version of netproof: %w", info.Name, err)
+	}
+	if d.Outside != "" {
+		// The files of the sandbox are seen through its PID 1, by nobody but who may trace that process: proc(5), root.
+		d.Outside = fmt.Sprintf("/proc/%d/root%s", info.PID, d.Outside)
 	}
 	return d, nil
 }

@@ -173,6 +173,12 @@ func (c *Cluster) RESTConfig() *rest.Config { return c.control.RESTConfig() }
 // Kubeconfig is the path of a file that gives other programs inside the sandbox access to the API server.
 func (c *Cluster) Kubeconfig() string { return c.control.Kubeconfig() }
 
+// KubeconfigFor writes a file with access to the API server by an address of [Cluster.ServeAPI], and gives its path.
+func (c *Cluster) KubeconfigFor(address string) (string, error) {
+	file := c.path("kubeconfig-outside") // without ":", which separates the files of KUBECONFIG
+	return file, c.control.WriteKubeconfig(file, "https://"+address)
+}
+
 // Dir is the folder of the cluster's data and, under logs, of the logs of its processes.
 func (c *Cluster) Dir() string { return c.dir }
 

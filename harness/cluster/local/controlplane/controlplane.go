@@ -58,7 +58,7 @@ func Start(group *process.Group, thread *process.Thread, cfg Config) (*ControlPl
 		return nil, err
 	}
 	c := &ControlPlane{cfg: cfg, group: group, thread: thread, creds: creds, kubeconfig: filepath.Join(cfg.Dir, "kubeconfig")}
-	if err := c.writeKubeconfig(); err != nil {
+	if err := c.WriteKubeconfig(c.kubeconfig, c.server()); err != nil {
 		return nil, err
 	}
 	if c.etcd, err = group.Start(thread, process.Command{
@@ -132,17 +132,21 @@ func (c *ControlPlane) RESTConfig() *rest.Config {
 // Kubeconfig is the path of a file with the same access for other programs.
 func (c *ControlPlane) Kubeconfig() string { return c.kubeconfig }
 
-func (c *ControlPlane) server() string {
-	return "https://" + net.JoinHostPort(c.cfg.Addresses[0].String(), fmt.Sprint(SecurePort))
+// Address is that of the API server, with its port.
+func (c *ControlPlane) Address() string {
+	return net.JoinHostPort(c.cfg.Addresses[0].String(), fmt.Sprint(SecurePort))
 }
 
-func (c *ControlPlane) writeKubeconfig() error {
+func (c *ControlPlane) server() string { return "https://" + c.Address() }
+
+// WriteKubeconfig writes a file, for this user alone, with access to the API server by another address of it.
+func (c *ControlPlane) WriteKubeconfig(file, server string) error {
 	cfg := clientcmdapi.NewConfig()
-	cfg.Clusters["netproof"] = &clientcmdapi.Cluster{Server: c.server(), CertificateAuthorityData: c.creds.caPEM}
+	cfg.Clusters["netproof"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: c.creds.caPEM}
 	cfg.AuthInfos["netproof"] = &clientcmdapi.AuthInfo{Token: c.creds.token}
 	cfg.Contexts["netproof"] = &clientcmdapi.Context{Cluster: "netproof", AuthInfo: "netproof"}
 	cfg.CurrentContext = "netproof"
-	if err := clientcmd.WriteToFile(*cfg, c.kubeconfig); err != nil {
+	if err := clientcmd.WriteToFile(*cfg, file); err != nil {
 		return fmt.Errorf("write kubeconfig: %w", err)
 	}
 	return nil

@@ -23,7 +23,8 @@ import (
 )
 
 // envRole tells a starting process that it is the daemon, or the program in the sandbox that serves under a name, and
-// the descriptor of its connection to the process that started it: "daemon:3", "serve:3".
+// the descriptor of its connection to the process that started it: "daemon:3", "serve:3". The descriptor after that of
+// the second is its door.
 const envRole = "NETPROOF_NAMED"
 
 const (
@@ -73,8 +74,12 @@ type news struct {
 	Error string          `json:"error,omitempty"`
 }
 
-// serving is the connection of this process to its daemon, if it serves under a name.
-var serving *net.UnixConn
+// serving is the connection of this process to its daemon, and door a socket of the machine that listens on loopback,
+// if it serves under a name.
+var (
+	serving *net.UnixConn
+	door    net.Listener
+)
 
 // Init makes this process the daemon if [Create] started it to be that; then it never returns. It comes right after
 // sandbox.Init.
@@ -93,7 +98,12 @@ func Init() {
 		exit(1)
 	}
 	if role == roleServe {
+		unix.CloseOnExec(fd + 1)
 		serving = conn
+		if door, err = listenerOf(os.NewFile(uintptr(fd+1), "door")); err != nil {
+			fmt.Fprintf(os.Stderr, "named sandbox: %v\n", err)
+			exit(1)
+		}
 		return
 	}
 	exit(newDaemon(conn).run())
@@ -154,6 +164,11 @@ func (d *daemon) run() int {
 	}
 	defer conn.Close()
 	defer theirs.Close()
+	outside, err := openDoor()
+	if err != nil {
+		return d.fail(report{Error: err.Error()})
+	}
+	defer outside.Close()
 	written, output, err := os.Pipe()
 	if err != nil {
 		return d.fail(report{Error: err.Error()})
@@ -178,7 +193,7 @@ func (d *daemon) run() int {
 		Dir:        c.Dir,
 		Stdout:     output,
 		Stderr:     output,
-		ExtraFiles: []*os.File{theirs},
+		ExtraFiles: []*os.File{theirs, outside},
 		Grace:      c.Grace,
 		Started: func(pid int) {
 			d.mu.Lock()
@@ -208,6 +223,31 @@ func (d *daemon) run() int {
 		failed = fmt.Sprintf("the program ended with exit code %d before it was ready", code)
 	}
 	return d.fail(report{Error: failed, Code: code})
+}
+
+// openDoor listens on a free port of the machine's loopback. A socket stays in the network namespace that it was made in,
+// so the program in the sandbox can be reached through it, and can reach nobody.
+func openDoor() (*os.File, error) {
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, fmt.Errorf("listen on the machine's loopback: %w", err)
+	}
+	defer l.Close() // the file is a copy
+	f, err := l.File()
+	if err != nil {
+		return nil, fmt.Errorf("pass on a socket: %w", err)
+	}
+	return f, nil
+}
+
+// listenerOf makes a listener of a file, which it closes.
+func listenerOf(f *os.File) (net.Listener, error) {
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("use socket: %w", err)
+	}
+	return l, nil
 }
 
 // fail tells the creating process why there is no sandbox.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os/signal"
 	"sync/atomic"
 	"syscall"
@@ -14,6 +15,10 @@ import (
 
 // Serving tells whether this process is the program in a sandbox that [Create] makes, and should call [Serve].
 func Serving() bool { return serving != nil }
+
+// Door is a listener on the machine's loopback, outside the sandbox, for the program that serves: whatever user of the
+// machine connects to it is in no way known. It is nil in other processes.
+func Door() net.Listener { return door }
 
 // Serve does the work of a named sandbox. The work calls ready when it is: with something that can be rendered as JSON,
 // which [Info] then carries as Detail. It returns after its context ended, having cleaned up, or with an error; that

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -70,7 +71,7 @@ func newCreate(streams cli.Streams) *cobra.Command {
 			if err != nil {
 				return explain(args[0], err)
 			}
-			sayReady(streams.Out, args[0], flags.Local, d.Cluster)
+			sayReady(streams.Out, args[0], flags.Local, d.Cluster, d.Outside)
 			return nil
 		},
 	}
@@ -162,6 +163,11 @@ func newList(streams cli.Streams) *cobra.Command {
 			if format == "json" {
 				all := []any{}
 				for _, info := range list {
+					if d, err := launch.DetailOf(info); err == nil {
+						if info.Detail, err = json.Marshal(d); err != nil {
+							return err
+						}
+					}
 					all = append(all, info)
 				}
 				for _, info := range kinds {

@@ -20,14 +20,19 @@ import (
 	"github.com/netproof/netproof/harness/words"
 )
 
-// sayReady says that a cluster is there, and what can be done with it.
-func sayReady(w io.Writer, name, provider string, c model.Cluster) {
+// sayReady says that a cluster is there, and what can be done with it. kubeconfig is a file that gives access to it, or
+// empty where there is none that stays.
+func sayReady(w io.Writer, name, provider string, c model.Cluster, kubeconfig string) {
 	fmt.Fprintf(w, "cluster %s is ready: %s %s, Kubernetes %s, %s\n", name, c.CNI.Name, c.CNI.Version, c.Kubernetes, words.Count(c.Nodes, "node", "nodes"))
 	of := "--cluster " + name
 	if provider != flags.Local {
 		of = "--provider " + provider + " " + of
 	}
-	fmt.Fprintf(w, "  prove policies:  netproof run %s PATH ...\n  look inside:     netproof cluster shell %s\n  remove it:       netproof cluster delete %s\n", of, name, name)
+	fmt.Fprintf(w, "  prove policies:  netproof run %s PATH ...\n  look inside:     netproof cluster shell %s\n", of, name)
+	if kubeconfig != "" {
+		fmt.Fprintf(w, "  use kubectl:     export KUBECONFIG=%s\n", kubeconfig)
+	}
+	fmt.Fprintf(w, "  remove it:       netproof cluster delete %s\n", name)
 }
 
 // createKind makes a kind cluster that stays.
@@ -47,7 +52,7 @@ func createKind(ctx context.Context, streams cli.Streams, name string, f flags.C
 	if err := c.Close(context.WithoutCancel(ctx)); err != nil { // it lets go
 		return err
 	}
-	sayReady(streams.Out, name, flags.Kind, c.Info())
+	sayReady(streams.Out, name, flags.Kind, c.Info(), "")
 	return nil
 }
 
