@@ -16,7 +16,7 @@ import (
 
 // Detail is what a named cluster says about itself.
 type Detail struct {
-	Cluster    model.Cluster `json:"cluster"`
+	Cluster model.Cluster `json:"cluster"`
 	// Kubeconfig is a file that gives access to the cluster from inside its sandbox.
 	Kubeconfig string `json:"kubeconfig"`
 	// Outside is a file with the same access from elsewhere on the machine, by its path outside. It ends with the
