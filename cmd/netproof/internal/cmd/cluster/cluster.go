@@ -34,8 +34,8 @@ func New(streams cli.Streams) *cobra.Command {
 with 'netproof run --cluster NAME', and delete it.
 
 No file says that a local cluster exists: when its process ends, whatever ended it, nothing of the
-cluster is left. The kubeconfig that create names lets this user alone in, from outside too. A kind cluster is known by the network of its containers; those that kind itself
-made are never deleted.`,
+cluster is left. The kubeconfig that create names works outside the cluster too, for this user alone.
+A kind cluster is known by the network of its containers; those that kind itself made are never deleted.`,
 		Example: `  netproof cluster create lab --nodes 3
   netproof cluster shell lab
   netproof run --cluster lab fixtures/quickstart
