@@ -2,13 +2,9 @@ package semantics
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 
 	"github.com/netproof/netproof/harness/model"
 )
@@ -78,39 +74,26 @@ type podClass struct {
 	onNode map[int][]int
 }
 
-// mostPairs bounds the pairs of classes: policies may tell all pods apart.
-const mostPairs = 100_000_000
+// mostClasses bounds the work, which grows with its square: policies may tell all pods apart.
+const mostClasses = 10_000
 
 // Summarize counts the verdicts of all connections between pods. It decides one connection for all that have the same
 // verdict, so that a cluster of a hundred thousand pods takes seconds.
 func (e *Evaluator) Summarize(family model.IPFamily) (Summary, error) {
 	classes := e.classes(family)
-	if n := int64(len(classes)); n*n > mostPairs {
-		return Summary{}, fmt.Errorf("%d classes of pods are too many to summarize: the most are %d", n, int(math.Sqrt(mostPairs)))
+	if len(classes) > mostClasses {
+		return Summary{}, fmt.Errorf("%d classes of pods are too many to summarize: the most are %d", len(classes), mostClasses)
 	}
-	out := Summary{Classes: make([]ClassSummary, len(classes))}
-	errs := make([]error, len(classes))
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(classes)) {
-		workers.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(classes) {
-					return
-				}
-				out.Classes[i], errs[i] = e.summarizeClass(classes, i, family)
-			}
-		})
-	}
-	workers.Wait()
+	var out Summary
 	for i := range classes {
-		if errs[i] != nil {
-			return Summary{}, errs[i]
+		class, err := e.summarizeClass(classes, i, family)
+		if err != nil {
+			return Summary{}, err
 		}
-		for _, p := range out.Classes[i].Ports {
+		for _, p := range class.Ports {
 			out.Connections.add(p.Connections)
 		}
+		out.Classes = append(out.Classes, class)
 	}
 	return out, nil
 }
