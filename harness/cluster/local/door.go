@@ -15,8 +15,8 @@ import (
 // refused only by the API server.
 const mostVisitors = 256
 
-// ServeAPI passes what comes on a listener on to the API server, until ctx ends. Both ends speak TLS through it, so that
-// the token of the cluster decides who gets an answer.
+// ServeAPI passes what comes on a listener on to the API server, until ctx ends. Both ends speak TLS through it, so
+// that the token of the cluster decides who gets an answer.
 func (c *Cluster) ServeAPI(ctx context.Context, door net.Listener) {
 	stop := context.AfterFunc(ctx, func() { _ = door.Close() })
 	defer stop()

@@ -225,8 +225,8 @@ func (d *daemon) run() int {
 	return d.fail(report{Error: failed, Code: code})
 }
 
-// openDoor listens on a free port of the machine's loopback. A socket stays in the network namespace that it was made in,
-// so the program in the sandbox can be reached through it, and can reach nobody.
+// openDoor listens on a free port of the machine's loopback. A socket stays in the network namespace that it was made
+// in, so the program in the sandbox can be reached through it, and can reach nobody.
 func openDoor() (*os.File, error) {
 	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
